@@ -1,0 +1,1 @@
+"""The pattern IR: typed, frozen, with one meaning (`evaluate`)."""
