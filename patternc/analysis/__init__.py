@@ -1,0 +1,1 @@
+"""What the compiler can say about a pattern without running it."""

@@ -1,0 +1,200 @@
+"""Interval arithmetic over IR expressions.
+
+In: an expression and, for every axis and run-time parameter, the least and the
+greatest value (scalars, or arrays for many boxes at once). Out: bounds of an integer,
+or for a truth value whether it may be true and whether it may be false. Sound, not
+tight: a value may be called possible that never occurs, never the other way.
+Not its job: exact tile relations (`analysis.sets`).
+
+The arithmetic is NumPy's: int64 arrays for tiles; arrays of `object` dtype hold
+Python integers and never overflow (`python_bounds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any as Anything
+from typing import assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patternc.ir.nodes import (
+    Abs,
+    All,
+    Any,
+    Axis,
+    Binary,
+    BoolExpr,
+    Compare,
+    CompareOp,
+    Const,
+    Index,
+    IntExpr,
+    IntOp,
+    Not,
+    Param,
+    Truth,
+)
+
+Array = NDArray[Anything]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`lo <= value <= hi`, both ends possible or over-approximated."""
+
+    lo: Array
+    hi: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Possible:
+    """Whether a truth value may be true, and whether it may be false."""
+
+    true: Array
+    false: Array
+
+
+@dataclass(frozen=True)
+class Box:
+    """The bounds of every axis and run-time parameter."""
+
+    axes: Mapping[Axis, Bounds]
+    params: Mapping[str, Bounds] = field(default_factory=dict)
+
+
+def python_bounds(lo: int, hi: int) -> Bounds:
+    """Bounds that hold Python integers, so that nothing can overflow."""
+    return Bounds(np.asarray(lo, dtype=object), np.asarray(hi, dtype=object))
+
+
+def bounds_of(expr: IntExpr, box: Box) -> Bounds:
+    """Bounds of an integer expression. A divisor must not contain 0 in its bounds."""
+    match expr:
+        case Const():
+            value = np.asarray(expr.value, dtype=object)
+            if -(2**63) <= expr.value < 2**63 and not _is_python(box):
+                value = np.asarray(expr.value, dtype=np.int64)
+            return Bounds(value, value)
+        case Index():
+            return box.axes[expr.axis]
+        case Param():
+            return box.params[expr.name]
+        case Abs():
+            inner = bounds_of(expr.operand, box)
+            straddles = (inner.lo < 0) & (inner.hi > 0)
+            low, high = abs(inner.lo), abs(inner.hi)
+            least = np.where(straddles, 0, _least(low, high))
+            return Bounds(least, _greatest(low, high))
+        case Binary():
+            return _binary(expr.op, bounds_of(expr.lhs, box), bounds_of(expr.rhs, box))
+        case _:
+            assert_never(expr)
+
+
+def possible(expr: BoolExpr, box: Box) -> Possible:
+    """Whether `expr` may be true, and may be false, somewhere in the box."""
+    match expr:
+        case Truth():
+            value = np.asarray(expr.value)
+            return Possible(value, ~value)
+        case Compare():
+            return _compare(expr.op, bounds_of(expr.lhs, box), bounds_of(expr.rhs, box))
+        case Not():
+            inner = possible(expr.term, box)
+            return Possible(inner.false, inner.true)
+        case All() | Any():
+            true = np.asarray(isinstance(expr, All))
+            false = ~true
+            for term in expr.terms:
+                part = possible(term, box)
+                if isinstance(expr, All):
+                    true, false = true & part.true, false | part.false
+                else:
+                    true, false = true | part.true, false & part.false
+            return Possible(true, false)
+        case _:
+            assert_never(expr)
+
+
+def _is_python(box: Box) -> bool:
+    """Whether the box holds Python integers rather than int64 arrays."""
+    return any(bounds.lo.dtype == object for bounds in box.axes.values())
+
+
+def _binary(op: IntOp, a: Bounds, b: Bounds) -> Bounds:
+    match op:
+        case IntOp.ADD:
+            return Bounds(a.lo + b.lo, a.hi + b.hi)
+        case IntOp.SUB:
+            return Bounds(a.lo - b.hi, a.hi - b.lo)
+        case IntOp.MIN:
+            return Bounds(_least(a.lo, b.lo), _least(a.hi, b.hi))
+        case IntOp.MAX:
+            return Bounds(_greatest(a.lo, b.lo), _greatest(a.hi, b.hi))
+        case IntOp.MUL:
+            return _hull(a.lo * b.lo, a.lo * b.hi, a.hi * b.lo, a.hi * b.hi)
+        case IntOp.FLOORDIV:
+            return _hull(a.lo // b.lo, a.lo // b.hi, a.hi // b.lo, a.hi // b.hi)
+        case IntOp.MOD:
+            return _modulo(a, b)
+        case _:
+            assert_never(op)
+
+
+def _hull(*corners: Array) -> Bounds:
+    lo = hi = corners[0]
+    for corner in corners[1:]:
+        lo, hi = _least(lo, corner), _greatest(hi, corner)
+    return Bounds(lo, hi)
+
+
+def _least(a: Array, b: Array) -> Array:
+    return np.asarray(np.minimum(_boxed(a), _boxed(b)))
+
+
+def _greatest(a: Array, b: Array) -> Array:
+    return np.asarray(np.maximum(_boxed(a), _boxed(b)))
+
+
+def _boxed(value: Array | int) -> Array:
+    """Arithmetic on one Python integer gives a bare `int`, which ufuncs would narrow."""
+    return np.asarray(value, dtype=object) if isinstance(value, int) else value
+
+
+def _modulo(a: Bounds, b: Bounds) -> Bounds:
+    """Python's `%`: the result has the divisor's sign."""
+    positive = b.lo > 0
+    lo = np.where(positive, 0, b.lo + 1)
+    hi = np.where(positive, b.hi - 1, 0)
+    one_period = (b.lo == b.hi) & (a.lo // b.lo == a.hi // b.lo)
+    lo = np.where(one_period, a.lo % b.lo, lo)
+    hi = np.where(one_period, a.hi % b.lo, hi)
+    inside = positive & (a.lo >= 0)  # then the result is also at most a
+    return Bounds(lo, np.where(inside & ~one_period, _least(hi, a.hi), hi))
+
+
+def _compare(op: CompareOp, a: Bounds, b: Bounds) -> Possible:
+    def bools(value: Array) -> Array:
+        return np.asarray(value, dtype=np.bool_)
+
+    match op:
+        case CompareOp.LT:
+            return Possible(bools(a.lo < b.hi), bools(a.hi >= b.lo))
+        case CompareOp.LE:
+            return Possible(bools(a.lo <= b.hi), bools(a.hi > b.lo))
+        case CompareOp.GT:
+            return Possible(bools(a.hi > b.lo), bools(a.lo <= b.hi))
+        case CompareOp.GE:
+            return Possible(bools(a.hi >= b.lo), bools(a.lo < b.hi))
+        case CompareOp.EQ | CompareOp.NE:
+            meet = bools((a.lo <= b.hi) & (b.lo <= a.hi))
+            same = bools((a.lo == a.hi) & (b.lo == b.hi) & (a.lo == b.lo))
+            equal = Possible(meet, ~same)
+            if op is CompareOp.EQ:
+                return equal
+            return Possible(equal.false, equal.true)
+        case _:
+            assert_never(op)

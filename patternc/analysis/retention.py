@@ -1,0 +1,94 @@
+"""KV retention: the keys that a decoder must keep.
+
+In: a mask. Out: for each head and each moment t the keys `0 <= k <= t` that the query
+at t or a later one may see, as an isl set, and their greatest number. Not its job:
+deciding an assertion (`analysis.prove`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import islpy as isl
+
+from patternc.analysis.loops import Loop, disjoint, row_loops
+from patternc.analysis.sets import SetBuilder, parameter_names, params_of_set
+from patternc.ir.nodes import (
+    Axis,
+    Binary,
+    BoolExpr,
+    Compare,
+    CompareOp,
+    Const,
+    IntOp,
+)
+from patternc.ir.walk import axes_of
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """A moment at which a head must keep more keys than allowed."""
+
+    head: int
+    moment: int
+    length: int
+
+
+def retained(mask: BoolExpr, heads: int, context: isl.Context) -> isl.Set:
+    """`{ [t, k] : 0 <= k <= t and some q >= t sees k }`, parametric in h and N."""
+    names = parameter_names(axes_of(mask) | {Axis.LENGTH}, ())
+    pairs = SetBuilder(context, ("q", "k"), names)
+    inside = pairs.where("0 <= k < N and 0 <= q < N").intersect(pairs.known(heads))
+    visible = pairs.set_of(mask).intersect(inside)
+    text = f"[{', '.join(names)}] -> {{ [q, k] -> [t, k] : 0 <= k <= t <= q }}"
+    return visible.apply(isl.Map.read_from_str(context, text)).coalesce()
+
+
+def excess(
+    mask: BoolExpr,
+    heads: tuple[int, ...],
+    total_heads: int,
+    bound: int,
+    context: isl.Context,
+) -> Excess | None:
+    """The first moment with more than `bound` retained keys, or None.
+
+    Decided for every length: the number of keys is a piecewise quasi-affine function
+    of the moment (the lengths of disjoint loops added up), and isl compares it with
+    the bound. Raises `NotAffine`, `TooHard` or `NoLoop`.
+    """
+    keys = retained(mask, total_heads, context)
+    names = params_of_set(keys)
+    known = SetBuilder(context, (), names).known(total_heads).params()
+    # the loops below call the moment `q`
+    moments = SetBuilder(context, ("N", "h", Axis.QUERY.value), ())
+    chosen = " or ".join(f"h = {head}" for head in heads)
+    domain = moments.where(f"0 <= q < N and ({chosen})")
+    total = moments.affine(Const(0))
+    for piece in disjoint(keys):
+        for loop in row_loops(piece, Axis.QUERY, known):
+            total = total.union_add(_loop_size(loop, moments))
+    too_many = total.gt_set(moments.affine(Const(bound))).intersect(domain)
+    if too_many.is_empty():
+        return None
+    length, head, moment = least_point(too_many)
+    return Excess(head, moment, length)
+
+
+def _loop_size(loop: Loop, moments: SetBuilder) -> isl.PwAff:
+    """The number of points a loop visits, defined where it visits any."""
+    span = Binary(IntOp.SUB, loop.hi, loop.lo)
+    rounded = Binary(IntOp.ADD, span, Const(loop.step - 1))
+    size = moments.affine(Binary(IntOp.FLOORDIV, rounded, Const(loop.step)))
+    some = moments.set_of(Compare(CompareOp.GT, span, Const(0)))
+    return size.intersect_domain(some.intersect(moments.set_of(loop.guard)))
+
+
+def least_point(points: isl.Set) -> list[int]:
+    """The coordinates of the lexicographically least point."""
+    least = points.lexmin().sample_point()
+    count = points.dim(isl.dim_type.set)
+    return [
+        int(least.get_coordinate_val(isl.dim_type.set, at).to_python())
+        for at in range(count)
+    ]

@@ -1,0 +1,94 @@
+"""The tile schedule: everything a backend needs to make a kernel.
+
+In: nothing. Out: the frozen dataclasses that `plan` fills and backends read. Not its
+job: deriving the ranges (`plan.tiling`), turning them into numbers (`plan.expand`).
+
+Queries are tiled by absolute position: query tile `qt` holds the queries
+`qt * block_q <= q < (qt + 1) * block_q`, whatever `q_offset` is; so one schedule serves
+every offset, and the first and the last tile of a call may be ragged. Key tile `kt`
+holds `kt * block_k <= k < (kt + 1) * block_k`. A tile is FULL if every pair in it is
+visible, EMPTY if none is, PARTIAL otherwise, lengths left aside: what lies beyond
+`n_q` and `n_k` is clipped by the backend, so the last key tile needs a bounds test
+when `n_k % block_k != 0`, even when it is FULL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from patternc.ir.nodes import Attention, BoolExpr, IntExpr
+from patternc.source import NOWHERE, Span
+
+
+class TileKind(Enum):
+    """Whether a tile that is visited needs the mask."""
+
+    FULL = "full"
+    PARTIAL = "partial"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """For one query tile: `for kt in range(max(lo, 0), min(hi, n_key_tiles), step)`.
+
+    Only if `guard` holds. `lo`, `hi` and `guard` read `qt`, `h`, `N` and run-time
+    parameters; `lo` is never negative where the guard holds and the range is not
+    empty; `hi` is `Const(UNBOUNDED)` for a range that runs to the last key tile. `residual` is what a PARTIAL tile must still test for each pair: the mask,
+    less what being in this range already implies. For a FULL range it is `full`.
+    """
+
+    kind: TileKind
+    lo: IntExpr
+    hi: IntExpr
+    step: int
+    guard: BoolExpr
+    residual: BoolExpr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TileCover:
+    """The live tiles of the heads that share one loop nest.
+
+    `ranges` are disjoint and together hold every live tile, symbolic in the head,
+    the length and run-time parameters. They are None where no closed form was found;
+    `reason` says why, and the tiles are then listed for the sizes of a call
+    (`plan.quadtree`).
+    """
+
+    heads: tuple[int, ...]
+    mask: BoolExpr
+    ranges: tuple[KeyRange, ...] | None
+    reason: str = ""
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a kernel runs: speed only, never the result.
+
+    `block_q` x `block_k` pairs in a tile, `warps` in a thread block, `stages` key
+    tiles in flight. Blocks are powers of two of at least 16.
+    """
+
+    block_q: int = 128
+    block_k: int = 64
+    warps: int = 8
+    stages: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An attention after the passes, with its covers: one for each head group."""
+
+    attention: Attention
+    covers: tuple[TileCover, ...]
+    schedule: Schedule
+
+    def cover_of(self, head: int) -> TileCover:
+        """The cover of a query head. Raises `LookupError` if there is none."""
+        for cover in self.covers:
+            if head in cover.heads:
+                return cover
+        raise LookupError(f"no cover for head {head}")

@@ -1,0 +1,129 @@
+"""From a mask to its live tiles in closed form.
+
+In: an attention after the passes, and a schedule. Out: a `Kernel`, each head group
+with disjoint key ranges, symbolic in the query tile, the head, the length and the
+run-time parameters. Not its job: numbers (`plan.expand`), tiles that have no closed
+form (`plan.quadtree`).
+
+The tiles are derived on the unbounded domain (any q, k >= 0): with the length inside,
+the ragged last tile would split every piece in two. Each disjoint piece becomes a loop of its own, so that
+a congruence is a stride and not an `if`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import islpy as isl
+
+from patternc.analysis.loops import Loop, NoLoop, disjoint, row_loops
+from patternc.analysis.residual import residual_in
+from patternc.analysis.sets import (
+    NotAffine,
+    SetBuilder,
+    TooHard,
+    bounded_context,
+    parameter_names,
+    params_of_set,
+    tile_relation,
+)
+from patternc.ir.evaluate import Point, evaluate_int
+from patternc.ir.nodes import FULL_PATTERN, Attention, Axis, BoolExpr, HeadCase
+from patternc.ir.text import print_expr
+from patternc.ir.walk import axes_of, params_of
+from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover, TileKind
+
+MAX_RANGES = 12
+"""More loops than this for one head group are slower than a list of tiles."""
+
+
+def plan(attention: Attention, schedule: Schedule) -> Kernel:
+    """The tile schedule of an attention. Never fails: what has no closed form says so."""
+    covers = tuple(
+        cover_of_case(case, attention.heads, schedule) for case in attention.cases
+    )
+    return Kernel(attention, covers, schedule)
+
+
+def cover_of_case(case: HeadCase, heads: int, schedule: Schedule) -> TileCover:
+    """The cover of one head group; `ranges` is None, with a reason, if none is found."""
+    try:
+        found = _closed_form(case, heads, schedule)
+    except (NotAffine, TooHard, NoLoop) as error:
+        return TileCover(case.heads, case.mask, None, str(error), case.span)
+    if len(found) > MAX_RANGES:
+        reason = f"the pattern falls into {len(found)} ranges"
+        return TileCover(case.heads, case.mask, None, reason, case.span)
+    return TileCover(case.heads, case.mask, found, "", case.span)
+
+
+def _closed_form(
+    case: HeadCase, heads: int, schedule: Schedule
+) -> tuple[KeyRange, ...]:
+    names = parameter_names(axes_of(case.mask), tuple(params_of(case.mask)))
+    with bounded_context() as context:
+        points = SetBuilder(context, ("q", "k"), names)
+        domain = points.where("k >= 0").intersect(points.known(heads))
+        visible = points.set_of(case.mask).intersect(domain)
+        to_tiles = points.tile_map(schedule.block_q, schedule.block_k)
+        tiles = tile_relation(visible, domain, to_tiles)
+        pieces = [(TileKind.PARTIAL, piece) for piece in disjoint(tiles.partial)]
+        pieces += [(TileKind.FULL, piece) for piece in disjoint(tiles.full)]
+        rows = SetBuilder(context, (), (*names, Axis.QUERY_TILE.value))
+        known = rows.known(heads).params()
+        ranges: list[KeyRange] = []
+        for kind, piece in pieces:
+            residual: BoolExpr = FULL_PATTERN
+            if kind is TileKind.PARTIAL:
+                inside = domain.intersect(piece.apply(to_tiles.reverse()))
+                residual = residual_in(case.mask, inside, points)
+            ranges += _ranges(kind, piece, known, residual, case)
+    return tuple(sorted(ranges, key=_visiting_order))
+
+
+def _visiting_order(part: KeyRange) -> tuple[bool, int, str]:
+    """PARTIAL ranges first, each kind in the order of the keys far from the start."""
+    far = Point(dict.fromkeys(Axis, 2**20), defaultdict(lambda: 2**10))
+    first = int(evaluate_int(part.lo, far))
+    return part.kind is TileKind.FULL, first, print_expr(part.lo)
+
+
+def _ranges(
+    kind: TileKind,
+    piece: isl.Set,
+    known: isl.Set,
+    residual: BoolExpr,
+    case: HeadCase,
+) -> list[KeyRange]:
+    """The loops of one piece, a set of `[qt, kt]`."""
+    return [
+        KeyRange(kind, loop.lo, loop.hi, loop.step, loop.guard, residual, case.span)
+        for loop in _loops(piece, known)
+    ]
+
+
+def _loops(piece: isl.Set, known: isl.Set) -> list[Loop]:
+    """The loops of a piece; blocks that repeat are split by residue until they fit.
+
+    Four tiles out of every 32, say, are not one loop with a step, but the tiles with
+    `kt % 4 == r` are, for each `r`.
+    """
+    for modulus in range(1, MAX_RANGES + 1):
+        residues = [_residue(piece, modulus, at) for at in range(modulus)]
+        try:
+            return [
+                loop
+                for part in residues
+                if not part.is_empty()
+                for loop in row_loops(part, Axis.QUERY_TILE, known)
+            ]
+        except NoLoop as error:
+            problem = error
+    raise problem
+
+
+def _residue(piece: isl.Set, modulus: int, residue: int) -> isl.Set:
+    """The tiles of `piece` with `kt % modulus == residue`."""
+    names = ", ".join(params_of_set(piece))
+    text = f"[{names}] -> {{ [qt, kt] : kt mod {modulus} = {residue} }}"
+    return piece.intersect(isl.Set.read_from_str(piece.get_ctx(), text))
