@@ -1,0 +1,79 @@
+"""The whole row, stage by stage: text to tile schedule.
+
+In: a `Source`, the entry and its parameter values. Out: a `Kernel`, or everything
+found on the way (`trace`), or the diagnostics of a file (`check_source`). Not its job:
+backends, which start from a `Kernel`; no torch is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from patternc import check, passes
+from patternc.analysis.prove import Decision, decide_all, diagnose
+from patternc.diagnostics import Diagnostic, PatternError, raise_errors
+from patternc.ir.nodes import Attention
+from patternc.plan.kernel import Kernel, Schedule
+from patternc.plan.tiling import plan
+from patternc.source import Source
+from patternc.syntax import ast
+from patternc.syntax.parse import parse
+
+Values = Mapping[str, int | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One entry of a program after every stage."""
+
+    source: Source
+    attention: Attention
+    after: tuple[tuple[str, Attention], ...]
+    decisions: tuple[Decision, ...]
+    kernel: Kernel
+
+
+def trace_source(
+    source: Source,
+    entry: str | None = None,
+    values: Values | None = None,
+    schedule: Schedule | None = None,
+) -> Trace:
+    """Compile one entry and keep every stage. Raises `PatternError`."""
+    attention = check.lower(parse(source), entry, values or {})
+    after = passes.run(attention)
+    last = after[-1][1]
+    decisions = decide_all(last)
+    raise_errors(diagnose(decisions, last))
+    kernel = plan(last, schedule or Schedule())
+    return Trace(source, attention, after, decisions, kernel)
+
+
+def compile_source(
+    source: Source,
+    entry: str | None = None,
+    values: Values | None = None,
+    schedule: Schedule | None = None,
+) -> Kernel:
+    """The tile schedule of one entry. Raises `PatternError`, failed asserts too."""
+    return trace_source(source, entry, values, schedule).kernel
+
+
+def check_source(source: Source) -> tuple[Diagnostic, ...]:
+    """Everything that can be said of a file, asserts decided; errors do not raise."""
+    try:
+        file = parse(source)
+    except PatternError as error:
+        return error.diagnostics
+    found = list(check.check_file(file))
+    if any(item.is_error for item in found):
+        return tuple(found)
+    for item in file.items:
+        # Without values for all its parameters an attention has no meaning to decide.
+        if isinstance(item, ast.Attention) and all(
+            p.default is not None or p.runtime for p in item.parameters
+        ):
+            attention = passes.run(check.lower(file, item.name.text))[-1][1]
+            found += diagnose(decide_all(attention), attention)
+    return tuple(found)
