@@ -1,0 +1,321 @@
+"""Typed syntax to IR: patterns and functions are put in place of their names.
+
+In: an expression that `check.types` accepts, and the environment: what `q`, `k`, `h`,
+`N` and the parameters stand for. Out: the IR expression, with its bounds. Reports
+division by what may be 0, integers beyond 64 bits and masks that grow too large; stops
+while expanding, so that an exponential program ends at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from patternc.check import terms
+from patternc.check.scope import Scope
+from patternc.check.terms import Number, Truths
+from patternc.diagnostics import Diagnostic, Label, PatternError
+from patternc.ir.nodes import Axis, CompareOp, IntOp, Truth
+from patternc.limits import (
+    EXPANSION,
+    EXPANSION_DEPTH,
+    FILE_EXPANSION,
+    INT_MAX,
+    INT_MIN,
+    POSITION,
+)
+from patternc.source import Span
+from patternc.syntax import ast
+
+
+class Exhausted(Exception):
+    """The budget of a check is spent; `diagnostic` says where."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(diagnostic.message)
+
+
+@dataclass
+class Budget:
+    """The work that one check may still do, over all masks and entries."""
+
+    left: int = FILE_EXPANSION
+
+    def charge(self, cost: int, span: Span) -> None:
+        """Spend `cost` operations for `span`. Raises `Exhausted`."""
+        self.left -= cost
+        if self.left < 0:
+            message = f"this check takes over {FILE_EXPANSION} operations"
+            label = "it stopped here"
+            raise Exhausted(Diagnostic("expansion", message, span, label))
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the names of a body stand for, at one place of the expansion."""
+
+    scope: Scope
+    values: Mapping[str, Number]
+    heads: int
+    group_size: int
+    budget: Budget
+    query: Number | None = None  # None: the plain index
+    key: Number | None = None
+    called: Span | None = None  # the outermost call that this body is expanded for
+
+
+@dataclass
+class Expansion:
+    """One run over one mask, condition or constant; `found` collects errors."""
+
+    found: list[Diagnostic] = field(default_factory=list)
+    nodes: int = 0
+    level: int = 0
+
+    def truths(self, expr: ast.Expr, env: Environment) -> Truths:
+        """The IR of a pattern. Raises `PatternError` beyond the limits."""
+        self.enter(expr.span, env)
+        result = self.truths_inside(expr, env)
+        self.level -= 1
+        self.check_size(result, expr.span, env)
+        return result
+
+    def truths_inside(self, expr: ast.Expr, env: Environment) -> Truths:
+        match expr:
+            case ast.Name(text="full" | "empty"):
+                return Truths(Truth(expr.text == "full", expr.span))
+            case ast.Name():
+                body, inner = self.inlined(expr, (), expr.span, env)
+                return self.truths(body, inner)
+            case ast.Call():
+                body, inner = self.inlined(expr.name, expr.arguments, expr.span, env)
+                return self.truths(body, inner)
+            case ast.Moved():
+                query = self.number(expr.query, env)
+                key = self.number(expr.key, env)
+                moved = replace(env, query=query, key=key)
+                return self.truths(expr.target, moved)
+            case ast.Complement():
+                return terms.complement(self.truths(expr.operand, env), expr.span)
+            case ast.Union():
+                parts = [self.truths(term, env) for term in expr.terms]
+                return terms.any_of(parts, expr.span)
+            case ast.Intersection():
+                parts = [self.truths(term, env) for term in expr.terms]
+                return terms.all_of(parts, expr.span)
+            case ast.Chain():
+                return self.chain(expr, env)
+            case ast.Integer() | ast.Decimal() | ast.Negative() | ast.Arithmetic():
+                raise TypeError(f"not a pattern: {expr}")
+            case ast.SetOf() | ast.TheMask() | ast.UnionOver():
+                raise TypeError(f"not a pattern: {expr}")
+            case _:
+                assert_never(expr)
+
+    def chain(self, expr: ast.Chain, env: Environment) -> Truths:
+        """`a < b <= c` is `(a < b) & (b <= c)`; `in` ends a chain."""
+        lhs, parts, last = self.number(expr.first, env), [], expr.first.span
+        for link in expr.links:
+            span = last.to(link.operand.span)
+            if link.op is None:
+                parts.append(self.member(lhs, link.operand, span, env))
+                break
+            rhs = self.number(link.operand, env)
+            parts.append(terms.compare(link.op, lhs, rhs, span))
+            lhs, last = rhs, link.operand.span
+        return terms.all_of(parts, expr.span)
+
+    def member(
+        self, item: Number, group: ast.Expr, span: Span, env: Environment
+    ) -> Truths:
+        """`item in {a, b}` or `item in range(a, b)`."""
+        match group:
+            case ast.SetOf():
+                parts = [
+                    terms.compare(CompareOp.EQ, item, self.number(part, env), span)
+                    for part in group.items
+                ]
+                return terms.any_of(parts, span)
+            case ast.Call():
+                start, end = (self.number(part, env) for part in group.arguments)
+                above = terms.compare(CompareOp.LE, start, item, span)
+                below = terms.compare(CompareOp.LT, item, end, span)
+                return terms.all_of((above, below), span)
+            case _:
+                raise TypeError(f"not a set: {group}")
+
+    def number(self, expr: ast.Expr, env: Environment) -> Number:
+        """The IR of an integer. Raises `PatternError` beyond the limits."""
+        self.enter(expr.span, env)
+        result = self.number_inside(expr, env)
+        self.level -= 1
+        self.check_size(result, expr.span, env)
+        return self.within_64_bits(result, expr.span, env)
+
+    def number_inside(self, expr: ast.Expr, env: Environment) -> Number:
+        match expr:
+            case ast.Integer():
+                return terms.constant(expr.value, expr.span)
+            case ast.Name():
+                return self.named_number(expr, env)
+            case ast.Call():
+                return self.call(expr, env)
+            case ast.Negative(operand=ast.Integer(value=value)):
+                return terms.constant(-value, expr.span)
+            case ast.Negative():
+                zero = terms.constant(0, expr.span)
+                operand = self.number(expr.operand, env)
+                return terms.binary(IntOp.SUB, zero, operand, expr.span)
+            case ast.Arithmetic():
+                lhs, rhs = self.number(expr.lhs, env), self.number(expr.rhs, env)
+                if expr.op in (IntOp.FLOORDIV, IntOp.MOD) and rhs.contains(0):
+                    self.report_zero(expr, rhs, env)
+                    rhs = terms.constant(1, expr.rhs.span)
+                return terms.binary(expr.op, lhs, rhs, expr.span)
+            case ast.Decimal() | ast.Moved() | ast.Complement() | ast.Union():
+                raise TypeError(f"not an integer: {expr}")
+            case ast.Intersection() | ast.Chain() | ast.SetOf():
+                raise TypeError(f"not an integer: {expr}")
+            case ast.TheMask() | ast.UnionOver():
+                raise TypeError(f"not an integer: {expr}")
+            case _:
+                assert_never(expr)
+
+    def named_number(self, name: ast.Name, env: Environment) -> Number:
+        span = name.span
+        if name.text in env.values:
+            return env.values[name.text]
+        match name.text:
+            case "q":
+                plain = terms.index(Axis.QUERY, -POSITION, POSITION, span)
+                return env.query or plain
+            case "k":
+                return env.key or terms.index(Axis.KEY, 0, POSITION, span)
+            case "h":
+                return terms.index(Axis.HEAD, 0, env.heads - 1, span)
+            case "g":
+                head = terms.index(Axis.HEAD, 0, env.heads - 1, span)
+                if env.group_size == 1:
+                    return head
+                size = terms.constant(env.group_size, span)
+                return terms.binary(IntOp.FLOORDIV, head, size, span)
+            case "N":
+                return terms.index(Axis.LENGTH, 1, POSITION, span)
+        body, inner = self.inlined(name, (), span, env)
+        return self.number(body, inner)
+
+    def call(self, call: ast.Call, env: Environment) -> Number:
+        """A built-in function, or one of the file."""
+        span, name = call.span, call.name.text
+        if name not in ("abs", "min", "max", "clamp"):
+            body, inner = self.inlined(call.name, call.arguments, span, env)
+            return self.number(body, inner)
+        parts = [self.number(argument, env) for argument in call.arguments]
+        if name == "abs":
+            return terms.absolute(parts[0], span)
+        if name == "clamp":
+            least = terms.binary(IntOp.MAX, parts[0], parts[1], span)
+            return terms.binary(IntOp.MIN, least, parts[2], span)
+        op = IntOp.MIN if name == "min" else IntOp.MAX
+        result = parts[0]
+        for part in parts[1:]:
+            result = terms.binary(op, result, part, span)
+        return result
+
+    def inlined(
+        self,
+        name: ast.Name,
+        arguments: tuple[ast.Expr, ...],
+        span: Span,
+        env: Environment,
+    ) -> tuple[ast.Expr, Environment]:
+        """The body of a pattern or function and the environment to expand it in.
+
+        The body sees its own parameters and the current `q`, `k`, `h` and `N`.
+        """
+        found = env.scope.find(name.text)
+        if found is None:
+            raise LookupError(f"not declared: {name.text}")
+        declared, home = found
+        values: dict[str, Number] = {}
+        bare = Environment(home, {}, env.heads, env.group_size, env.budget)
+        for place, parameter in enumerate(declared.parameters):
+            if place < len(arguments):
+                values[parameter.name.text] = self.number(arguments[place], env)
+            elif parameter.default is not None:
+                values[parameter.name.text] = self.number(parameter.default, bare)
+        called = env.called or span
+        return declared.body, replace(env, scope=home, values=values, called=called)
+
+    # --- limits
+
+    def enter(self, span: Span, env: Environment) -> None:
+        """One level down; counts every step, so that any expansion ends."""
+        env.budget.charge(1, env.called or span)
+        self.nodes += 1
+        self.level += 1
+        if self.nodes > EXPANSION:
+            self.stop(f"the mask grows beyond {EXPANSION} operations", span, env)
+        if self.level > EXPANSION_DEPTH:
+            self.stop(f"the mask is nested over {EXPANSION_DEPTH} levels", span, env)
+
+    def check_size(self, result: Number | Truths, span: Span, env: Environment) -> None:
+        """Substituted coordinates make a mask larger than the steps that were made."""
+        if result.size > EXPANSION:
+            self.stop(f"the mask grows beyond {EXPANSION} operations", span, env)
+        if result.depth > EXPANSION_DEPTH:
+            self.stop(f"the mask is nested over {EXPANSION_DEPTH} levels", span, env)
+
+    def stop(self, message: str, span: Span, env: Environment) -> None:
+        place = env.called or span
+        text = "when the patterns that it names are put in place"
+        found = Diagnostic("expansion", message, place, text)
+        raise PatternError([*self.found, found])
+
+    def within_64_bits(self, value: Number, span: Span, env: Environment) -> Number:
+        """Report bounds beyond 64 bits, and go on with what fits."""
+        if value.lo >= INT_MIN and value.hi <= INT_MAX:
+            return value
+        far = value.hi if value.hi > INT_MAX else value.lo
+        self.report(
+            "overflow",
+            "this can leave the range of 64-bit integers",
+            span,
+            f"as far as {far:.1e}",
+            env,
+        )
+        lo = min(max(value.lo, INT_MIN), INT_MAX)
+        hi = min(max(value.hi, INT_MIN), INT_MAX)
+        return replace(value, lo=lo, hi=hi)
+
+    def report_zero(
+        self, expr: ast.Arithmetic, divisor: Number, env: Environment
+    ) -> None:
+        what = "remainder by" if expr.op is IntOp.MOD else "division by"
+        if divisor.lo == divisor.hi:
+            message, label, help_text = f"{what} zero", "this is 0", ""
+        else:
+            message = f"{what} what may be zero"
+            label = f"between {divisor.lo} and {divisor.hi}"
+            written = expr.rhs.span.text
+            if written.startswith("("):
+                written = written[1:-1].strip()
+            short = written if len(written) <= 30 else "..."
+            help_text = f"write `max({short}, 1)`"
+        self.report("zero-division", message, expr.rhs.span, label, env, help_text)
+
+    def report(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        label: str,
+        env: Environment,
+        help_text: str = "",
+    ) -> None:
+        others: tuple[Label, ...] = ()
+        if env.called is not None:
+            others = (Label(env.called, "in the expansion of this"),)
+        self.found.append(Diagnostic(code, message, span, label, help_text, others))

@@ -1,0 +1,168 @@
+"""Everything about a file that can be checked without parameter values.
+
+In: a file. Out: diagnostics. Not its job: values, and what needs them (`check.lower`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from patternc.check.declarations import declaration_errors, recursion_errors
+from patternc.check.scope import Scope, scope_of
+from patternc.check.types import Type, Typing, parameter_types
+from patternc.diagnostics import Diagnostic, Label
+from patternc.ir.nodes import CompareOp
+from patternc.source import Span
+from patternc.syntax import ast
+
+
+def program_errors(file: ast.File) -> tuple[Diagnostic, ...]:
+    """Errors and warnings of declarations, types and clauses, in no special order."""
+    scope = scope_of(file)
+    found = [*declaration_errors(file), *recursion_errors(scope)]
+    for item in file.items:
+        _check_item(item, scope, found)
+    return tuple(found)
+
+
+def _check_item(item: ast.Item, scope: Scope, found: list[Diagnostic]) -> None:
+    """Types of defaults, body and clauses; mistakes go to `found`."""
+    typing = Typing(scope, parameter_types(item), found)
+    defaults = Typing(scope, {}, found)
+    for parameter in item.parameters:
+        if parameter.default is not None:
+            _check_default(parameter, parameter.default, typing, defaults)
+    match item:
+        case ast.Pattern():
+            typing.expect(item.body, Type.PATTERN)
+        case ast.Function():
+            typing.expect(item.body, Type.INTEGER)
+        case ast.Attention():
+            typing.found.extend(_clause_count_errors(item))
+            for clause in item.clauses:
+                _check_clause(clause, typing)
+        case _:
+            assert_never(item)
+
+
+def _check_default(
+    parameter: ast.Parameter, default: ast.Expr, typing: Typing, defaults: Typing
+) -> None:
+    if typing.parameters[parameter.name.text] is Type.INTEGER:
+        defaults.expect(default, Type.INTEGER)
+    elif defaults.type_of(default) is not Type.DECIMAL:
+        defaults.expect(default, Type.INTEGER)  # an integer is a decimal number too
+
+
+def _clause_count_errors(item: ast.Attention) -> Iterator[Diagnostic]:
+    """An attention has one `heads` and at least one `mask`."""
+    heads = [clause for clause in item.clauses if isinstance(clause, ast.Heads)]
+    if not heads:
+        message = f"attention `{item.name.text}` has no `heads`"
+        help_text = "say how many: `heads 32 kv 8`"
+        yield Diagnostic("missing-clause", message, item.name.span, "", help_text)
+    for again in heads[1:]:
+        yield Diagnostic(
+            "duplicate-clause",
+            "`heads` is given twice",
+            again.span,
+            others=(Label(heads[0].span, "first given here"),),
+        )
+    if not any(isinstance(clause, ast.Mask) for clause in item.clauses):
+        message = f"attention `{item.name.text}` has no `mask`"
+        help_text = "write `mask full` if every query sees every key"
+        yield Diagnostic("missing-clause", message, item.name.span, "", help_text)
+
+
+def _check_clause(clause: ast.Clause, typing: Typing) -> None:
+    match clause:
+        case ast.Heads():
+            typing.expect(clause.count, Type.INTEGER)
+            if clause.kv_count is not None:
+                typing.expect(clause.kv_count, Type.INTEGER)
+        case ast.Mask():
+            typing.expect(clause.body, Type.PATTERN)
+            if clause.condition is not None:
+                typing.expect(clause.condition, Type.PATTERN)
+        case ast.Assert():
+            _check_claim(clause.claim, typing)
+            if clause.condition is not None:
+                typing.expect(clause.condition, Type.PATTERN)
+        case _:
+            assert_never(clause)
+
+
+def _check_claim(claim: ast.Claim, typing: Typing) -> None:
+    match claim:
+        case ast.SetClaim():
+            _check_side(claim.lhs, typing)
+            _check_side(claim.rhs, typing)
+        case ast.BareClaim():
+            sides = equated_sets(claim)
+            if sides is None:
+                _report_bare(claim.body, typing)
+                return
+            for side in sides:
+                _check_side(side, typing)
+        case ast.EveryRowClaim():
+            if (claim.row.text, claim.item.text) != ("q", "k"):
+                span = claim.row.span.to(claim.item.span)
+                _report(typing, "unknown assert", span, "write `every q has k`")
+        case ast.RetentionClaim():
+            if claim.op not in (CompareOp.LT, CompareOp.LE):
+                message = "retention is bounded from above"
+                _report(typing, message, claim.op_span, "write `<=` or `<`")
+            typing.expect(claim.bound, Type.INTEGER)
+        case ast.DensityClaim():
+            _check_density(claim, typing)
+        case _:
+            assert_never(claim)
+
+
+def _check_density(claim: ast.DensityClaim, typing: Typing) -> None:
+    if claim.op is CompareOp.NE:
+        message = "density is not compared with `!=`"
+        _report(typing, message, claim.op_span, "write `<`, `<=`, `==`, `>=` or `>`")
+    if claim.index.text != "N":
+        message = "a density is known at a length"
+        _report(typing, message, claim.index.span, "write `at N = 4096`")
+    if not isinstance(claim.bound, ast.Integer | ast.Decimal | ast.Name):
+        message = "the bound of a density is one number"
+        _report(typing, message, claim.bound.span, "write it as `0.07`")
+    elif typing.type_of(claim.bound) not in (Type.DECIMAL, None):
+        typing.expect(claim.bound, Type.INTEGER)
+    typing.expect(claim.length, Type.INTEGER)
+
+
+def equated_sets(claim: ast.BareClaim) -> tuple[ast.Expr, ast.Expr] | None:
+    """The sides of `a == b`, for the checker to find that they are sets."""
+    match claim.body:
+        case ast.Chain(first=first, links=(ast.Link(op=CompareOp.EQ, operand=second),)):
+            return first, second
+    return None
+
+
+def _check_side(side: ast.Expr, typing: Typing) -> None:
+    if isinstance(side, ast.TheMask | ast.UnionOver):
+        typing.type_of(side)
+        return
+    found = typing.type_of(side)
+    if found not in (Type.PATTERN, None):
+        message = f"an assert compares sets of pairs, not {found.value}"
+        help_text = "each side is `mask`, `union over h` or a pattern"
+        _report(typing, message, side.span, help_text)
+
+
+def _report_bare(body: ast.Expr, typing: Typing) -> None:
+    if isinstance(body, ast.Chain):
+        message = "this compares no two sets of pairs"
+        help_text = "write `assert SET == SET` or `assert SET within SET`"
+    else:
+        message = "an assert needs `within` or `==` between two sets of pairs"
+        help_text = "`==` binds tighter than `&` and `|`: put both sides in parentheses"
+    _report(typing, message, body.span, help_text)
+
+
+def _report(typing: Typing, message: str, span: Span, help_text: str) -> None:
+    typing.report("bad-assert", message, span, "", help_text)

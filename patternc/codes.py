@@ -1,0 +1,272 @@
+"""Every diagnostic code, with a sentence and an example of wrong and right.
+
+In: nothing. Out: `CODES`, for `patternc explain CODE` and for tests: the wrong example
+of each code gives exactly that code, the right one gives none. Not its job: finding
+mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a code means.
+
+    `bad` and `good` are whole files. They are empty for codes about a file that cannot
+    be read, and for those that another stage than "check" gives. With
+    `entry` or `values` the example is one of asking for an entry of the file.
+    """
+
+    name: str
+    meaning: str
+    bad: str = ""
+    good: str = ""
+    stage: str = "check"
+    entry: str | None = None
+    values: Mapping[str, int | float] = field(default_factory=dict)
+
+
+def _attention(clauses: str) -> str:
+    return f"attention example {{\n    {clauses}\n}}\n"
+
+
+_FILES = (
+    Code("cannot-read", "The file is missing, unreadable or no file.", stage="file"),
+    Code("not-utf8", "A `.pat` file is UTF-8 text.", stage="file"),
+    Code("file-size", "A `.pat` file has at most 1 MiB.", stage="file"),
+)
+
+_SYNTAX = (
+    Code(
+        "syntax",
+        "Something stands where the grammar has no place for it.",
+        "pattern p = k <=\n",
+        "pattern p = k <= q\n",
+    ),
+    Code(
+        "unsupported",
+        "A part of the language that this version does not have.",
+        _attention("heads 8\n    layout video\n    mask full"),
+        _attention("heads 8\n    mask full"),
+    ),
+    Code(
+        "number-range",
+        "A number has at most 64 bits, or 30 decimal digits.",
+        "pattern p = k < 9223372036854775808\n",
+        "pattern p = k < 9223372036854775807\n",
+    ),
+    Code(
+        "name-length",
+        "A name has at most 64 characters.",
+        f"pattern {'long_' * 13} = k <= q\n",
+        "pattern short = k <= q\n",
+    ),
+    Code(
+        "token-count",
+        "A file has at most 20,000 words, numbers and signs.",
+        "pattern p = " + "1+" * 10_001 + "1 <= q\n",
+        "pattern p = 1 <= q\n",
+    ),
+    Code(
+        "nesting",
+        "Brackets, signs and operators nest at most 100 levels deep.",
+        "pattern p = " + "~" * 101 + "full\n",
+        "pattern p = ~full\n",
+    ),
+)
+
+_NAMES = (
+    Code(
+        "unknown-name",
+        "A name is declared by the file or is a standard pattern.",
+        "pattern p(w) = windw(w)\n",
+        "pattern p(w) = window(w)\n",
+    ),
+    Code(
+        "duplicate-name",
+        "A name is declared once.",
+        "pattern p = k <= q\npattern p = k < q\n",
+        "pattern p = k <= q\npattern r = k < q\n",
+    ),
+    Code(
+        "reserved-name",
+        "The names of indices, tensors and built-in functions are taken.",
+        "pattern p(k) = k <= q\n",
+        "pattern p(n) = n <= q\n",
+    ),
+    Code(
+        "hides-standard",
+        "A warning: the file declares a name that a standard pattern has.",
+        "pattern causal = k < q\n",
+        "pattern strictly_causal = k < q\n",
+    ),
+    Code(
+        "recursion",
+        "A pattern or function is defined without itself.",
+        "pattern p = r & k <= q\npattern r = ~p\n",
+        "pattern p = r & k <= q\npattern r = ~full\n",
+    ),
+    Code(
+        "bad-parameter",
+        "Run-time parameters are integers of attentions; defaults come last.",
+        "pattern p(w: runtime) = window(w)\n",
+        "pattern p(w) = window(w)\n",
+    ),
+)
+
+_TYPES = (
+    Code(
+        "arity",
+        "A call gives as many arguments as the declaration has parameters.",
+        "pattern p = window(3, 4)\n",
+        "pattern p = window(3)\n",
+    ),
+    Code(
+        "type",
+        "Arithmetic and comparisons take integers; `&`, `|` and `~` take patterns.",
+        "pattern p = k <= q & 3\n",
+        "pattern p = k <= q & k < 3\n",
+    ),
+    Code(
+        "bad-assert",
+        "An assert compares sets of pairs, or bounds the retention or the density.",
+        _attention("heads 8\n    mask full\n    assert (mask & causal) within full"),
+        _attention("heads 8\n    mask full\n    assert mask within full"),
+    ),
+    Code(
+        "missing-clause",
+        "An attention has `heads` and a `mask`.",
+        _attention("mask full"),
+        _attention("heads 8 mask full"),
+    ),
+    Code(
+        "duplicate-clause",
+        "An attention has one `heads`.",
+        _attention("heads 8 heads 4 mask full"),
+        _attention("heads 8 mask full"),
+    ),
+)
+
+_VALUES = (
+    Code(
+        "zero-division",
+        "A divisor is never 0, whatever the indices and run-time parameters are.",
+        "pattern p = q // h == k\n",
+        "pattern p = q // max(h, 1) == k\n",
+    ),
+    Code(
+        "overflow",
+        "No integer leaves 64 bits at any position up to 2**30.",
+        "pattern p = q * q * q <= k\n",
+        "pattern p = q * q <= k\n",
+    ),
+    Code(
+        "expansion",
+        "A mask has at most 20,000 operations (a file's masks 50,000) and 150 levels.",
+        "pattern p0 = k <= q\n"
+        + "".join(f"pattern p{i + 1} = p{i} & p{i}\n" for i in range(16)),
+        "pattern p0 = k <= q\npattern p1 = p0 & p0\n",
+    ),
+    Code(
+        "more-findings",
+        "A file has more than 100 findings; the first ones are shown.",
+        "pattern p = " + " & ".join(f"unknown{i}" for i in range(101)) + "\n",
+        "pattern p = k <= q\n",
+        stage="limit",
+    ),
+    Code(
+        "not-constant",
+        "Counts of heads, bounds, and the conditions of `for` are known at once.",
+        _attention("heads N mask full"),
+        _attention("heads 8 mask full"),
+    ),
+    Code(
+        "heads",
+        "1 to 65,536 heads share the key/value heads evenly.",
+        _attention("heads 9 kv 2 mask full"),
+        _attention("heads 9 kv 3 mask full"),
+    ),
+    Code(
+        "head-range",
+        "A `for` names heads that there are.",
+        _attention("heads 4\n    mask full for h in {4}\n    mask causal otherwise"),
+        _attention("heads 4\n    mask full for h in {3}\n    mask causal otherwise"),
+    ),
+    Code(
+        "no-head",
+        "A `for` selects at least one head.",
+        _attention("heads 4\n    mask full for h > 3\n    mask causal otherwise"),
+        _attention("heads 4\n    mask full for h > 2\n    mask causal otherwise"),
+    ),
+    Code(
+        "case-overlap",
+        "A head has one mask.",
+        _attention("heads 4\n    mask full for h < 3\n    mask causal for h >= 2"),
+        _attention("heads 4\n    mask full for h < 3\n    mask causal for h >= 3"),
+    ),
+    Code(
+        "case-missing",
+        "Every head has a mask.",
+        _attention("heads 4\n    mask full for h < 3"),
+        _attention("heads 4\n    mask full for h < 3\n    mask causal otherwise"),
+    ),
+)
+
+_PARAMETERISED = "attention example(w) {\n    heads 8\n    mask window(w)\n}\n"
+
+_ENTRIES = (
+    Code(
+        "missing-value",
+        "A parameter has a value or a default.",
+        _PARAMETERISED,
+        _PARAMETERISED.replace("(w) {", "(w = 64) {"),
+        entry="example",
+    ),
+    Code(
+        "unknown-parameter",
+        "A value is given for a parameter that there is.",
+        _PARAMETERISED.replace("(w) {", "(w = 64) {"),
+        _PARAMETERISED.replace("(w)", "(x)"),
+        entry="example",
+        values={"x": 3},
+    ),
+    Code(
+        "wrong-value",
+        "A value is of its parameter's type and fits.",
+        _PARAMETERISED,
+        _PARAMETERISED.replace("(w) {", "(w: float) {").replace("window(w)", "full"),
+        entry="example",
+        values={"w": 0.5},
+    ),
+    Code(
+        "entry",
+        "An entry is an attention or a pattern of the file.",
+        "attention example { heads 8 mask full }\n",
+        "attention other { heads 8 mask full }\n",
+        entry="other",
+    ),
+)
+
+_PROOFS = (
+    Code(
+        "assert-failed",
+        "An assert is false; the message shows a counterexample.",
+        _attention("heads 8\n    mask full\n    assert mask within causal"),
+        _attention("heads 8\n    mask causal\n    assert mask within causal"),
+        stage="proof",
+    ),
+    Code(
+        "assert-undecided",
+        "An assert could be neither proved nor refuted within the limits.",
+        stage="proof",
+    ),
+)
+
+CODES: Mapping[str, Code] = {
+    code.name: code
+    for code in (*_FILES, *_SYNTAX, *_NAMES, *_TYPES, *_VALUES, *_ENTRIES, *_PROOFS)
+}
+"""Every code by its name, in the order of the stages that give it."""

@@ -1,0 +1,1 @@
+"""From the text of a `.pat` file to its abstract syntax."""

@@ -1,0 +1,214 @@
+"""Parser reductions to abstract syntax.
+
+In: the tokens and nodes of one reduction. Out: one node. Called by the parser while it
+reads, so that no parse tree is built or walked; it never fails: limits and types are
+checked elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from lark import Transformer
+
+from patternc.ir.nodes import CompareOp, IntOp, Relation
+from patternc.source import Span
+from patternc.syntax import ast
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word, number or sign: its terminal (`type`), text and place."""
+
+    type: str
+    text: str
+    span: Span
+
+
+Parts = list[Any]  # what the parser reduced: tokens and nodes, as the rule says
+
+
+class Builder(Transformer[Any, Any]):
+    """One method for each rule of the grammar; `parts` are the rule's symbols."""
+
+    def start(self, parts: Parts) -> tuple[ast.Item, ...]:
+        return tuple(parts)
+
+    # --- items
+
+    def pattern(self, parts: Parts) -> ast.Pattern:
+        name, parameters = _heading(parts)
+        return ast.Pattern(name, parameters, parts[-1], _whole(parts))
+
+    def function(self, parts: Parts) -> ast.Function:
+        name, parameters = _heading(parts)
+        return ast.Function(name, parameters, parts[-1], _whole(parts))
+
+    def attention(self, parts: Parts) -> ast.Attention:
+        name, parameters = _heading(parts)
+        kinds = ast.Heads | ast.Mask | ast.Assert
+        clauses = tuple(part for part in parts if isinstance(part, kinds))
+        return ast.Attention(name, parameters, clauses, _whole(parts))
+
+    def parameters(self, parts: Parts) -> tuple[ast.Parameter, ...]:
+        return tuple(part for part in parts if isinstance(part, ast.Parameter))
+
+    def parameter(self, parts: Parts) -> ast.Parameter:
+        runtime, kind, default, last = False, None, None, parts[0].span
+        for part in parts[1:]:
+            if isinstance(part, _Kind):
+                runtime, kind, last = part.runtime, part.kind, part.span
+            else:
+                default, last = part, part.span
+        span = parts[0].span.to(last)
+        return ast.Parameter(_name(parts[0]), runtime, kind, default, span)
+
+    def kind(self, parts: Parts) -> _Kind:
+        words = [part.text for part in parts[1:]]
+        kind = None if words[-1] == "runtime" else ast.Kind(words[-1])
+        return _Kind(words[0] == "runtime", kind, _whole(parts))
+
+    def default(self, parts: Parts) -> ast.Expr:
+        value: ast.Expr = parts[1]
+        return value
+
+    # --- clauses
+
+    def heads(self, parts: Parts) -> ast.Heads:
+        kv_count = parts[3] if len(parts) > 2 else None
+        return ast.Heads(parts[1], kv_count, _whole(parts))
+
+    def mask(self, parts: Parts) -> ast.Mask:
+        condition = parts[3] if len(parts) == 4 else None
+        return ast.Mask(parts[1], condition, len(parts) == 3, _whole(parts))
+
+    def assertion(self, parts: Parts) -> ast.Assert:
+        claim, end = parts[1]
+        condition = parts[3] if len(parts) == 4 else None
+        span = parts[0].span.to(end if condition is None else condition.span)
+        return ast.Assert(claim, condition, span)
+
+    def within(self, parts: Parts) -> _Claim:
+        return ast.SetClaim(Relation.WITHIN, parts[0], parts[2]), parts[2].span
+
+    def set_equal(self, parts: Parts) -> _Claim:
+        return ast.SetClaim(Relation.EQUAL, parts[0], parts[2]), parts[2].span
+
+    def comparison_of_sets(self, parts: Parts) -> _Claim:
+        return ast.BareClaim(parts[0]), parts[0].span
+
+    def every_row(self, parts: Parts) -> _Claim:
+        return ast.EveryRowClaim(_name(parts[1]), _name(parts[3])), parts[3].span
+
+    def retention(self, parts: Parts) -> _Claim:
+        op = CompareOp(parts[1].text)
+        return ast.RetentionClaim(op, parts[1].span, parts[2]), parts[2].span
+
+    def density(self, parts: Parts) -> _Claim:
+        op, index = CompareOp(parts[1].text), _name(parts[4])
+        claim = ast.DensityClaim(op, parts[1].span, parts[2], index, parts[6])
+        return claim, parts[6].span
+
+    # --- expressions
+
+    def union(self, parts: Parts) -> ast.Expr:
+        if len(parts) == 1:
+            return _only(parts)
+        return ast.Union(tuple(parts[::2]), _whole(parts))
+
+    def intersection(self, parts: Parts) -> ast.Expr:
+        if len(parts) == 1:
+            return _only(parts)
+        return ast.Intersection(tuple(parts[::2]), _whole(parts))
+
+    def not_(self, parts: Parts) -> ast.Expr:
+        return ast.Complement(parts[1], _whole(parts))
+
+    def order(self, parts: Parts) -> Token:
+        token: Token = parts[0]
+        return token
+
+    def chain(self, parts: Parts) -> ast.Expr:
+        if len(parts) == 1:
+            return _only(parts)
+        links = tuple(
+            ast.Link(None if sign.type == "IN" else CompareOp(sign.text), operand)
+            for sign, operand in zip(parts[1::2], parts[2::2], strict=True)
+        )
+        return ast.Chain(parts[0], links, _whole(parts))
+
+    def arithmetic(self, parts: Parts) -> ast.Expr:
+        op = IntOp(parts[1].text)
+        return ast.Arithmetic(op, parts[0], parts[2], _whole(parts))
+
+    def negative(self, parts: Parts) -> ast.Expr:
+        return ast.Negative(parts[1], _whole(parts))
+
+    def moved(self, parts: Parts) -> ast.Expr:
+        return ast.Moved(parts[0], parts[2], parts[4], _whole(parts))
+
+    def call(self, parts: Parts) -> ast.Expr:
+        return ast.Call(_name(parts[0]), _items(parts[2:-1]), _whole(parts))
+
+    def name(self, parts: Parts) -> ast.Expr:
+        return _name(parts[0])
+
+    def integer(self, parts: Parts) -> ast.Expr:
+        digits = parts[0].text.lstrip("0")  # Python refuses thousands of zeros
+        return ast.Integer(int(digits or "0"), parts[0].span)
+
+    def decimal(self, parts: Parts) -> ast.Expr:
+        return ast.Decimal(Fraction(parts[0].text), parts[0].span)
+
+    def grouped(self, parts: Parts) -> ast.Expr:
+        inner: ast.Expr = replace(parts[1], span=_whole(parts))
+        return inner
+
+    def set_(self, parts: Parts) -> ast.Expr:
+        return ast.SetOf(_items(parts[1:-1]), _whole(parts))
+
+    def the_mask(self, parts: Parts) -> ast.Expr:
+        return ast.TheMask(parts[0].span)
+
+    def union_over(self, parts: Parts) -> ast.Expr:
+        return ast.UnionOver(_name(parts[2]), _whole(parts))
+
+
+_Claim = tuple[ast.Claim, Span]  # a claim and the place of its last part
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """`: runtime kind`, on its way into a parameter."""
+
+    runtime: bool
+    kind: ast.Kind | None
+    span: Span
+
+
+def _only(parts: Parts) -> ast.Expr:
+    only: ast.Expr = parts[0]
+    return only
+
+
+def _name(token: Token) -> ast.Name:
+    return ast.Name(token.text, token.span)
+
+
+def _whole(parts: Parts) -> Span:
+    first: Span = parts[0].span
+    last: Span = parts[-1].span
+    return first.to(last)
+
+
+def _heading(parts: Parts) -> tuple[ast.Name, tuple[ast.Parameter, ...]]:
+    """The name and the parameters of an item."""
+    listed = parts[2] if isinstance(parts[2], tuple) else ()
+    return _name(parts[1]), listed
+
+
+def _items(parts: Parts) -> tuple[ast.Expr, ...]:
+    """The expressions of a list, without its commas."""
+    return tuple(part for part in parts if not isinstance(part, Token))

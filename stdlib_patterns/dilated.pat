@@ -1,0 +1,13 @@
+# dilated(w, d): within a window of width w, every d-th key, counted from the query.
+#
+# The dilated sliding window of Longformer, arXiv 2004.05150, in its
+# causal form. The width counts positions, not seen keys: about w / d keys are seen.
+
+pattern dilated(w, d) = window(w) & (q - k) % d == 0
+
+attention claims(w = 512, d = 4) {
+    heads 1
+    mask dilated(w, d)
+    assert mask within window(w)
+    assert every q has k
+}

@@ -1,0 +1,251 @@
+"""A `.pat` file is untrusted: nothing in it is executed, and checking it ends."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from patternc.check import check_file, lower
+from patternc.diagnostics import Diagnostic, PatternError
+from patternc.render import render_json, render_text
+from patternc.source import Source
+from patternc.syntax.parse import parse
+
+
+def findings(text: str) -> tuple[Diagnostic, ...]:
+    """All findings; anything but a `PatternError` is a failure of the test."""
+    try:
+        return check_file(parse(Source("x.pat", text)))
+    except PatternError as error:
+        return error.diagnostics
+
+
+DEEP = {
+    "brackets": "pattern p = " + "(" * 10_000 + "k <= q" + ")" * 10_000,
+    "complements": "pattern p = " + "~" * 10_000 + "full",
+    "minus signs": "pattern p = " + "-" * 10_000 + "q < k",
+    "spaced signs": "pattern p = " + "- ~" * 5_000 + "q < k",
+    "sums": "pattern p = " + "1 + " * 9_000 + "q < k",
+    "differences": "pattern p = " + "1 - " * 9_000 + "q < k",
+    "moves": "pattern p = full" + "[q, k]" * 3_000,
+    "calls": "pattern p = " + "abs(" * 10_000 + "q" + ")" * 10_000 + " < k",
+    "calls of calls": "def f(t) = t\npattern p = "
+    + "f(" * 99
+    + "q"
+    + ")" * 99
+    + "< k & " * 1
+    + "f(q) "
+    + "+ f(q)" * 200
+    + "== 0",
+    "sets": "pattern p = q in " + "{" * 10_000,
+    "open": "attention a {" * 10_000,
+}
+WIDE = {
+    "terms": "pattern p = " + "k <= q & " * 20_000 + "full",
+    "a chain": "pattern p = " + "1 < " * 9_000 + "q",
+    "doubling": "pattern p0 = k <= q\n"
+    + "".join(f"pattern p{i + 1} = p{i} & p{i}\n" for i in range(60)),
+    "doubling numbers": "def f0(t) = t\n"
+    + "".join(f"def f{i + 1}(t) = f{i}(t) + f{i}(t)\n" for i in range(60))
+    + "pattern p = f60(q) == 0",
+    "doubling coordinates": "pattern p = full & (k <= q)" + "[q + q - k, k]" * 80,
+    "a long chain of names": "pattern p0 = k <= q\n"
+    + "".join(f"pattern p{i + 1} = p{i}\n" for i in range(4_900)),
+    "a long cycle": "pattern p0 = p4900\n"
+    + "".join(f"pattern p{i + 1} = p{i}\n" for i in range(4_900)),
+    "cases": "attention a { heads 65536 " + "mask full for h >= 0 " * 3_000 + "}",
+    "asserts": "attention a { heads 65536 mask full "
+    + "assert mask within full for h >= 0 " * 2_000
+    + "}",
+    "items": "pattern\n" * 100_000,
+    "unknown names": "pattern p = " + " & ".join(f"zz{i}" for i in range(9_000)),
+}
+LONG = {
+    "a name": "pattern p = " + "x" * 1_000_000,
+    "a number": "pattern p = k < " + "9" * 1_000_000,
+    "a decimal": "pattern p = k < 0." + "9" * 1_000_000,
+    "zeros": "pattern p = k < " + "0" * 1_000_000 + "99999999999999999999",
+    "beyond 64 bits": "pattern p = k < 9223372036854775808",
+    "NUL": "pattern p = \0",
+    "only NUL": "\0" * 1000,
+    "a division by zero": "pattern p = q // 0 == k",
+}
+BAD = {**DEEP, **WIDE, **LONG}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_with_a_diagnostic(name: str) -> None:
+    findings("pattern warm_up = causal")
+    start = time.process_time()
+    found = findings(BAD[name])
+    text = render_text(found) + render_json(found)
+    assert time.process_time() - start < 2.0
+    assert any(item.is_error for item in found)
+    assert len(found) <= 101 and len(text) < 200_000
+
+
+LITERAL_ZEROS = "pattern p = k < " + "0" * 5_000 + "7"
+
+
+def test_leading_zeros_are_no_mistake() -> None:
+    assert findings(LITERAL_ZEROS) == ()
+
+
+HOSTILE = [
+    "__import__",
+    '__import__("os").system("touch {marker}")',
+    'os.system("touch {marker}")',
+    "open('{marker}', 'w')",
+    "exec",
+    "eval(q)",
+    "{{0.__class__}}",
+    "%s%n",
+    "{0!r:>{width}}",
+    "'''",
+    '"""',
+    "\\N{{BULLET}}",
+    "\\",
+    "q; import os",
+    "q\nimport os",
+    "lambda: q",
+    "q if k else h",
+    "[k for k in q]",
+    "\u03bb",
+    "ｑ",  # a full-width q
+    "q\u200b",
+    "\u202eq",
+    "${{HOME}}",
+    "`id`",
+    "# noqa\n__builtins__",
+    "self.found",
+    "__class__",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "pattern p = {}",
+        "pattern {} = full",
+        "pattern p({}) = full",
+        "def {}(t) = t",
+        "attention a {{ heads {} mask full }}",
+        "attention {} {{ heads 1 mask full }}",
+        "attention a {{ heads 1 mask {} for h == 0 }}",
+        "attention a {{ heads 1 mask full assert density < {} at N = 3 }}",
+        "{}",
+    ],
+)
+def test_nothing_is_executed(text: str, frame: str, tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+    written = text.replace("{marker}", str(marker))
+    found = findings(frame.format(written))
+    rendered = render_text(found)
+    assert not marker.exists()
+    assert "\u202e" not in rendered and "\u200b" not in rendered
+    # These are names, one behind a comment; every other text is refused wherever it stands.
+    names = {"__import__", "exec", "__class__", "# noqa\n__builtins__"}
+    assert found or text in names
+
+
+def test_a_name_is_only_a_name(tmp_path: Path) -> None:
+    text = "pattern __import__(os) = k < os\npattern p = __import__(3)"
+    mask = lower(parse(Source("x.pat", text)), "p").cases[0].mask
+    assert mask == lower(parse(Source("x.pat", "pattern p = k < 3"))).cases[0].mask
+
+
+WORDS = st.sampled_from(
+    [
+        "pattern",
+        "def",
+        "attention",
+        "heads",
+        "kv",
+        "mask",
+        "for",
+        "otherwise",
+        "assert",
+        "within",
+        "in",
+        "range",
+        "full",
+        "empty",
+        "causal",
+        "window",
+        "sink",
+        "p",
+        "a",
+        "q",
+        "k",
+        "h",
+        "g",
+        "N",
+        "w",
+        "(",
+        ")",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "=",
+        "==",
+        "!=",
+        "<",
+        "<=",
+        ">",
+        ">=",
+        "+",
+        "-",
+        "*",
+        "//",
+        "%",
+        "&",
+        "|",
+        "~",
+        "0",
+        "1",
+        "7",
+        "64",
+        "0.5",
+        "union",
+        "over",
+        "every",
+        "has",
+        "retention",
+        "density",
+        "at",
+        "runtime",
+        "int",
+        "float",
+        "abs",
+        "min",
+        "max",
+        "clamp",
+        "#",
+        "\n",
+        "layout",
+        "score",
+        ".",
+        "@",
+    ]
+)
+
+
+@given(st.text())
+@example("attention a { heads 1 mask full }\n\x00")
+def test_any_text_ends_with_findings(text: str) -> None:
+    render_text(findings(text))
+
+
+@given(st.lists(WORDS, max_size=60).map(" ".join))
+def test_any_words_end_with_findings(text: str) -> None:
+    render_text(findings(text))
+    render_text(findings(f"pattern p(w) = {text}"))
+    render_text(findings(f"attention a {{ heads 4 kv 2 mask {text} }}"))

@@ -1,0 +1,1 @@
+layout video = text[3]                         # E[unsupported]

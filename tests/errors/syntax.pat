@@ -1,0 +1,17 @@
+# One syntax error for each item, all of them found.
+
+pattern a = k <=                               # E[syntax]
+pattern b2(w = 3 <= q                          # E[syntax]
+pattern c = k <= q)                            # E[syntax]
+attention d { mask for h heads 3 }             # E[syntax]
+attention e { layout foo mask full }           # E[unsupported]
+pattern f = q.f < 3                            # E[unsupported]
+pattern g2 = q / 3 == k                        # E[syntax]
+pattern h2 = !full                             # E[syntax]
+pattern for = full                             # E[syntax]
+pattern i = k < 99999999999999999999           # E[number-range]
+pattern j = k < 3 ; full                       # E[syntax]
+pattern l = {} == k                            # E[syntax]
+attention m { heads 3 mask full assert density 3 at N = 4 }   # E[syntax]
+attention n(p: double) { heads 3 mask full }   # E[syntax]
+attention o2 { heads 3 mask full               # E[syntax]

@@ -1,0 +1,28 @@
+# Arity and types, each where it is.
+
+pattern a = window                             # E[arity]
+pattern b2 = window(1, 2)                      # E[arity]
+pattern c = causal(3)                          # E[arity]
+pattern d = abs(q, k) == 0                     # E[arity]
+pattern e = min(q) == 0                        # E[arity]
+pattern f = abs == 0                           # E[arity]
+pattern g2 = q                                 # E[type]
+pattern h2 = k <= q & 3                        # E[type]
+pattern i = ~q                                 # E[type]
+pattern j = (k <= q) + 1 == 0                  # E[type]
+pattern l = q in 3                             # E[type]
+pattern m = {1, 2} == q                        # E[type]
+pattern n = range(0, 3)                        # E[type]
+pattern o2 = q in {1} < 3                      # E[type]
+pattern p(w) = w(3)                            # E[type]
+pattern r = full(3)                            # E[type]
+pattern t = 3[q, k]                            # E[type]
+pattern u = full[full, k]                      # E[type]
+pattern w2 = q < 0.5                           # E[type]
+pattern x = causal == full                     # E[type] E[type]
+def y(z) = full                                # E[type]
+attention z {
+    heads full                                 # E[type]
+    mask 3                                     # E[type]
+    mask full for 3                            # E[type]
+}

@@ -1,0 +1,184 @@
+"""The grammar: precedence, words, spans, and all syntax errors at once."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from patternc.diagnostics import PatternError
+from patternc.grammar import build_parser
+from patternc.ir.nodes import CompareOp, IntOp, Relation
+from patternc.source import Source
+from patternc.syntax import ast
+from patternc.syntax.build import Builder
+from patternc.syntax.parse import parse
+
+
+def body(text: str) -> ast.Expr:
+    (item,) = parse(Source("x.pat", f"pattern p = {text}")).items
+    assert isinstance(item, ast.Pattern)
+    return item.body
+
+
+def claim(text: str) -> ast.Claim:
+    text = f"attention a {{ heads 1 mask full assert {text} }}"
+    (item,) = parse(Source("x.pat", text)).items
+    assert isinstance(item, ast.Attention)
+    clause = item.clauses[-1]
+    assert isinstance(clause, ast.Assert)
+    return clause.claim
+
+
+def messages(text: str) -> list[str]:
+    with pytest.raises(PatternError) as caught:
+        parse(Source("x.pat", text))
+    return [item.message for item in caught.value.diagnostics]
+
+
+def test_the_grammar_has_no_conflict_and_no_colliding_terminals() -> None:
+    build_parser(Builder(), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("a | b & c", "a | (b & c)"),
+        ("~a & b", "(~a) & b"),
+        ("~k <= q", "~(k <= q)"),
+        ("k <= q & q - k < w", "(k <= q) & ((q - k) < w)"),
+        (
+            "a | ~b == c + d * e // f % -g",
+            "a | (~(b == (c + (((d * e) // f) % (-g)))))",
+        ),
+        ("q - k - 1 == 0", "((q - k) - 1) == 0"),
+        ("-q - k < -3 * 2", "((-q) - k) < ((-3) * 2)"),
+        ("q in {1, 2} & a", "(q in {1, 2}) & a"),
+        ("a[q, k][k, q]", "(a[q, k])[k, q]"),
+        ("f(1)[q, k]", "(f(1))[q, k]"),
+        ("--q == 0", "(-(-q)) == 0"),
+    ],
+)
+def test_precedence(short: str, full: str) -> None:
+    assert body(short) == body(full)
+
+
+def test_a_chain_is_one_node_and_brackets_end_it() -> None:
+    chain = body("0 <= q - k < w")
+    assert isinstance(chain, ast.Chain)
+    assert [link.op for link in chain.links] == [CompareOp.LE, CompareOp.LT]
+    assert body("(0 <= q) < w") != body("0 <= q < w")
+
+
+def test_newlines_and_comments_mean_nothing() -> None:
+    spread = "pattern\np\n(\nw # a comment\n,)\n=\n0 <=\n#\nq - k < w"
+    assert parse(Source("x", spread)) == parse(
+        Source("x", "pattern p(w) = 0 <= q - k < w")
+    )
+    text = "attention a { heads 2 mask full for h == 0 mask causal otherwise }"
+    (item,) = parse(Source("x", text)).items
+    assert isinstance(item, ast.Attention)
+    assert len(item.clauses) == 3
+
+
+def test_words_are_names_where_they_mean_nothing() -> None:
+    text = "pattern p(kv, at, over, runtime, int) = kv + at + over + runtime <= int"
+    assert parse(Source("x", text)).items
+
+
+def test_parameters() -> None:
+    text = "attention a(w, n = -3, r: runtime, s: runtime int = 2, p: float = 0.5) {}"
+    (item,) = parse(Source("x", text)).items
+    seen = [(p.name.text, p.runtime, p.kind) for p in item.parameters]
+    assert seen == [
+        ("w", False, None),
+        ("n", False, None),
+        ("r", True, None),
+        ("s", True, ast.Kind.INT),
+        ("p", False, ast.Kind.FLOAT),
+    ]
+    defaults = [p.default for p in item.parameters]
+    half = ast.Decimal(Fraction(1, 2))
+    assert defaults == [
+        None,
+        ast.Negative(ast.Integer(3)),
+        None,
+        ast.Integer(2),
+        half,
+    ]
+
+
+def test_asserts() -> None:
+    mask, causal = ast.TheMask(), ast.Name("causal")
+    union = ast.UnionOver(ast.Name("h"))
+    both = ast.Intersection((causal, ast.Name("full")))
+    assert claim("mask within causal") == ast.SetClaim(Relation.WITHIN, mask, causal)
+    assert claim("mask == causal & full") == ast.SetClaim(Relation.EQUAL, mask, both)
+    assert claim("union over h == causal") == ast.SetClaim(
+        Relation.EQUAL, union, causal
+    )
+    assert claim("causal & full within mask") == ast.SetClaim(
+        Relation.WITHIN, both, mask
+    )
+    compared = ast.Chain(causal, (ast.Link(CompareOp.EQ, mask),))
+    assert claim("causal == mask") == ast.BareClaim(compared)
+    assert claim("every q has k") == ast.EveryRowClaim(ast.Name("q"), ast.Name("k"))
+    found = claim("density < 0.07 at N = 131072")
+    assert isinstance(found, ast.DensityClaim)
+    assert found.bound == ast.Decimal(Fraction(7, 100))
+
+
+def test_spans_are_the_narrowest() -> None:
+    text = "  pattern p(w) = (k <= q) & window(w)[q // 2, k] # end"
+    (item,) = parse(Source("x", text)).items
+    assert isinstance(item, ast.Pattern)
+    assert item.span.text == "pattern p(w) = (k <= q) & window(w)[q // 2, k]"
+    assert isinstance(item.body, ast.Intersection)
+    first, second = item.body.terms
+    assert (first.span.text, second.span.text) == ("(k <= q)", "window(w)[q // 2, k]")
+    assert isinstance(second, ast.Moved) and isinstance(second.query, ast.Arithmetic)
+    assert second.query.span.text == "q // 2"
+    assert second.query.op is IntOp.FLOORDIV
+
+
+def test_all_syntax_errors_are_found_at_once() -> None:
+    text = "pattern a = k <=\npattern b(w = full\npattern c = full\ndef d( = 3\n"
+    assert messages(text) == [
+        "expected an expression, found the next item",
+        "expected `,`, `)` or an operator, found the next item",
+        "expected `)` or a name, found `=`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pattern", "expected a name, found the end of the file"),
+        (
+            "3",
+            "expected `pattern`, `def`, `attention` or the end of the file, found `3`",
+        ),
+        ("attention a { mask for h }", "expected an expression, found `for`"),
+        (
+            "attention a { heads 1 mask full",
+            (
+                "expected `}`, `assert`, `for`, `heads`, `mask` or `otherwise`,"
+                " found the end of the file"
+            ),
+        ),
+        ("pattern p = q.f", "coordinates of an axis (`q.f`) are not supported yet"),
+        ("pattern p = Q @ K", "`@` is not supported yet"),
+        ("layout a = text[3]", "`layout` is not supported yet"),
+        ("attention a { score s }", "`score` is not supported yet"),
+        ("attention a { heads 1 mask full order x }", "`order` is not supported yet"),
+    ],
+)
+def test_messages(text: str, message: str) -> None:
+    assert messages(text) == [message]
+
+
+def test_an_error_at_the_end_points_behind_the_last_character() -> None:
+    with pytest.raises(PatternError) as caught:
+        parse(Source("x.pat", "pattern a = k <=   \n\n\n"))
+    (found,) = caught.value.diagnostics
+    assert (found.span.line, found.span.start) == (1, 16)
