@@ -1,0 +1,257 @@
+"""The object that a user calls.
+
+In: a `.pat` program, the values of its parameters, a schedule, a backend's name. Out:
+`Attention`, called on tensors, and what can be asked of it. Not its job: any stage
+of the compiler (`patternc.driver`), the computation (`patternc.backends`).
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from dataclasses import dataclass, field, replace
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from patternc import backends, driver
+from patternc.backends.checks import LIMIT, check_call, check_params
+from patternc.backends.protocol import LoadedAttention
+from patternc.backends.reference import mask_tensor
+from patternc.diagnostics import PatternError
+from patternc.plan.kernel import Kernel, Schedule
+from patternc.plan.tiling import plan
+from patternc.syntax.load import read_source
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""The dtypes that some backend computes; one may accept fewer."""
+
+SMALLEST_BLOCK = 16
+LARGEST = {"block_q": 1024, "block_k": 1024, "warps": 32, "stages": 8}
+"""The greatest value of each number of a schedule."""
+
+
+def load(
+    path: str | os.PathLike[str],
+    entry: str | None = None,
+    *,
+    backend: str | None = None,
+    schedule: Schedule | None = None,
+    **params: float,
+) -> Attention:
+    """Compile one attention of a `.pat` file.
+
+    `entry` names it and may be left out if the file has only one. `backend` is
+    "reference", "tiled" or "triton"; the default is chosen by the device of each call:
+    triton on a GPU, tiled elsewhere. `params` are values of its parameters; those
+    declared as run-time parameters may also wait for the call. Raises `PatternError`
+    for everything wrong with the program, asserts that fail included, `ValueError` or
+    `TypeError` for a wrong backend or schedule.
+    """
+    checked = None if schedule is None else _checked(schedule)
+    trace = driver.trace_source(read_source(path), entry, params, checked)
+    attention = Attention(trace)
+    return attention if backend is None else attention.backend(backend)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Attention:
+    """A compiled attention: `attn(q, k, v)`.
+
+    Made by `patternc.load`. Never changes: `schedule` and `backend` return another
+    one. `trace` holds every stage of its compilation.
+    """
+
+    trace: driver.Trace
+    backend_name: str | None = None
+    _loaded: dict[str, LoadedAttention] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name in the `.pat` file."""
+        return self.kernel.attention.name
+
+    @property
+    def kernel(self) -> Kernel:
+        """What the backends start from."""
+        return self.trace.kernel
+
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        return_lse: Literal[False] = False,
+        **params: int,
+    ) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        return_lse: Literal[True],
+        **params: int,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        return_lse: bool = False,
+        **params: int,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The output [B, H, n_q, D], and with `return_lse` the LSE [B, H, n_q] too.
+
+        `q` is [B, H, n_q, D]; `k` and `v` are [B, KV, n_k, D]; one floating dtype, one
+        device, any strides. The query in row `r` stands at `r + q_offset`; the default
+        n_k - n_q aligns the last query with the last key. `scale` is 1/sqrt(D) unless
+        given. `params` are values of run-time parameters. The LSE is natural, float64
+        for float64 inputs, else float32. A row without keys gives 0 and -inf. Raises
+        `TypeError` or `ValueError` that names the argument, `PatternError` if the
+        backend cannot run this program.
+        """
+        attention = self.kernel.attention
+        factor, offset = check_call(
+            self.name,
+            q,
+            k,
+            v,
+            heads=attention.heads,
+            kv_heads=attention.kv_heads,
+            scale=scale,
+            q_offset=q_offset,
+            dtypes=DTYPES,
+        )
+        values = self._values(params)
+        loaded = self._load(self.backend_name or backends.default_for(q.device.type))
+        return loaded(
+            q,
+            k,
+            v,
+            scale=factor,
+            q_offset=offset,
+            params=values,
+            return_lse=bool(return_lse),
+        )
+
+    def mask(
+        self, n_q: int, n_k: int, q_offset: int | None = None, **params: int
+    ) -> Tensor:
+        """The visible pairs of all heads, bool [H, n_q, n_k], on the CPU.
+
+        From the definition, not from the schedule. The default offset is n_k - n_q.
+        """
+        rows, keys = self._length("n_q", n_q), self._length("n_k", n_k)
+        default = {"q_offset": keys - rows}
+        given = {} if q_offset is None else {"q_offset": q_offset}
+        offset = check_params(self.name, default, given)["q_offset"]
+        values = self._values(params)
+        return mask_tensor(self.trace.attention, rows, keys, offset, values)
+
+    def schedule(
+        self,
+        *,
+        block_q: int | None = None,
+        block_k: int | None = None,
+        warps: int | None = None,
+        stages: int | None = None,
+    ) -> Attention:
+        """The same attention with another schedule; what is None stays.
+
+        Raises `ValueError` for blocks that are no power of two from 16 to 1024, warps
+        that are none from 1 to 32 and stages outside 1 to 8, `TypeError` for what is
+        no integer.
+        """
+        numbers = {
+            "block_q": block_q,
+            "block_k": block_k,
+            "warps": warps,
+            "stages": stages,
+        }
+        given = {name: value for name, value in numbers.items() if value is not None}
+        wanted = _checked(replace(self.kernel.schedule, **given))
+        kernel = plan(self.kernel.attention, wanted)
+        other = Attention(replace(self.trace, kernel=kernel))
+        name = self.backend_name
+        return other if name is None else other.backend(name)
+
+    def backend(self, name: str) -> Attention:
+        """The same attention, always run by this backend.
+
+        Raises `ValueError` for an unknown name, `PatternError` if the backend cannot
+        run this program.
+        """
+        other = Attention(self.trace, name)
+        other._load(name)
+        return other
+
+    def explain(self) -> str:
+        """What each stage made of the program, to read."""
+        from patternc.explain import as_text, explain  # sympy, which a call needs not
+
+        return as_text(explain(self.trace))
+
+    def __repr__(self) -> str:
+        attention, schedule = self.kernel.attention, self.kernel.schedule
+        backend = self.backend_name or "by device"
+        return (
+            f"<attention {self.name}: {attention.heads} heads,"
+            f" {attention.kv_heads} kv, tiles {schedule.block_q} x"
+            f" {schedule.block_k}, backend {backend}>"
+        )
+
+    def _load(self, name: str) -> LoadedAttention:
+        """Load a backend, once. Raises `PatternError` if it refuses the kernel."""
+        if name not in self._loaded:
+            backend = backends.get(name)
+            refusal = backend.refuse(self.kernel)
+            if refusal is not None:
+                raise PatternError([refusal])
+            self._loaded[name] = backend.load(self.kernel)
+        return self._loaded[name]
+
+    def _values(self, params: dict[str, int]) -> dict[str, int]:
+        declared = {item.name: item.default for item in self.kernel.attention.params}
+        return check_params(self.name, declared, params)
+
+    def _length(self, argument: str, value: int) -> int:
+        """A number of rows or keys."""
+        length = check_params(self.name, {argument: None}, {argument: value})[argument]
+        if length < 0:
+            expected = f"`{argument}`: expected a length from 0 to {LIMIT}"
+            raise ValueError(f"{self.name}: {expected}, got {length}")
+        return length
+
+
+def _checked(schedule: Schedule) -> Schedule:
+    """The schedule with plain integers. Raises as `Attention.schedule` does."""
+    numbers = {}
+    for name, largest in LARGEST.items():
+        value: object = getattr(schedule, name)
+        expected = f"schedule: `{name}`: expected"
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            came = f"{type(value).__name__} {value!r}"
+            raise TypeError(f"{expected} an integer, got {came}")
+        number = operator.index(value)
+        least = SMALLEST_BLOCK if name.startswith("block") else 1
+        kind = "an integer" if name == "stages" else "a power of two"
+        in_range = least <= number <= largest
+        if not in_range or (name != "stages" and number & (number - 1)):
+            span = f"from {least} to {largest}"
+            raise ValueError(f"{expected} {kind} {span}, got {number}")
+        numbers[name] = number
+    return Schedule(**numbers)

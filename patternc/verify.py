@@ -1,0 +1,298 @@
+"""Every backend against the reference, error beside budget.
+
+In: a kernel, names of backends, a device. Out: one `Result` for each backend, dtype,
+size and quantity. Not its job: printing them (`patternc.cli`), and asking whether the
+reference means what the text says (the tests of `ir.evaluate`).
+
+Every budget comes from a run in float64 on the same inputs, the golden one:
+
+- float32: the mean error may be 10 times that of the reference run in float32.
+- float16, bfloat16: FlashAttention's rule. The greatest error may be twice that of
+  attention computed in that dtype throughout, plus twice what adding and taking away
+  0.3 in that dtype costs, so that the budget is not 0 where plain attention is exact.
+- float64: the float32 rule, scaled by how much finer float64 is.
+- LSE: the float32 rule for every 16-bit dtype too, since all compute it in float32.
+
+Errors are judged head by head; the worst one is reported. NaN, and an LSE that is -inf
+where the golden one is not, is an infinite error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from patternc import backends
+from patternc.backends.protocol import LoadedAttention
+from patternc.backends.reference import ReferenceBackend, attend, mask_tensor
+from patternc.diagnostics import PatternError
+from patternc.plan.kernel import Kernel
+
+SIZES = ((1, 1), (64, 128), (113, 203), (203, 113), (200, 200), (256, 512))
+"""Rows and keys: single, aligned, ragged, more rows than keys (so some are empty)."""
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+SLACK = 10.0
+"""How many times the reference's own error a float32 result may have."""
+
+
+class Quantity(Enum):
+    """What was compared."""
+
+    OUTPUT = "output"
+    LSE = "lse"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One comparison; `head` is the one whose error is the worst for its budget."""
+
+    backend: str
+    dtype: str
+    n_q: int
+    n_k: int
+    q_offset: int
+    quantity: Quantity
+    head: int
+    error: float
+    budget: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the error is within its budget; NaN is not."""
+        return self.error <= self.budget
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Seeded tensors of one size, float64 that hold values of a narrower dtype."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: float
+    q_offset: int
+    params: Mapping[str, int]
+
+    def run(
+        self, attention: LoadedAttention, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Output and LSE computed from the inputs in `dtype`, as float64 on the CPU."""
+        found = attention(
+            self.q.to(dtype),
+            self.k.to(dtype),
+            self.v.to(dtype),
+            scale=self.scale,
+            q_offset=self.q_offset,
+            params=self.params,
+            return_lse=True,
+        )
+        assert isinstance(found, tuple)
+        return found[0].double().cpu(), found[1].double().cpu()
+
+
+def verify(
+    kernel: Kernel,
+    names: Sequence[str],
+    device: str = "cpu",
+    *,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    params: Mapping[str, int] | None = None,
+    batch: int = 2,
+    head_dim: int = 64,
+    seed: int = 0,
+) -> list[Result]:
+    """Run each backend on seeded normal inputs and compare; see `verify_each`."""
+    return list(
+        verify_each(
+            kernel,
+            names,
+            device,
+            dtypes=dtypes,
+            sizes=sizes,
+            params=params,
+            batch=batch,
+            head_dim=head_dim,
+            seed=seed,
+        )
+    )
+
+
+def verify_each(
+    kernel: Kernel,
+    names: Sequence[str],
+    device: str = "cpu",
+    *,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    params: Mapping[str, int] | None = None,
+    batch: int = 2,
+    head_dim: int = 64,
+    seed: int = 0,
+) -> Iterator[Result]:
+    """The results as they come: sizes, then dtypes, then backends, then quantities.
+
+    `sizes` are (n_q, n_k), each with the default offset. `params` must hold every
+    run-time parameter without a default. Raises `PatternError` if a backend refuses
+    the kernel and `ValueError` for an unknown backend or a missing parameter, before
+    anything is run.
+    """
+    loaded = {name: _load(kernel, name) for name in names}
+    values = _values(kernel, params or {})
+    golden_run = ReferenceBackend().load(kernel)
+    for n_q, n_k in sizes:
+        for dtype in dtypes:
+            shape = (batch, n_q, n_k, head_dim)
+            inputs = _inputs(kernel, shape, dtype, device, values, seed)
+            golden = inputs.run(golden_run, torch.float64)
+            budgets = _budgets(kernel, inputs, golden, dtype)
+            for name, attention in loaded.items():
+                found = inputs.run(attention, dtype)
+                for quantity, mine, true, (measure, budget) in zip(
+                    Quantity, found, golden, budgets, strict=True
+                ):
+                    error = _error(mine, true, measure)
+                    head = _worst_head(error, budget)
+                    yield Result(
+                        name,
+                        str(dtype).removeprefix("torch."),
+                        n_q,
+                        n_k,
+                        inputs.q_offset,
+                        quantity,
+                        head,
+                        float(error[head]),
+                        float(budget[head]),
+                    )
+
+
+class Measure(Enum):
+    """How the errors of a head become one number."""
+
+    MEAN = "mean"
+    GREATEST = "greatest"
+
+
+def _load(kernel: Kernel, name: str) -> LoadedAttention:
+    backend = backends.get(name)
+    refusal = backend.refuse(kernel)
+    if refusal is not None:
+        raise PatternError([refusal])
+    return backend.load(kernel)
+
+
+def _values(kernel: Kernel, params: Mapping[str, int]) -> dict[str, int]:
+    values = {}
+    for declared in kernel.attention.params:
+        value = params.get(declared.name, declared.default)
+        if value is None:
+            raise ValueError(f"verify: no value for the parameter `{declared.name}`")
+        values[declared.name] = value
+    return values
+
+
+def _inputs(
+    kernel: Kernel,
+    shape: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    device: str,
+    params: Mapping[str, int],
+    seed: int,
+) -> Inputs:
+    """Standard normal inputs, rounded to `dtype`; the same on every device."""
+    batch, n_q, n_k, dim = shape
+    attention = kernel.attention
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(heads: int, length: int) -> Tensor:
+        drawn = torch.randn(batch, heads, length, dim, generator=generator)
+        return drawn.to(dtype).double().to(device)
+
+    return Inputs(
+        normal(attention.heads, n_q),
+        normal(attention.kv_heads, n_k),
+        normal(attention.kv_heads, n_k),
+        1 / math.sqrt(dim),
+        n_k - n_q,
+        params,
+    )
+
+
+def _budgets(
+    kernel: Kernel,
+    inputs: Inputs,
+    golden: tuple[Tensor, Tensor],
+    dtype: torch.dtype,
+) -> tuple[tuple[Measure, Tensor], tuple[Measure, Tensor]]:
+    """How to measure, and the budget [H], for the output and for the LSE."""
+    single = inputs.run(ReferenceBackend().load(kernel), torch.float32)
+    finer = 1.0
+    if dtype == torch.float64:
+        finer = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+    output, lse = (
+        SLACK * _error(mine, true, Measure.MEAN) + _rounding(true)
+        for mine, true in zip(single, golden, strict=True)
+    )
+    if dtype in (torch.float64, torch.float32):
+        return (Measure.MEAN, output * finer), (Measure.MEAN, lse * finer)
+    plain = _error(_attend_in(kernel, inputs, dtype), golden[0], Measure.GREATEST)
+    narrow = golden[0].to(dtype)
+    noise = ((narrow + 0.3 - 0.3).double() - narrow.double()).abs()
+    noise = _by_head(noise, Measure.GREATEST)
+    return (Measure.GREATEST, 2 * plain + 2 * noise), (Measure.MEAN, lse)
+
+
+def _attend_in(kernel: Kernel, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+    """The output if every step is rounded to `dtype`: what the budget is a multiple of.
+
+    The reference will not do: it computes 16-bit inputs in float32.
+    """
+    attention = kernel.attention
+    visible = mask_tensor(
+        attention,
+        inputs.q.shape[2],
+        inputs.k.shape[2],
+        inputs.q_offset,
+        inputs.params,
+        inputs.q.device,
+    )
+    k, v = (
+        item.to(dtype).repeat_interleave(attention.group_size, dim=1)
+        for item in (inputs.k, inputs.v)
+    )
+    output, _ = attend(inputs.q.to(dtype), k, v, visible, inputs.scale)
+    return output.double().cpu()
+
+
+def _error(mine: Tensor, golden: Tensor, measure: Measure) -> Tensor:
+    """The error of each head [H]; infinite where one side is not finite alone."""
+    same = mine == golden  # -inf - -inf would be NaN
+    error = torch.where(same, 0.0, (mine - golden).abs())
+    return _by_head(error.nan_to_num(nan=math.inf), measure)
+
+
+def _by_head(error: Tensor, measure: Measure) -> Tensor:
+    """[B, H, n_q, ...] -> [H]; 0 if there is nothing to measure."""
+    flat = error.transpose(0, 1).flatten(1)
+    if flat.shape[1] == 0:
+        return flat.sum(1)
+    return flat.mean(1) if measure is Measure.MEAN else flat.amax(1)
+
+
+def _rounding(golden: Tensor) -> Tensor:
+    """One float32 rounding of the golden values [H], for results that are exact."""
+    size = torch.where(golden.isfinite(), golden.abs(), 0.0)
+    return torch.finfo(torch.float32).eps * _by_head(size, Measure.MEAN)
+
+
+def _worst_head(error: Tensor, budget: Tensor) -> int:
+    """The head whose error is the greatest multiple of its budget."""
+    ratio = error / budget
+    # 0/0 is a row that is exact and has to be: nothing is wrong with it.
+    return int(ratio.nan_to_num(nan=0.0, posinf=math.inf).argmax())
