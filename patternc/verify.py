@@ -235,9 +235,10 @@ def _budgets(
     finer = 1.0
     if dtype == torch.float64:
         finer = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+    sizes = (golden[0], _logit_sizes(inputs))
     output, lse = (
-        SLACK * _error(mine, true, Measure.MEAN) + _rounding(true)
-        for mine, true in zip(single, golden, strict=True)
+        SLACK * _error(mine, true, Measure.MEAN) + _rounding(size)
+        for mine, true, size in zip(single, golden, sizes, strict=True)
     )
     if dtype in (torch.float64, torch.float32):
         return (Measure.MEAN, output * finer), (Measure.MEAN, lse * finer)
@@ -246,6 +247,18 @@ def _budgets(
     noise = ((narrow + 0.3 - 0.3).double() - narrow.double()).abs()
     noise = _by_head(noise, Measure.GREATEST)
     return (Measure.GREATEST, 2 * plain + 2 * noise), (Measure.MEAN, lse)
+
+
+def _logit_sizes(inputs: Inputs) -> Tensor:
+    """What the products of a row's largest logit add up to, signs aside [B, H, n_q].
+
+    A logit near 0 is a sum of terms that are not: each is rounded by its own size, and
+    the LSE inherits that. One row alone would else have a budget that is small by luck.
+    """
+    group = inputs.q.shape[1] // inputs.k.shape[1]
+    keys = inputs.k.abs().repeat_interleave(group, dim=1)
+    sizes = (inputs.q.abs() @ keys.transpose(-1, -2)) * abs(inputs.scale)
+    return sizes.amax(dim=-1).cpu() if keys.shape[2] else sizes.sum(dim=-1).cpu()
 
 
 def _attend_in(kernel: Kernel, inputs: Inputs, dtype: torch.dtype) -> Tensor:
@@ -285,9 +298,9 @@ def _by_head(error: Tensor, measure: Measure) -> Tensor:
     return flat.mean(1) if measure is Measure.MEAN else flat.amax(1)
 
 
-def _rounding(golden: Tensor) -> Tensor:
-    """One float32 rounding of the golden values [H], for results that are exact."""
-    size = torch.where(golden.isfinite(), golden.abs(), 0.0)
+def _rounding(sizes: Tensor) -> Tensor:
+    """One float32 rounding of numbers of these sizes [H], for results that are exact."""
+    size = torch.where(sizes.isfinite(), sizes.abs(), 0.0)
     return torch.finfo(torch.float32).eps * _by_head(size, Measure.MEAN)
 
 
