@@ -106,6 +106,7 @@ def verify(
     params: Mapping[str, int] | None = None,
     batch: int = 2,
     head_dim: int = 64,
+    q_offset: int | None = None,
     seed: int = 0,
 ) -> list[Result]:
     """Run each backend on seeded normal inputs and compare; see `verify_each`."""
@@ -119,6 +120,7 @@ def verify(
             params=params,
             batch=batch,
             head_dim=head_dim,
+            q_offset=q_offset,
             seed=seed,
         )
     )
@@ -134,11 +136,12 @@ def verify_each(
     params: Mapping[str, int] | None = None,
     batch: int = 2,
     head_dim: int = 64,
+    q_offset: int | None = None,
     seed: int = 0,
 ) -> Iterator[Result]:
     """The results as they come: sizes, then dtypes, then backends, then quantities.
 
-    `sizes` are (n_q, n_k), each with the default offset. `params` must hold every
+    `sizes` are (n_q, n_k), each with `q_offset`, by default n_k - n_q. `params` must hold every
     run-time parameter without a default. Raises `PatternError` if a backend refuses
     the kernel and `ValueError` for an unknown backend or a missing parameter, before
     anything is run.
@@ -149,7 +152,8 @@ def verify_each(
     for n_q, n_k in sizes:
         for dtype in dtypes:
             shape = (batch, n_q, n_k, head_dim)
-            inputs = _inputs(kernel, shape, dtype, device, values, seed)
+            offset = n_k - n_q if q_offset is None else q_offset
+            inputs = _inputs(kernel, shape, dtype, device, values, offset, seed)
             golden = inputs.run(golden_run, torch.float64)
             budgets = _budgets(kernel, inputs, golden, dtype)
             for name, attention in loaded.items():
@@ -203,6 +207,7 @@ def _inputs(
     dtype: torch.dtype,
     device: str,
     params: Mapping[str, int],
+    q_offset: int,
     seed: int,
 ) -> Inputs:
     """Standard normal inputs, rounded to `dtype`; the same on every device."""
@@ -219,7 +224,7 @@ def _inputs(
         normal(attention.kv_heads, n_k),
         normal(attention.kv_heads, n_k),
         1 / math.sqrt(dim),
-        n_k - n_q,
+        q_offset,
         params,
     )
 
