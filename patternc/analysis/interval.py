@@ -12,7 +12,7 @@ Python integers and never overflow (`python_bounds`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any as Anything
 from typing import assert_never
@@ -35,6 +35,7 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
     Truth,
 )
 
@@ -59,10 +60,12 @@ class Possible:
 
 @dataclass(frozen=True)
 class Box:
-    """The bounds of every axis and run-time parameter."""
+    """The bounds of every axis, run-time parameter and input."""
 
     axes: Mapping[Axis, Bounds]
     params: Mapping[str, Bounds] = field(default_factory=dict)
+    read: Callable[[Read, tuple[Bounds, ...]], Bounds] | None = None
+    """Bounds of an input over bounds of its indices; None where none is read."""
 
 
 def python_bounds(lo: int, hi: int) -> Bounds:
@@ -88,6 +91,10 @@ def bounds_of(expr: IntExpr, box: Box) -> Bounds:
             low, high = abs(inner.lo), abs(inner.hi)
             least = np.where(straddles, 0, _least(low, high))
             return Bounds(least, _greatest(low, high))
+        case Read():
+            if box.read is None:
+                raise LookupError(f"no bounds are known of the input `{expr.table}`")
+            return box.read(expr, tuple(bounds_of(at, box) for at in expr.indices))
         case Binary():
             return _binary(expr.op, bounds_of(expr.lhs, box), bounds_of(expr.rhs, box))
         case _:

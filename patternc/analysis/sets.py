@@ -34,6 +34,7 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
     Truth,
 )
 
@@ -152,6 +153,8 @@ class SetBuilder:
             case Abs():
                 inner = self.affine(expr.operand)
                 return inner.max(inner.neg())
+            case Read():
+                raise NotAffine(expr, f"it reads the input `{expr.table}`")
             case Binary():
                 return self._binary(expr)
             case _:

@@ -25,6 +25,7 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
     Truth,
 )
 from patternc.ir.walk import axes_of, rewrite, substitute
@@ -37,7 +38,7 @@ def fold_bool(expr: BoolExpr) -> BoolExpr:
 
 def _fold(expr: Expr) -> Expr:
     match expr:
-        case Const() | Index() | Param() | Truth():
+        case Const() | Index() | Param() | Truth() | Read():
             return expr
         case Abs(operand=Const(value=value)):
             return Const(abs(value), expr.span)

@@ -23,6 +23,7 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
     Truth,
 )
 
@@ -82,6 +83,9 @@ def _text_and_precedence(expr: Expr) -> tuple[str, int]:
             return expr.name, _ATOM
         case Abs():
             return f"abs({_print(expr.operand, _OR)})", _ATOM
+        case Read():
+            indices = ", ".join(_print(index, _OR) for index in expr.indices)
+            return f"{expr.table}[{indices}]" if indices else expr.table, _ATOM
         case Binary(op=IntOp.MIN | IntOp.MAX):
             arguments = f"{_print(expr.lhs, _OR)}, {_print(expr.rhs, _OR)}"
             return f"{expr.op.value}({arguments})", _ATOM
