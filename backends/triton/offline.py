@@ -1,0 +1,174 @@
+"""Compile a kernel module for a GPU that is not there, and look at the code.
+
+In: an imported module, a target, a head size and a dtype. Out: what the machine code
+uses: registers, spills, tensor-core and TMA instructions, serialised products. Not its
+job: running anything, packaging what was compiled.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+
+TARGETS: Mapping[str, GPUTarget] = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+
+_INSTRUCTIONS = (
+    "HGMMA",
+    "HMMA",
+    "UTMALDG",
+    "LDGSTS",
+    "STL",
+    "LDL",
+    "v_mfma",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the machine code uses.
+
+    `registers` for each thread; `spills` in bytes (on AMD in registers); `shared` in
+    bytes for each thread block; `counts` of instructions, HGMMA being Hopper's
+    asynchronous product; `serialised` holds ptxas's warnings (C75xx) that such
+    products wait for one another.
+    """
+
+    registers: int
+    spills: int
+    shared: int
+    counts: Mapping[str, int]
+    serialised: tuple[str, ...]
+
+
+def compile_offline(
+    module: ModuleType,
+    target: str,
+    *,
+    head_dim: int = 128,
+    dtype: str = "bf16",
+    access: str = "descriptor",
+    warps: int | None = None,
+    stages: int | None = None,
+) -> Report:
+    """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
+
+    Warps and stages are those of the module unless given.
+    """
+    compiled = triton.compile(
+        _source(module, target, head_dim, dtype, access),
+        target=TARGETS[target],
+        options={
+            "num_warps": warps or module.WARPS,
+            "num_stages": stages or module.STAGES,
+            "enable_fp_fusion": True,
+        },
+    )
+    shared = int(compiled.metadata.shared)
+    if target.startswith("gfx"):
+        return _amd_report(compiled.asm["amdgcn"], shared)
+    log = _ptxas_log(compiled.asm["ptx"], target)
+    return Report(
+        int(_first(r"Used (\d+) registers", log)),
+        int(_first(r"(\d+) bytes spill stores", log)),
+        shared,
+        _counts(compiled.asm["sass"]),
+        tuple(re.findall(r"C75\d\d", log)),
+    )
+
+
+def _source(
+    module: ModuleType, target: str, head_dim: int, dtype: str, access: str
+) -> ASTSource:
+    """The kernel with the types that the launcher would give it."""
+    kernel = module.forward_kernel
+    blocks = {"q": module.BLOCK_Q, "k": module.BLOCK_K, "v": module.BLOCK_K}
+    values = {
+        "HEADS": module.HEADS,
+        "GROUP_SIZE": module.HEADS // module.KV_HEADS,
+        "HEAD_DIM": head_dim,
+        "BLOCK_Q": module.BLOCK_Q,
+        "BLOCK_K": module.BLOCK_K,
+        "ACCESS": access,
+        "POSITIVE_SCALE": True,
+        "PRECISION": _precision(dtype, target),
+    }
+    pointers = {
+        "output": dtype,
+        "lse": "fp32",
+        "list_tiles": "i32",
+        "list_first": "i64",
+        "list_partial": "i32",
+        "list_full": "i32",
+        **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkv"}),
+    }
+    types: dict[str, str] = {}
+    constants: dict[tuple[int, ...], object] = {}
+    aligned: dict[tuple[int, ...], list[list[object]]] = {}
+    for at, parameter in enumerate(kernel.params):
+        name = parameter.name
+        if name in values:
+            types[name] = "constexpr"
+            constants[(at,)] = values[name]
+        elif name in pointers:
+            types[name] = f"*{pointers[name]}"
+            aligned[(at,)] = [["tt.divisibility", 16]]
+        elif name.endswith("_source"):
+            types[name] = f"tensordesc<{dtype}[1, 1, {blocks[name[0]]}, {head_dim}]>"
+        else:
+            types[name] = parameter.annotation_type
+    return ASTSource(kernel, types, constants, aligned)
+
+
+def _precision(dtype: str, target: str) -> str:
+    return "tf32x3" if dtype == "fp32" and target.startswith("sm_") else "ieee"
+
+
+def _ptxas_log(ptx: str, target: str) -> str:
+    """What the assembler says of the code; Triton itself hides its warnings."""
+    version = int(target.removeprefix("sm_"))
+    arch = f"{target}a" if version >= 90 else target
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.ptx")
+        path.write_text(ptx)
+        program = get_ptxas(version).path
+        command = [
+            program,
+            "-v",
+            f"--gpu-name={arch}",
+            str(path),
+            "-o",
+            f"{path}.cubin",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def _amd_report(code: str, shared: int) -> Report:
+    registers = int(_first(r"\.vgpr_count:\s+(\d+)", code))
+    spills = int(_first(r"\.vgpr_spill_count:\s+(\d+)", code))
+    return Report(registers, spills, shared, _counts(code), ())
+
+
+def _counts(code: str) -> dict[str, int]:
+    return {name: len(re.findall(rf"\b{name}", code)) for name in _INSTRUCTIONS}
+
+
+def _first(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"the compiler's report has no {pattern}")
+    return found[1]

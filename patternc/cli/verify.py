@@ -1,0 +1,112 @@
+"""`patternc verify FILE`: every backend against the dense reference.
+
+In: a program, backends, a device. Out: one line for each dtype, size and quantity, the
+error beside its budget from a float64 run, and 1 if any is over. Not its job: the
+comparison (`patternc.verify`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import torch
+
+from patternc import backends, driver
+from patternc.cli.entries import chosen
+from patternc.cli.options import add_entry, add_program, values_of
+from patternc.cli.report import UsageError, complain
+from patternc.plan.kernel import Kernel
+from patternc.progress import progress
+from patternc.settings import from_environment, interpret_triton
+from patternc.syntax.load import read_source
+from patternc.verify import DTYPES, SIZES, Result, verify_each
+
+INTERPRETED_SIZES = ((1, 1), (64, 128), (113, 203))
+INTERPRETED_DTYPES = (torch.float32, torch.float16)
+"""What Triton's interpreter can do, in seconds: it knows no bfloat16 and is slow."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """FILE, --entry, --set, --backend and --device."""
+    add_program(parser)
+    add_entry(parser)
+    parser.add_argument(
+        "--backend",
+        action="append",
+        metavar="B",
+        help="a backend; may be repeated (default: all but the reference)",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="D",
+        help="where to run (default: cpu, with Triton in its interpreter)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile, compare, print; 1 if an error is over its budget."""
+    names = args.backend or [name for name in backends.BACKENDS if name != "reference"]
+    for name in names:
+        if name not in backends.BACKENDS:
+            known = ", ".join(backends.BACKENDS)
+            raise UsageError(f"--backend {name}: the backends are {known}")
+    _require_device(args.device)
+    source = read_source(args.file)
+    values = values_of(args.set)
+    kernels = {
+        entry: driver.compile_source(source, entry, values)
+        for entry in chosen(source, args.entry)
+    }
+    if args.device == "cpu" and "triton" in names:
+        interpret_triton()
+        complain("triton runs in its interpreter: small sizes, no bfloat16", "note")
+    quiet = from_environment().quiet
+    failures = 0
+    for entry, kernel in kernels.items():
+        for name in names:
+            with progress(f"{entry} on {name}", quiet):
+                results = list(_results(kernel, name, args.device))
+            failures += sum(not result.ok for result in results)
+            for result in results:
+                print(_line(entry, result, args.format))
+    if failures:
+        complain(f"{failures} results are over their budget")
+    return 1 if failures else 0
+
+
+def _require_device(name: str) -> None:
+    """Raise `UsageError` unless PyTorch can put a tensor there."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name}: {reason}") from None
+
+
+def _results(kernel: Kernel, name: str, device: str) -> Iterator[Result]:
+    if name == "triton" and device == "cpu":
+        return verify_each(
+            kernel,
+            [name],
+            device,
+            dtypes=INTERPRETED_DTYPES,
+            sizes=INTERPRETED_SIZES,
+            batch=1,
+        )
+    return verify_each(kernel, [name], device, dtypes=DTYPES, sizes=SIZES)
+
+
+def _line(entry: str, result: Result, style: str) -> str:
+    if style == "json":
+        fields = asdict(result) | {"quantity": result.quantity.value}
+        return json.dumps({"entry": entry, **fields, "ok": result.ok})
+    return (
+        f"{entry:<16} {result.backend:<9} {result.dtype:<8}"
+        f" {result.n_q:>4} x {result.n_k:<4} {result.quantity.value:<6}"
+        f" error {result.error:.2e} of {result.budget:.2e}  head {result.head:<3}"
+        f" {'ok' if result.ok else 'FAILED'}"
+    )

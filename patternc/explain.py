@@ -1,0 +1,304 @@
+"""What the compiler made of an attention, and why.
+
+In: the trace of one compilation. Out: an `Explanation`, as text or as JSON: the
+program, the IR after each pass, the loops of each head group, density as a formula and
+in numbers, tiles visited, and what each assert proved and how. Not its job: deriving
+any of it (`patternc.passes`, `patternc.plan`, `patternc.analysis`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from patternc.analysis.count import (
+    CountFormula,
+    PairCount,
+    count_formula,
+    pair_count,
+)
+from patternc.analysis.sets import TooHard
+from patternc.driver import Trace
+from patternc.ir.nodes import UNBOUNDED, Const, Truth
+from patternc.ir.text import print_attention, print_expr, print_heads
+from patternc.plan.expand import count_tiles, head_classes
+from patternc.plan.kernel import Kernel, KeyRange, TileCover, TileKind
+
+LENGTHS = (1024, 8192, 65536)
+"""The lengths at which pairs and tiles are counted, with as many queries as keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A pass and the attention after it; `text` is None if nothing changed."""
+
+    name: str
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One key range: its loop, when it runs, what a pair must pass, and from where."""
+
+    kind: str
+    loop: str
+    guard: str
+    test: str
+    line: int
+    written: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Heads that share one loop nest; `loops` is None where there is no closed form.
+
+    `density` is the mean over the heads as a formula in N, or says why there is none.
+    """
+
+    heads: str
+    mask: str
+    loops: tuple[Loop, ...] | None
+    reason: str
+    density: str
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One head of several that are alike, at one length of queries and of keys.
+
+    `visible` pairs, their share of all pairs, None where they are too many to count
+    one by one; tiles visited, of these partial, and all there are.
+    """
+
+    n: int
+    heads: str
+    visible: int | None
+    density: float | None
+    visited: int
+    partial: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An assert, whether it holds, and how that was found out."""
+
+    line: int
+    written: str
+    holds: bool | None
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything that `patternc explain` tells, in the order in which it does."""
+
+    name: str
+    file: str
+    program: str
+    stages: tuple[Stage, ...]
+    schedule: dict[str, int]
+    groups: tuple[Group, ...]
+    counts: tuple[Count, ...]
+    decisions: tuple[Decision, ...]
+
+
+def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
+    """Gather what there is to tell about one compilation."""
+    kernel = trace.kernel
+    values = {
+        param.name: param.default
+        for param in kernel.attention.params
+        if param.default is not None
+    }
+    known = values if len(values) == len(kernel.attention.params) else None
+    counters = [pair_count(c.mask, kernel.attention.heads) for c in kernel.covers]
+    return Explanation(
+        name=trace.attention.name,
+        file=trace.source.name,
+        program=trace.attention.span.text,
+        stages=_stages(trace),
+        schedule=asdict(kernel.schedule),
+        groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
+        counts=() if known is None else _counts(kernel, counters, lengths, known),
+        decisions=tuple(
+            Decision(
+                found.assertion.span.line,
+                found.assertion.span.text,
+                found.holds,
+                found.how,
+            )
+            for found in trace.decisions
+        ),
+    )
+
+
+def as_json(found: Explanation) -> dict[str, object]:
+    """The explanation in dictionaries, lists, strings, numbers and None."""
+    return asdict(found)
+
+
+def as_text(found: Explanation) -> str:
+    """The explanation to read."""
+    parts = [f"{found.file}: {found.name}", "", found.program]
+    for stage in found.stages:
+        parts += ["", f"# after {stage.name}:" + ("" if stage.text else " no change")]
+        parts += [stage.text] if stage.text else []
+    blocks = ", ".join(f"{key} {value}" for key, value in found.schedule.items())
+    parts += ["", f"# schedule: {blocks}"]
+    for group in found.groups:
+        parts += ["", *_group_lines(group)]
+    parts += ["", *_count_lines(found.counts)]
+    if found.decisions:
+        parts += ["", "# asserts"]
+    parts += [_decision_line(decision) for decision in found.decisions]
+    return "\n".join(parts)
+
+
+def _stages(trace: Trace) -> tuple[Stage, ...]:
+    """Each pass with its result, where it is not what the pass before left."""
+    before = print_attention(trace.attention)
+    stages = [Stage("check", before)]
+    for name, attention in trace.after:
+        text = print_attention(attention)
+        stages.append(Stage(name, None if text == before else text))
+        before = text
+    return tuple(stages)
+
+
+def _group(
+    cover: TileCover, counter: PairCount, values: Mapping[str, int] | None
+) -> Group:
+    return Group(
+        heads=print_heads(cover.heads),
+        mask=print_expr(cover.mask),
+        loops=None if cover.ranges is None else tuple(map(_loop, cover.ranges)),
+        reason=cover.reason,
+        density=_density(cover, counter, values),
+    )
+
+
+def _density(
+    cover: TileCover, counter: PairCount, values: Mapping[str, int] | None
+) -> str:
+    if values is None:
+        return "no formula: a run-time parameter has no value"
+    formula = count_formula(counter, cover.heads, values)
+    if formula is None:
+        return "no formula: the visible pairs have no closed form that could be checked"
+    return print_density(formula, len(cover.heads))
+
+
+def print_density(formula: CountFormula, heads: int) -> str:
+    """The mean density of `heads` heads, from the formula of their total."""
+    terms = (formula.square, formula.linear, formula.constant)
+    shared = math.lcm(*(term.denominator for term in terms))
+    whole = [int(term * shared) for term in terms]
+    divisor = math.gcd(*whole, shared * heads)
+    above = " ".join(
+        f"{'-' if number < 0 else '+'} {_times(abs(number) // divisor, unit)}"
+        for number, unit in zip(whole, ("N^2", "N", ""), strict=True)
+        if number
+    )
+    above = (above or "0").removeprefix("+ ")
+    below = shared * heads // divisor
+    limits = [f"N >= {formula.start}"]
+    limits += [f"N % {formula.period} == 0"] if formula.period > 1 else []
+    over = "N^2" if below == 1 else f"({below} N^2)"
+    return f"({above}) / {over} for {' and '.join(limits)}"
+
+
+def _times(number: int, unit: str) -> str:
+    return unit if unit and number == 1 else f"{number} {unit}".rstrip()
+
+
+def _loop(part: KeyRange) -> Loop:
+    ends = [print_expr(part.lo)]
+    open_ended = part.hi == Const(UNBOUNDED)
+    ends.append("key_tiles" if open_ended else print_expr(part.hi))
+    ends += [str(part.step)] if part.step != 1 else []
+    line = part.span.line
+    return Loop(
+        kind=part.kind.value,
+        loop=f"for kt in range({', '.join(ends)})",
+        guard="" if part.guard == Truth(True) else print_expr(part.guard),
+        test=print_expr(part.residual) if part.kind is TileKind.PARTIAL else "",
+        line=line,
+        written=part.span.source.line_text(line).strip(),
+    )
+
+
+def _counts(
+    kernel: Kernel,
+    counters: list[PairCount],
+    lengths: tuple[int, ...],
+    values: Mapping[str, int],
+) -> tuple[Count, ...]:
+    """Pairs and tiles of one head of each class, at every length."""
+    counts = []
+    for n in lengths:
+        for cover, counter in zip(kernel.covers, counters, strict=True):
+            for heads in head_classes(cover):
+                tiles = count_tiles(kernel, heads[0], n, n, 0, values)
+                visible = _visible(counter, heads[0], n, values)
+                counts.append(
+                    Count(
+                        n=n,
+                        heads=print_heads(heads),
+                        visible=visible,
+                        density=None if visible is None else visible / (n * n),
+                        visited=tiles.visited,
+                        partial=tiles.partial,
+                        total=tiles.total,
+                    )
+                )
+    return tuple(counts)
+
+
+def _visible(
+    counter: PairCount, head: int, n: int, values: Mapping[str, int]
+) -> int | None:
+    try:
+        return counter.at(head, n, values)
+    except TooHard:
+        return None
+
+
+def _group_lines(group: Group) -> list[str]:
+    lines = [f"# heads {group.heads}: {group.mask}"]
+    if group.loops is None:
+        lines.append(f"  no closed form: {group.reason}")
+        lines.append("  tiles are listed at each call, for its sizes")
+    for loop in group.loops or ():
+        lines.append(f"  # line {loop.line}: {loop.written}")
+        indent = "  "
+        if loop.guard:
+            lines.append(f"  if {loop.guard}:")
+            indent = "    "
+        lines.append(f"{indent}{loop.loop}:  # {loop.kind}")
+        if loop.test:
+            lines.append(f"{indent}    test {loop.test}")
+    return [*lines, f"  density: {group.density}"]
+
+
+def _count_lines(counts: tuple[Count, ...]) -> list[str]:
+    if not counts:
+        return ["# pairs and tiles are not counted: a run-time parameter has no value"]
+    lines = ["# with N queries and N keys, for each head"]
+    lines.append(
+        f"{'N':>8}  {'density':>9}  {'visited':>9} {'partial':>9}"
+        f" {'of tiles':>10}  heads"
+    )
+    for count in counts:
+        density = "?" if count.density is None else f"{count.density:.6f}"
+        lines.append(
+            f"{count.n:>8}  {density:>9}  {count.visited:>9}"
+            f" {count.partial:>9} {count.total:>10}  {count.heads}"
+        )
+    return lines
+
+
+def _decision_line(decision: Decision) -> str:
+    word = {True: "holds", False: "fails", None: "not decided"}[decision.holds]
+    return f"line {decision.line}: {decision.written}\n  {word}: {decision.how}"

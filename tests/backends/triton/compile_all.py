@@ -1,0 +1,32 @@
+"""Compile modules for GPUs that are not there; a JSON line for each.
+
+In: a folder, then specifications `program,target,head_dim,dtype,access,block_q,block_k,
+warps,stages`. Out: `offline.Report`s. A process of its own, because the other tests
+run Triton's interpreter, which must be chosen before the import.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from patternc.backends.triton.offline import compile_offline
+from patternc.plan.kernel import Schedule
+from tests.backends.triton.programs import module_of
+
+
+def main(folder: Path, specifications: list[str]) -> None:
+    """Print one report for each specification."""
+    for specification in specifications:
+        program, target, dim, dtype, access, *numbers = specification.split(",")
+        module = module_of(program, folder, Schedule(*map(int, numbers)))
+        report = compile_offline(
+            module, target, head_dim=int(dim), dtype=dtype, access=access
+        )
+        print(json.dumps(asdict(report)), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,70 @@
+"""What the compilers make of the kernels, without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__)
+
+HOPPER = (
+    *(
+        f"{name},sm_90,128,bf16,descriptor,128,64,8,3"
+        for name in ("window", "streaming", "s2", "duo", "mixed")
+    ),
+    "causal,sm_90,64,fp16,descriptor,128,64,8,3",
+    "duo,sm_90,64,bf16,descriptor,128,128,8,2",
+    "streaming,sm_90,128,bf16,descriptor,64,64,4,3",
+)
+AMPERE = "causal,sm_80,64,bf16,aligned,128,64,8,2"
+AMD = "duo,gfx942,64,fp16,aligned,128,64,4,1"
+ANY_STRIDES = "negative,sm_90,64,bf16,any,128,64,8,3"
+
+
+def run(script: str, folder: str, *arguments: str) -> str:
+    """What a script of this folder prints, run without Triton's interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.backends.triton.{script}", folder, *arguments],
+        cwd=HERE.parents[3],
+        env={**os.environ, "TRITON_CACHE_DIR": folder, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_machine_code(tmp_path: Path) -> None:
+    """One test, so that all is compiled once and in one process."""
+    wanted = (*HOPPER, AMPERE, AMD, ANY_STRIDES)
+    lines = run("compile_all", str(tmp_path), *wanted).splitlines()
+    reports = dict(zip(wanted, map(json.loads, lines), strict=True))
+    for name in HOPPER:
+        check_hopper(name, reports[name])
+    assert reports[AMPERE]["spills"] == 0
+    assert reports[AMPERE]["counts"]["HMMA"] > 0
+    assert reports[AMPERE]["counts"]["LDGSTS"] > 0  # asynchronous copies
+    assert reports[AMD]["spills"] == 0
+    assert reports[AMD]["counts"]["v_mfma"] > 0
+    assert reports[ANY_STRIDES]["counts"]["HGMMA"] > 0
+
+
+def check_hopper(name: str, report: dict[str, Any]) -> None:
+    """Asynchronous products that wait for nothing, TMA loads, no spills."""
+    assert report["spills"] == 0, name
+    assert report["serialised"] == [], name
+    assert report["counts"]["HGMMA"] > 0, name
+    assert report["counts"]["HMMA"] == 0, name
+    # Q once; K and V before the loop for each stage but one, and in the loop.
+    stages = int(name.rsplit(",", 1)[1])
+    assert report["counts"]["UTMALDG"] == 1 + 2 * stages, name
+    assert report["shared"] <= 227 * 1024, name
+
+
+def test_one_kernel_serves_every_size_and_parameter(tmp_path: Path) -> None:
+    assert run("count_specialisations", str(tmp_path)).strip() == "1"
