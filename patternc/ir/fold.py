@@ -36,6 +36,11 @@ def fold_bool(expr: BoolExpr) -> BoolExpr:
     return cast(BoolExpr, rewrite(expr, _fold))
 
 
+def fold_int(expr: IntExpr) -> IntExpr:
+    """An integer with its constants folded."""
+    return cast(IntExpr, rewrite(expr, _fold))
+
+
 def _fold(expr: Expr) -> Expr:
     match expr:
         case Const() | Index() | Param() | Truth() | Read():

@@ -13,6 +13,7 @@ a congruence is a stride and not an `if`.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import islpy as isl
 
@@ -28,7 +29,14 @@ from patternc.analysis.sets import (
     tile_relation,
 )
 from patternc.ir.evaluate import Point, evaluate_int
-from patternc.ir.nodes import FULL_PATTERN, Attention, Axis, BoolExpr, HeadCase
+from patternc.ir.nodes import (
+    FULL_PATTERN,
+    Attention,
+    Axis,
+    BoolExpr,
+    HeadCase,
+    OrderCase,
+)
 from patternc.ir.text import print_expr
 from patternc.ir.walk import axes_of, params_of
 from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover, TileKind
@@ -40,21 +48,36 @@ MAX_RANGES = 12
 def plan(attention: Attention, schedule: Schedule) -> Kernel:
     """The tile schedule of an attention. Never fails: what has no closed form says so."""
     covers = tuple(
-        cover_of_case(case, attention.heads, schedule) for case in attention.cases
+        replace(cover, heads=heads, order=order, layout=attention.layout)
+        for case in attention.cases
+        for cover in (cover_of_case(case, attention.heads, schedule),)
+        for heads, order in _by_order(case, attention)
     )
     return Kernel(attention, covers, schedule)
 
 
+def _by_order(
+    case: HeadCase, attention: Attention
+) -> list[tuple[tuple[int, ...], tuple[OrderCase, ...]]]:
+    """The heads of a case that have one order together, and their order cases."""
+    groups: dict[tuple[OrderCase, ...], list[int]] = {}
+    for head in case.heads:
+        own = tuple(order for order in attention.orders if head in order.heads)
+        groups.setdefault(own, []).append(head)
+    return [(tuple(heads), own) for own, heads in groups.items()]
+
+
 def cover_of_case(case: HeadCase, heads: int, schedule: Schedule) -> TileCover:
     """The cover of one head group; `ranges` is None, with a reason, if none is found."""
+    cover = TileCover(case.heads, case.mask, None, span=case.span)
     try:
         found = _closed_form(case, heads, schedule)
     except (NotAffine, TooHard, NoLoop) as error:
-        return TileCover(case.heads, case.mask, None, str(error), case.span)
+        return replace(cover, reason=str(error))
     if len(found) > MAX_RANGES:
         reason = f"the pattern falls into {len(found)} ranges"
-        return TileCover(case.heads, case.mask, None, reason, case.span)
-    return TileCover(case.heads, case.mask, found, "", case.span)
+        return replace(cover, reason=reason)
+    return replace(cover, ranges=found)
 
 
 def _closed_form(
