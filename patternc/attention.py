@@ -238,10 +238,12 @@ class Attention:
 
 
 def _checked(schedule: Schedule) -> Schedule:
-    """The schedule with plain integers. Raises as `Attention.schedule` does."""
-    numbers = {}
+    """The schedule with plain integers; `stages` may be None. Raises as `Attention.schedule` does."""
+    numbers: dict[str, int] = {}
     for name, largest in LARGEST.items():
         value: object = getattr(schedule, name)
+        if name == "stages" and value is None:
+            continue
         expected = f"schedule: `{name}`: expected"
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             came = f"{type(value).__name__} {value!r}"

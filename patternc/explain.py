@@ -8,9 +8,10 @@ any of it (`patternc.passes`, `patternc.plan`, `patternc.analysis`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+
+import sympy
 
 from patternc.analysis.count import (
     CountFormula,
@@ -53,7 +54,8 @@ class Loop:
 class Group:
     """Heads that share one loop nest; `loops` is None where there is no closed form.
 
-    `density` is the mean over the heads as a formula in N, or says why there is none.
+    `density` is the mean over the heads as a formula in N, or says why there is none;
+    `latex` is the formula in LaTeX, or empty.
     """
 
     heads: str
@@ -61,6 +63,7 @@ class Group:
     loops: tuple[Loop, ...] | None
     reason: str
     density: str
+    latex: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,47 +173,47 @@ def _stages(trace: Trace) -> tuple[Stage, ...]:
 def _group(
     cover: TileCover, counter: PairCount, values: Mapping[str, int] | None
 ) -> Group:
+    density, latex = _density(cover, counter, values)
     return Group(
         heads=print_heads(cover.heads),
         mask=print_expr(cover.mask),
         loops=None if cover.ranges is None else tuple(map(_loop, cover.ranges)),
         reason=cover.reason,
-        density=_density(cover, counter, values),
+        density=density,
+        latex=latex,
     )
 
 
 def _density(
     cover: TileCover, counter: PairCount, values: Mapping[str, int] | None
-) -> str:
+) -> tuple[str, str]:
+    """The density as text and in LaTeX."""
     if values is None:
-        return "no formula: a run-time parameter has no value"
+        return "no formula: a run-time parameter has no value", ""
     formula = count_formula(counter, cover.heads, values)
     if formula is None:
-        return "no formula: the visible pairs have no closed form that could be checked"
-    return print_density(formula, len(cover.heads))
+        reason = "the visible pairs have no closed form that could be checked"
+        return f"no formula: {reason}", ""
+    expression = density_expression(formula, len(cover.heads))
+    text = str(expression).replace("**", "^")
+    return f"{text} for {_where(formula)}", sympy.latex(expression)
 
 
-def print_density(formula: CountFormula, heads: int) -> str:
-    """The mean density of `heads` heads, from the formula of their total."""
-    terms = (formula.square, formula.linear, formula.constant)
-    shared = math.lcm(*(term.denominator for term in terms))
-    whole = [int(term * shared) for term in terms]
-    divisor = math.gcd(*whole, shared * heads)
-    above = " ".join(
-        f"{'-' if number < 0 else '+'} {_times(abs(number) // divisor, unit)}"
-        for number, unit in zip(whole, ("N^2", "N", ""), strict=True)
-        if number
+def density_expression(formula: CountFormula, heads: int) -> sympy.Expr:
+    """The mean density of `heads` heads in lowest terms, from the total of their pairs."""
+    n = sympy.Symbol("N", integer=True, positive=True)
+    square, linear, constant = (
+        sympy.Rational(term.numerator, term.denominator)
+        for term in (formula.square, formula.linear, formula.constant)
     )
-    above = (above or "0").removeprefix("+ ")
-    below = shared * heads // divisor
+    return sympy.cancel((square * n**2 + linear * n + constant) / (heads * n**2))
+
+
+def _where(formula: CountFormula) -> str:
+    """The lengths for which a formula holds."""
     limits = [f"N >= {formula.start}"]
     limits += [f"N % {formula.period} == 0"] if formula.period > 1 else []
-    over = "N^2" if below == 1 else f"({below} N^2)"
-    return f"({above}) / {over} for {' and '.join(limits)}"
-
-
-def _times(number: int, unit: str) -> str:
-    return unit if unit and number == 1 else f"{number} {unit}".rstrip()
+    return " and ".join(limits)
 
 
 def _loop(part: KeyRange) -> Loop:

@@ -106,6 +106,7 @@ def verify(
     params: Mapping[str, int] | None = None,
     batch: int = 2,
     head_dim: int = 64,
+    q_offset: int | None = None,
     seed: int = 0,
 ) -> list[Result]:
     """Run each backend on seeded normal inputs and compare; see `verify_each`."""
@@ -119,6 +120,7 @@ def verify(
             params=params,
             batch=batch,
             head_dim=head_dim,
+            q_offset=q_offset,
             seed=seed,
         )
     )
@@ -134,11 +136,12 @@ def verify_each(
     params: Mapping[str, int] | None = None,
     batch: int = 2,
     head_dim: int = 64,
+    q_offset: int | None = None,
     seed: int = 0,
 ) -> Iterator[Result]:
     """The results as they come: sizes, then dtypes, then backends, then quantities.
 
-    `sizes` are (n_q, n_k), each with the default offset. `params` must hold every
+    `sizes` are (n_q, n_k), each with `q_offset`, by default n_k - n_q. `params` must hold every
     run-time parameter without a default. Raises `PatternError` if a backend refuses
     the kernel and `ValueError` for an unknown backend or a missing parameter, before
     anything is run.
@@ -149,7 +152,8 @@ def verify_each(
     for n_q, n_k in sizes:
         for dtype in dtypes:
             shape = (batch, n_q, n_k, head_dim)
-            inputs = _inputs(kernel, shape, dtype, device, values, seed)
+            offset = n_k - n_q if q_offset is None else q_offset
+            inputs = _inputs(kernel, shape, dtype, device, values, offset, seed)
             golden = inputs.run(golden_run, torch.float64)
             budgets = _budgets(kernel, inputs, golden, dtype)
             for name, attention in loaded.items():
@@ -203,6 +207,7 @@ def _inputs(
     dtype: torch.dtype,
     device: str,
     params: Mapping[str, int],
+    q_offset: int,
     seed: int,
 ) -> Inputs:
     """Standard normal inputs, rounded to `dtype`; the same on every device."""
@@ -219,7 +224,7 @@ def _inputs(
         normal(attention.kv_heads, n_k),
         normal(attention.kv_heads, n_k),
         1 / math.sqrt(dim),
-        n_k - n_q,
+        q_offset,
         params,
     )
 
@@ -235,9 +240,10 @@ def _budgets(
     finer = 1.0
     if dtype == torch.float64:
         finer = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+    sizes = (golden[0], _logit_sizes(inputs))
     output, lse = (
-        SLACK * _error(mine, true, Measure.MEAN) + _rounding(true)
-        for mine, true in zip(single, golden, strict=True)
+        SLACK * _error(mine, true, Measure.MEAN) + _rounding(size)
+        for mine, true, size in zip(single, golden, sizes, strict=True)
     )
     if dtype in (torch.float64, torch.float32):
         return (Measure.MEAN, output * finer), (Measure.MEAN, lse * finer)
@@ -246,6 +252,18 @@ def _budgets(
     noise = ((narrow + 0.3 - 0.3).double() - narrow.double()).abs()
     noise = _by_head(noise, Measure.GREATEST)
     return (Measure.GREATEST, 2 * plain + 2 * noise), (Measure.MEAN, lse)
+
+
+def _logit_sizes(inputs: Inputs) -> Tensor:
+    """What the products of a row's largest logit add up to, signs aside [B, H, n_q].
+
+    A logit near 0 is a sum of terms that are not: each is rounded by its own size, and
+    the LSE inherits that. One row alone would else have a budget that is small by luck.
+    """
+    group = inputs.q.shape[1] // inputs.k.shape[1]
+    keys = inputs.k.abs().repeat_interleave(group, dim=1)
+    sizes = (inputs.q.abs() @ keys.transpose(-1, -2)) * abs(inputs.scale)
+    return sizes.amax(dim=-1).cpu() if keys.shape[2] else sizes.sum(dim=-1).cpu()
 
 
 def _attend_in(kernel: Kernel, inputs: Inputs, dtype: torch.dtype) -> Tensor:
@@ -285,9 +303,9 @@ def _by_head(error: Tensor, measure: Measure) -> Tensor:
     return flat.mean(1) if measure is Measure.MEAN else flat.amax(1)
 
 
-def _rounding(golden: Tensor) -> Tensor:
-    """One float32 rounding of the golden values [H], for results that are exact."""
-    size = torch.where(golden.isfinite(), golden.abs(), 0.0)
+def _rounding(sizes: Tensor) -> Tensor:
+    """One float32 rounding of numbers of these sizes [H], for results that are exact."""
+    size = torch.where(sizes.isfinite(), sizes.abs(), 0.0)
     return torch.finfo(torch.float32).eps * _by_head(size, Measure.MEAN)
 
 

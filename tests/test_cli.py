@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from patternc.cli import COMMANDS, main
@@ -261,6 +262,22 @@ def test_bench_times_the_compiler(
     assert main(["bench", program, "--compile", "--repeat", "1"]) == 0
     shown = capsys.readouterr().out
     assert "first" in shown and "second" in shown
+
+
+def test_the_suite_takes_no_files(
+    program: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["bench"], ["bench", "--suite", program]):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert "expected either files or --suite" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_the_suite_needs_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "--suite"])
+    assert "expected a CUDA device" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away_is_no_traceback(program: str) -> None:

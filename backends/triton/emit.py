@@ -30,8 +30,7 @@ from patternc.backends.triton.ranges import (
     has_lists,
     heads_condition,
     is_listed,
-    key_tile_lines,
-    mask_lines,
+    loop_lines,
     place,
     printable,
     range_lines,
@@ -40,7 +39,7 @@ from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
 from patternc.ir.walk import axes_of
-from patternc.plan.kernel import Kernel, KeyRange, TileCover
+from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _POSITIONS = {Axis.QUERY: "q", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "length"}
@@ -54,6 +53,9 @@ s p           logits in units of the tile's product, and weights
 top total     greatest logit and sum of weights of each row so far
 full, partial tiles where every pair is visible, or only some
 p_...         a run-time parameter of the pattern"""
+
+BEST_STAGES = {64: 2, 128: 3}
+"""The stages that were fastest on an H200, by head size: the sizes that can run."""
 
 Value = str | int | None | Mapping[str, "Value"] | Sequence["Value"]
 
@@ -136,14 +138,22 @@ def _constants(kernel: Kernel, pattern_text: str, name: str) -> str:
             *literal("NAME", name),
             f"HEADS, KV_HEADS = {attention.heads}, {attention.kv_heads}",
             f"BLOCK_Q, BLOCK_K = {schedule.block_q}, {schedule.block_k}",
-            f"WARPS, STAGES = {schedule.warps}, {schedule.stages}",
-            "HEAD_DIMS = (64, 128)",
+            f"WARPS = {schedule.warps}",
+            f"STAGES = {_stages(schedule)}  # by head size",
+            f"HEAD_DIMS = {tuple(BEST_STAGES)}",
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
             *literal("METADATA", metadata),
             "",
         ]
     )
+
+
+def _stages(schedule: Schedule) -> dict[int, int]:
+    """Key tiles in flight by head size: those asked for, or those measured best."""
+    if schedule.stages is None:
+        return BEST_STAGES
+    return dict.fromkeys(BEST_STAGES, schedule.stages)
 
 
 def _digest(text: str) -> str:
@@ -211,8 +221,7 @@ def _forward(slots: Slots) -> str:
             "params": [f"{name}: tl.int32," for name in names],
             "list_params": [f"{x}," for x in lists] if has_lists(kernel) else [],
             "ranges": range_lines(slots),
-            "key_tile": key_tile_lines(slots),
-            "mask": mask_lines(slots),
+            "loops": loop_lines(slots),
         },
     )
 

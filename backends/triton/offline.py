@@ -73,7 +73,7 @@ def compile_offline(
         target=TARGETS[target],
         options={
             "num_warps": warps or module.WARPS,
-            "num_stages": stages or module.STAGES,
+            "num_stages": stages or module.STAGES[head_dim],
             "enable_fp_fusion": True,
         },
     )

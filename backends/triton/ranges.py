@@ -3,9 +3,11 @@
 In: a kernel. Out: the lines that count each range's tiles, pick the tile of a step
 and apply the mask. Not its job: the rest of the module (`emit`), expressions (`expr`).
 
-All head groups share one loop. Its steps go through slots: each group puts its
-PARTIAL ranges into the partial slots, then its FULL ones into the full slots; a slot
-that a group does not use counts no tiles. Masks that are equal share one rule.
+All head groups share two loops, one over PARTIAL tiles, which are masked, and one over
+FULL tiles, which are not (one loop with a branch is 6 % slower for causal and 25 % with
+64 columns, on an H200). Their steps go through slots: each group puts its PARTIAL ranges
+into the partial slots and its FULL ones into the full slots; a slot that a group does
+not use counts no tiles. Masks that are equal share one rule.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from patternc.backends.triton.expr import Printer, kernel_box, needs_64_bits
+from patternc.backends.triton.template import fill
 from patternc.ir.nodes import (
     FULL_PATTERN,
     HEAD,
@@ -150,14 +153,15 @@ def range_lines(slots: Slots) -> list[str]:
 
 
 def _end_lines(slots: Slots) -> list[str]:
-    lines, before = [], ""
-    for name in slots.names:
-        lines.append(f"{name}_end = {before}{name}_count")
-        before = f"{name}_end + "
-    if slots.partial:
-        lines.append(f"n_partial = partial_{len(slots.partial) - 1}_end")
-    total = f"{slots.names[-1]}_end" if slots.names else "0"
-    return [*lines, f"n_tiles = {total}"]
+    lines = []
+    for kind, columns in (("partial", slots.partial), ("full", slots.full)):
+        before = ""
+        for at in range(len(columns)):
+            lines.append(f"{kind}_{at}_end = {before}{kind}_{at}_count")
+            before = f"{kind}_{at}_end + "
+        if columns:
+            lines.append(f"n_{kind} = {kind}_{len(columns) - 1}_end")
+    return lines
 
 
 def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> list[str]:
@@ -207,18 +211,46 @@ def _count_lines(name: str, part: KeyRange, printer: Printer, at: int) -> list[s
     return lines
 
 
-def key_tile_lines(slots: Slots) -> list[str]:
+def loop_lines(slots: Slots) -> list[str]:
+    """The loops over the key tiles of the query tile, PARTIAL ones first."""
+    lines: list[str] = []
+    for kind, columns in (
+        (TileKind.PARTIAL, slots.partial),
+        (TileKind.FULL, slots.full),
+    ):
+        if columns:
+            holes = {
+                "key_tile": _key_tile_lines(slots, kind),
+                "mask": _mask_lines(slots, kind),
+            }
+            head = "for t in tl.range(FIRST, LAST):"
+            loop = fill("loop", holes).replace(head, _loop_head(slots, kind), 1)
+            lines += [f"# {kind.name} tiles", *loop.rstrip("\n").split("\n")]
+    return lines
+
+
+def _loop_head(slots: Slots, kind: TileKind) -> str:
+    """Steps count through a list from its start, else each kind's from 0."""
+    if kind is TileKind.FULL and has_lists(slots.kernel):
+        return "for t in tl.range(n_partial, n_partial + n_full):"
+    return f"for t in tl.range(0, n_{kind.value}):"
+
+
+def _key_tile_lines(slots: Slots, kind: TileKind) -> list[str]:
     """The lines that turn a step `t` into its key tile `kt`."""
-    if not slots.names:
-        return ["kt = t"]
     covers = slots.kernel.covers
+    listed = ["kt = tl.load(list_tiles + first_listed + t)"]
     if all(is_listed(cover) for cover in covers):
-        return ["kt = tl.load(list_tiles + first_listed + t)"]
-    lines = []
-    names = slots.names
+        return listed
+    columns = slots.partial if kind is TileKind.PARTIAL else slots.full
+    names = [f"{kind.value}_{at}" for at in range(len(columns))]
+    # In a kernel with lists the steps of FULL tiles go on from the PARTIAL ones.
+    goes_on = kind is TileKind.FULL and has_lists(slots.kernel)
+    lines = ["step = t - n_partial"] if goes_on else []
+    step_name = "step" if goes_on else "t"
     for at in reversed(range(len(names))):
-        step = _shared_step(slots.every[at])
-        since = f"(t - {names[at - 1]}_end)" if at else "t"
+        step = _shared_step(columns[at])
+        since = f"({step_name} - {names[at - 1]}_end)" if at else step_name
         if step is None:
             since = f"{since} * {names[at]}_step"
         elif step != 1:
@@ -227,7 +259,7 @@ def key_tile_lines(slots: Slots) -> list[str]:
             since = since.strip("()")
         tile = f"{names[at]}_lo + {since}"
         if at < len(names) - 1:
-            tile = f"tl.where(t < {names[at]}_end, {tile}, kt)"
+            tile = f"tl.where({step_name} < {names[at]}_end, {tile}, kt)"
         lines.append(f"kt = {tile}")
     if has_lists(slots.kernel):
         lines += [
@@ -238,32 +270,30 @@ def key_tile_lines(slots: Slots) -> list[str]:
     return lines
 
 
-def mask_lines(slots: Slots) -> list[str]:
-    """The lines that hide invisible pairs in PARTIAL tiles and beyond `n_k`."""
+def _mask_lines(slots: Slots, kind: TileKind) -> list[str]:
+    """The lines that hide invisible pairs in PARTIAL tiles and keys beyond `n_k`."""
     keys = "k = k0 + tl.arange(0, BLOCK_K)[None, :]"
     inside = f"s = tl.where(k < n_k, s, {_INFINITE})"
-    if not slots.rules:
+    if kind is TileKind.FULL:
         return ["if k0 + BLOCK_K > n_k:", f"    {keys}", f"    {inside}"]
-    lines = [
-        "if (t < n_partial) | (k0 + BLOCK_K > n_k):",
-        f"    {keys}",
-        f"    {inside}",
-    ]
+    lines = [keys, inside]
     same = all(
         part is None or part.residual == slots.rules[0]
         for column in slots.partial
         for part in column
+        if slots.rules
     )
     if not same:
-        lines += ["    " + line for line in _rule_lines(slots)]
+        lines += _rule_lines(slots)
     printer = _printer(slots.kernel, _MASK_NAMES)
     for at, rule in enumerate(slots.rules):
-        lines.append(f"    if {'t < n_partial' if same else f'rule == {at}'}:")
         body = [f"# {line}" for line in _places(slots, rule)]
         body.append(f"# tests {print_expr(rule)}")
-        body += printer.assign("keep", rule, _AT_LOOP + 8)
+        body += printer.assign("keep", rule, _AT_LOOP + (0 if same else 4))
         body.append(f"s = tl.where(keep, s, {_INFINITE})")
-        lines += ["        " + line for line in body]
+        if not same:
+            body = [f"if rule == {at}:", *("    " + line for line in body)]
+        lines += body
     return lines
 
 

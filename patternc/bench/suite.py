@@ -20,13 +20,15 @@ class Row:
 
     `mask` is the body of the program's mask line. `flex` is None for dense attention;
     `sdpa` says whether SDPA computes the same: "dense", "causal" or "" (it can't
-    without an n_q x n_k mask).
+    without an n_q x n_k mask). `per_head` says whether the mask depends on the head:
+    FlexAttention then needs block masks for all of them.
     """
 
     name: str
     mask: str
     flex: MaskMod | None
     sdpa: str = ""
+    per_head: bool = False
 
     def program(self, heads: int, kv_heads: int) -> str:
         """The row as a `.pat` program."""
@@ -61,7 +63,9 @@ FORWARD: tuple[Row, ...] = (
     Row("causal", "causal", _causal, "causal"),
     Row("window_1024", "window(1024)", _window),
     Row("sink_4_window_1024", "streaming(4, 1024)", _sink_window),
-    Row("s2_64_16_16", "causal & strided(16, 16)[q // 64, k // 64]", _s2),
+    Row(
+        "s2_64_16_16", "causal & strided(16, 16)[q // 64, k // 64]", _s2, per_head=True
+    ),
 )
 """Forward rows: B1 H32 D128 N16384 bf16 unless the report says otherwise."""
 

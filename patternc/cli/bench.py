@@ -1,9 +1,10 @@
-"""`patternc bench FILE...`: how long the compiler takes, or the kernels that it makes.
+"""`patternc bench`: how long the compiler takes, or the kernels that it makes.
 
 In: programs. Out: with --compile the median milliseconds of each stage from the text
 to the Triton source, for every attention; otherwise the median milliseconds of a
-forward pass at each length, beside dense causal attention. Not its job: correctness
-(`patternc verify`), and published numbers (docs/performance.md has a script).
+forward pass at each length, beside dense causal attention. `--suite` takes no programs:
+it measures the performance suite beside its peers on a CUDA device and writes the
+report. Not its job: correctness (`patternc verify`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from patternc import driver, passes
 from patternc.analysis.prove import decide_all
@@ -21,6 +25,7 @@ from patternc.attention import Attention
 from patternc.backends.triton.emit import emit
 from patternc.check import lower
 from patternc.cli.entries import chosen
+from patternc.cli.files import write_whole
 from patternc.cli.options import add_entry, add_program, length, values_of
 from patternc.cli.report import UsageError
 from patternc.plan.kernel import Schedule
@@ -40,8 +45,17 @@ LENGTHS = (1024, 4096)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE..., --compile, --repeat, --entry, --set, and what to run with."""
-    add_program(parser, several=True)
+    """FILE... or --suite, --compile, --repeat, --entry, --set, what to run with."""
+    add_program(parser, several=True, needed=False)
+    parser.add_argument(
+        "--suite", action="store_true", help="the performance suite, on a CUDA device"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.md",
+        help="the suite's report (default: stdout)",
+    )
     add_entry(parser)
     parser.add_argument(
         "--compile", action="store_true", help="time the compiler and run no kernel"
@@ -63,7 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Time every attention of every file."""
+    """Time every attention of every file, or the suite."""
+    if args.suite == bool(args.files):
+        raise UsageError("bench: expected either files or --suite")
+    if args.suite:
+        return _run_suite(args.out)
     values = values_of(args.set)
     sources = [read_source(path) for path in args.files]
     programs = [(s, name) for s in sources for name in chosen(s, args.entry)]
@@ -85,6 +103,19 @@ def run(args: argparse.Namespace) -> int:
                 f"{name:<20} {n:>8} {took.pattern:>10.2f} {took.dense:>10.2f}"
                 f" {took.dense / took.pattern:>7.2f}"
             )
+    return 0
+
+
+def _run_suite(out: Path | None) -> int:
+    from patternc.bench.report import run_suite  # imports triton, needs a device
+
+    if not torch.cuda.is_available():
+        raise UsageError("bench --suite: expected a CUDA device, found none")
+    report = run_suite()
+    if out is None:
+        print(report, end="")
+    else:
+        write_whole(out, report.encode())
     return 0
 
 

@@ -17,10 +17,13 @@ LONGEST = 2**30
 """The greatest length and offset: positions and their differences stay in 32 bits."""
 
 
-def add_program(parser: argparse.ArgumentParser, several: bool = False) -> None:
+def add_program(
+    parser: argparse.ArgumentParser, several: bool = False, needed: bool = True
+) -> None:
     """FILE (or FILE...), and how errors are shown."""
     if several:
-        parser.add_argument("files", nargs="+", metavar="FILE", help="a .pat file")
+        count = "+" if needed else "*"
+        parser.add_argument("files", nargs=count, metavar="FILE", help="a .pat file")
     else:
         parser.add_argument("file", metavar="FILE", help="a .pat file")
     parser.add_argument(

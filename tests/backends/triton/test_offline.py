@@ -60,9 +60,11 @@ def check_hopper(name: str, report: dict[str, Any]) -> None:
     assert report["serialised"] == [], name
     assert report["counts"]["HGMMA"] > 0, name
     assert report["counts"]["HMMA"] == 0, name
-    # Q once; K and V before the loop for each stage but one, and in the loop.
+    # Q once; for each of at most two loops K and V before it for each stage but one,
+    # and in it.
     stages = int(name.rsplit(",", 1)[1])
-    assert report["counts"]["UTMALDG"] == 1 + 2 * stages, name
+    loops, rest = divmod(report["counts"]["UTMALDG"] - 1, 2 * stages)
+    assert (loops in (1, 2), rest) == (True, 0), name
     assert report["shared"] <= 227 * 1024, name
 
 
