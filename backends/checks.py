@@ -136,6 +136,20 @@ def check_inputs(
     return found
 
 
+def batch_of(declared: Declared, given: Mapping[str, object]) -> int | None:
+    """The batch elements of the given inputs, None if no one has a batch axis."""
+    found = None
+    for argument, (_, axes, _) in declared.items():
+        tensor, kinds = given.get(argument), [axis[0] for axis in axes]
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        if "b" in kinds and tensor.dim() == len(axes):
+            found = max(found or 1, tensor.shape[kinds.index("b")])
+        elif "b" not in kinds and tensor.dim() == len(axes) + 1:
+            found = max(found or 1, tensor.shape[0])
+    return found
+
+
 def check_values(
     name: str, declared: Declared, inputs: Mapping[str, torch.Tensor]
 ) -> None:
@@ -240,7 +254,7 @@ def _with_batch(
     counts: Mapping[str, int],
 ) -> torch.Tensor:
     """The tensor with its batch axis first. Raises `ValueError` for a wrong shape."""
-    shape = [_axis_size(axis, counts) for axis in axes]
+    shape = [axis_size(axis, counts) for axis in axes]
     kinds = [axis[0] for axis in axes]
     batch = counts["b"]
     if "b" in kinds:
@@ -258,7 +272,7 @@ def _with_batch(
     raise ValueError(f"{name}: `{argument}`: expected {expected} ({over}), {came}")
 
 
-def _axis_size(axis: AxisOf, counts: Mapping[str, int]) -> int:
+def axis_size(axis: AxisOf, counts: Mapping[str, int]) -> int:
     """How long an axis is: for `(position - shift) // divisor`, up to the last one."""
     kind, shift, divisor, size = axis
     if kind == "size":
@@ -344,7 +358,7 @@ def _integer(name: str, argument: str, value: object) -> int:
 
 
 def _scale(name: str, scale: object, dim: int) -> float:
-    """The factor of the logits; a tensor is refused, since no gradient would reach it."""
+    """The factor of the logits; no tensor, since no gradient would reach it."""
     if scale is None:
         return 1.0 / math.sqrt(dim)
     if isinstance(scale, bool) or not isinstance(scale, numbers.Real):

@@ -43,7 +43,7 @@ SCORES_AT_ONCE = 1 << 19
 """Scores held at a time, in elements, unless one query tile alone has more."""
 
 KEPT_PAIRS = 1 << 24
-"""Visibility computed only once a call, in pairs (bytes); more is computed at each use."""
+"""Visibility computed once a call, in pairs (bytes); more is computed at each use."""
 
 KEPT_BYTES = 1 << 26
 """What a cache keeps, all calls together."""
@@ -342,7 +342,7 @@ class _Site:
     def _same_shape(
         self, tiles: LiveTiles, tests: Ints, widths: Ints
     ) -> Iterable[list[tuple[Ints, slice]]]:
-        """Rows and places in `tiles` of each query tile, those of one shape together."""
+        """Rows and places in `tiles` of query tiles, those of one shape together."""
         block_q, call = self.schedule.block_q, self.call
         query_tiles, starts = np.unique(tiles.qt, return_index=True)
         stops = np.append(starts, len(tiles.qt))[1:].tolist()

@@ -117,7 +117,7 @@ class FloatInputs:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the backward pass reads for each row: [X, share, n_q], the last one with D."""
+    """What the backward pass reads of each row: [X, share, n_q], the last with D."""
 
     lse: Tensor
     shift: Tensor

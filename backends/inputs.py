@@ -1,9 +1,8 @@
 """The inputs of a call, for backends that compute in PyTorch.
 
-In: an attention's declared inputs, checked tensors. Out: the declarations as plain
-literals (for `backends.checks` and for generated modules), and the inputs of one batch
-element: integers and truth values for NumPy, floating ones as they are. Not its job:
-checking them (`backends.checks`).
+In: checked tensors, each with a batch axis. Out: which batch elements see the same, and
+the inputs of one of them: integers and truth values for NumPy, floating ones as they
+are. Not its job: checking them (`backends.checks`).
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from patternc.backends.checks import Declared
 from patternc.ir.evaluate import Tables
-from patternc.ir.nodes import Attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +27,10 @@ class ElementInputs:
     floats: Mapping[str, Tensor]
 
 
-def declarations(attention: Attention) -> Declared:
-    """The inputs as literals that can be printed into a module."""
-    return {
-        item.name: (
-            item.element.value,
-            tuple((a.kind.value, a.shift, a.divisor, a.size) for a in item.axes),
-            item.is_sorted,
-        )
-        for item in attention.inputs
-    }
-
-
 def elements_of(
     inputs: Mapping[str, Tensor], names: Collection[str], batch: int
 ) -> list[range]:
-    """The batch elements that see the same inputs, of those named: all, or each alone."""
+    """The batch elements that see the same named inputs: all, or each alone."""
     if batch == 0 or all(inputs[name].shape[0] == 1 for name in names):
         return [range(batch)]
     return [range(element, element + 1) for element in range(batch)]

@@ -91,7 +91,7 @@ def change_outputs(
 
 
 def unnormalised_heads(attention: Attention) -> tuple[int, ...]:
-    """The heads whose weights have no sum, so that neither LSE nor sink means anything."""
+    """The heads whose weights have no sum, so that LSE and sink mean nothing."""
     return tuple(
         head
         for case in attention.weights

@@ -97,11 +97,12 @@ def trace_logits(
         for span in spans_of(chunk):
             own = span.of(logits).detach().requires_grad_()
             at = _point(own, span, group, chunk, part, inputs)
-            reads = {
+            reads: dict[FloatRead, Tensor] = {
                 read: read_values(read, at).detach().requires_grad_()
                 for read in float_reads(score)
             }
-            known: dict[FloatExpr, Tensor] = {**at.known, **reads}
+            known: dict[FloatExpr, Tensor] = dict(at.known)
+            known.update((read, value) for read, value in reads.items())
             changed = evaluate_where(score, at.knowing(known), span.seen, -torch.inf)
             found.append(Traced(span, at, own, reads, changed))
     return found

@@ -1,4 +1,4 @@
-# grid(start, end, stride, n, w, last): tri-shape and every stride-th row and column.
+# grid(start, end, stride, n, w, last, ...): tri-shape, some rows and some columns.
 #
 # Paper: "MMInference: Accelerating Pre-filling for Long-Context VLMs via Modality-Aware
 # Permutation Sparse Attention", arXiv 2504.16083, its grid head.

@@ -48,6 +48,7 @@ from patternc.ir.nodes import (
     InputAxis,
     IntExpr,
     IntOp,
+    OrderCase,
     OutputCase,
     ScoreCase,
     SinkCase,
@@ -58,6 +59,7 @@ from tests.strategies import BLOCK, Data, data_attentions, tables_of_length
 
 Part = TypeVar("Part")
 Case = TypeVar("Case")
+Clause = TypeVar("Clause", OrderCase, ScoreCase, WeightCase, SinkCase, OutputCase)
 
 S, O, V = (GivenValue(which) for which in Given)
 BATCH = 2
@@ -114,22 +116,22 @@ def data_calls(draw: st.DrawFn) -> DataCall:
 def _skip(attention: Attention, head: int) -> Attention:
     """The attention without one of its two heads."""
     (case,) = attention.cases
-    other = 1 - head
-
-    def kept(cases: tuple[object, ...]) -> tuple[object, ...]:
-        return tuple(
-            replace(item, heads=(other,))  # type: ignore[type-var]
-            for item in cases
-            if other in item.heads  # type: ignore[attr-defined]
-        )
-
-    names = ("scores", "weights", "sinks", "outputs", "orders")
     return replace(
         attention,
-        cases=(HeadCase((other,), case.mask), HeadCase((head,), EMPTY_PATTERN)),
+        cases=(HeadCase((1 - head,), case.mask), HeadCase((head,), EMPTY_PATTERN)),
         skipped=(head,),
-        **{name: kept(getattr(attention, name)) for name in names},
+        orders=_without(attention.orders, head),
+        scores=_without(attention.scores, head),
+        weights=_without(attention.weights, head),
+        sinks=_without(attention.sinks, head),
+        outputs=_without(attention.outputs, head),
     )
+
+
+def _without(cases: tuple[Clause, ...], head: int) -> tuple[Clause, ...]:
+    """The cases without one of two heads."""
+    other = 1 - head
+    return tuple(replace(case, heads=(other,)) for case in cases if other in case.heads)
 
 
 @st.composite

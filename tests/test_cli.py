@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from patternc import stdlib_patterns
 from patternc.cli import COMMANDS, main
 from patternc.cli.files import write_whole
 from patternc.cli.mask import digest, tile_counts
@@ -139,6 +140,30 @@ def test_digest_of_a_mask_made_by_hand(
         "empty_rows": 0,
         "sha256": hashlib.sha256(packed).hexdigest()[:12],
     }
+
+
+def test_patterns_lists_every_standard_pattern(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["patterns"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(stdlib_patterns.files())
+    (window,) = [line for line in lines if line.startswith("window ")]
+    assert window.split(maxsplit=1)[1] == (
+        "arXiv 2310.06825  a query sees itself and the w - 1 keys before it."
+    )
+
+
+def test_patterns_shows_the_file_and_its_picture(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["patterns", "block_diagonal"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(stdlib_patterns.text("block_diagonal"))
+    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    # 48 x 48 pairs in blocks of 12, two rows to a line.
+    assert rows[0] == f"│{'█' * 12}{' ' * 36}│" and len(rows) == 24
+    assert "head 0: 576 of 2304 pairs visible" in shown
 
 
 def test_the_default_sizes_are_512(

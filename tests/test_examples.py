@@ -35,7 +35,13 @@ ENTRIES = [
 
 def test_there_are_examples_of_every_kind() -> None:
     names = {path.name for path in PROGRAMS}
-    assert {"01_causal.pat", "08_inputs.pat", "phi3_small.pat", "duo.pat", "a_shape.pat"} <= names
+    assert {
+        "01_causal.pat",
+        "08_inputs.pat",
+        "phi3_small.pat",
+        "duo.pat",
+        "a_shape.pat",
+    } <= names
     assert {path.name for path in (EXAMPLES / "smollm2").iterdir()} <= names
 
 
@@ -72,9 +78,7 @@ def calls_of(attention: Attention) -> list[Call]:
         n = attention.layout.size
         return [Call(n, n, 0), Call(65, n, n - 65)]
     sizes = [(1, 1), (65, 200), (200, 63), (512, 512)]
-    return [
-        Call(n_q, n_k, at) for n_q, n_k in sizes for at in {n_k - n_q, 37}
-    ]
+    return [Call(n_q, n_k, at) for n_q, n_k in sizes for at in {n_k - n_q, 37}]
 
 
 def tables_for(attention: Attention, call: Call) -> dict[str, Table]:

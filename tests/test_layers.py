@@ -24,6 +24,7 @@ LAYERS = (
     ("patternc.passes", "patternc.check", "patternc.codes", "patternc.render"),
     ("patternc.backends",),
     ("patternc.driver",),
+    ("patternc.runtime", "patternc.samples"),
     ("patternc.verify", "patternc.explain"),
     ("patternc.attention",),
     ("patternc.timing",),

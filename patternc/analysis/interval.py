@@ -252,7 +252,7 @@ def _modulo(a: Bounds, b: Bounds) -> Bounds:
     lo = np.where(one_period, a.lo % b.lo, lo)
     hi = np.where(one_period, a.hi % b.lo, hi)
     inside = positive & (a.lo >= 0) & ~one_period  # then the result is also at most a
-    if step is None:
+    if step is None or a.step is None:
         return Bounds(lo, np.where(inside, _least(hi, a.hi), hi))
     # Where the divisor varies, the ends are not known to be multiples of a step.
     hi = np.where(inside, _least(hi, a.hi), hi)

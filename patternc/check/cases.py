@@ -38,6 +38,9 @@ Heads = tuple[int, ...]
 HEADS_A_STEP = 16
 """Heads that are looked at for the price of one operation of the budget."""
 
+UNDECIDED = "?"
+"""In place of a layer and a step, after a finding that says why."""
+
 SET_COST = 100
 """Operations of the budget for one question about layers and steps."""
 
@@ -82,6 +85,7 @@ def selected(
     condition: ast.Expr, env: Environment, found: list[Diagnostic]
 ) -> Heads | None:
     """The heads of a `for`; None after a mistake, which goes to `found`."""
+    env.budget.charge(env.heads // HEADS_A_STEP, condition.span)
     chosen = _conditions(condition, env, found, SKIPS)
     return None if chosen is None else tuple(chosen)
 
@@ -90,7 +94,6 @@ def _conditions(
     condition: ast.Expr, env: Environment, found: list[Diagnostic], family: Family
 ) -> dict[int, BoolExpr] | None:
     """For the heads that a `for` can select: when it does. None after a mistake."""
-    env.budget.charge(env.heads // HEADS_A_STEP, condition.span)
     run = Expansion()
     try:
         truths = run.truths(condition, env)
@@ -188,6 +191,8 @@ def share_out(
 
     Disjoint, and complete if the family is, but for the `skipped` heads.
     """
+    if not clauses:
+        return []
     sharing = _Sharing(clauses, family, env, found)
     failed = len(found)
     for place, clause in enumerate(clauses):
@@ -212,21 +217,28 @@ class _Sharing:
 
     def add(self, place: int, clause: ast.Case, skipped: dict[int, ast.Skip]) -> None:
         """Give a clause to the heads of its condition; reports the first overlap."""
+        self.env.budget.charge(self.env.heads // HEADS_A_STEP, clause.span)
         chosen: dict[int, BoolExpr] | None
         chosen = dict.fromkeys(range(self.env.heads), FULL_PATTERN)
         if clause.condition is not None:
             chosen = _conditions(clause.condition, self.env, self.found, self.family)
+        parts: dict[
+            BoolExpr, Part
+        ] = {}  # one object for each, so that `shares` is fast
         for head, condition in (chosen or {}).items():
             if head in skipped:
                 self.found.append(self.skipped_overlap(skipped[head], clause, head))
                 return
             for part in self.owners.get(head, ()):
                 both = self.together(part.condition, condition, clause)
-                if both is not None:
+                if both is None:
+                    continue
+                if both != UNDECIDED:
                     first = self.clauses[part.place]
                     self.found.append(self.overlap(first, clause, head, both))
-                    return
-            self.owners.setdefault(head, []).append(Part(place, condition))
+                return
+            own = parts.setdefault(condition, Part(place, condition))
+            self.owners.setdefault(head, []).append(own)
 
     def together(self, a: BoolExpr, b: BoolExpr, clause: ast.Case) -> str | None:
         """When two conditions hold together: "", or a layer and step; None if never."""
@@ -246,9 +258,10 @@ class _Sharing:
         try:
             at = example(condition)
         except Undecided:
-            message = f"whether these {self.family.many} overlap cannot be decided"
-            self.found.append(Diagnostic("unsupported", message, clause.span))
-            return None
+            message = f"which of these {self.family.many} hold cannot be decided"
+            label = "only sums, multiples, `//` and `%` of `layer` and `step` can"
+            self.found.append(Diagnostic("unsupported", message, clause.span, label))
+            return UNDECIDED
         return None if at is None else shown(at, condition)
 
     def add_rest(self, skipped: dict[int, ast.Skip]) -> None:
@@ -262,7 +275,9 @@ class _Sharing:
                 Diagnostic("case-overlap", message, second.span, others=others)
             )
             return
+        self.env.budget.charge(self.env.heads // HEADS_A_STEP, self.clauses[0].span)
         left = False
+        parts: dict[BoolExpr, Part] = {}
         for head in range(self.env.heads):
             if head in skipped:
                 continue
@@ -275,10 +290,13 @@ class _Sharing:
             if when is None:
                 continue  # the cases leave nothing out
             left = True
+            if when == UNDECIDED:
+                return
             if not last:
                 self.found.append(self.missing(head, when))
                 return
-            self.owners.setdefault(head, []).append(Part(last[0], rest))
+            own = parts.setdefault(rest, Part(last[0], rest))
+            self.owners.setdefault(head, []).append(own)
         if last and not left:
             message = "no head is left for `otherwise`"
             span = self.clauses[last[0]].span
@@ -295,11 +313,14 @@ class _Sharing:
 
     def shares(self) -> list[Share]:
         """Heads with the same parts together, in the order of the clauses."""
-        groups: dict[tuple[Part, ...], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for head in sorted(self.owners):
-            groups.setdefault(tuple(self.owners[head]), []).append(head)
-        ordered = sorted(groups, key=lambda parts: (parts[0].place, groups[parts][0]))
-        return [Share(tuple(groups[parts]), parts) for parts in ordered]
+            groups.setdefault(tuple(map(id, self.owners[head])), []).append(head)
+        found = [
+            Share(tuple(heads), tuple(self.owners[heads[0]]))
+            for heads in groups.values()
+        ]
+        return sorted(found, key=lambda share: (share.parts[0].place, share.heads[0]))
 
     # --- findings
 

@@ -7,7 +7,7 @@ values (`check.lower`), asserts (`check.claims`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from patternc.check.cases import (
@@ -152,12 +152,13 @@ class _Clauses:
     def mask(self, body: ast.Expr) -> BoolExpr | None:
         run = Expansion()
         try:
-            expr = padded(run.truths(body, self.env), self.env).expr
+            mask = padded(run.truths(body, self.env), self.env)
+            run.check_size(mask, body.span, self.env)
         except PatternError as error:
             self.found.extend(error.diagnostics)
             return None
         self.found.extend(run.found)
-        return expr
+        return mask.expr
 
     def orders(self) -> tuple[OrderCase, ...]:
         """The orders, disjoint for every segment."""
@@ -165,10 +166,10 @@ class _Clauses:
         lowering = Orders(self.env, self.found)
         lowered = [lowering.lower(clause) for clause in clauses]
         result: list[OrderCase] = []
-        for name in dict.fromkeys(clause.segment.text for clause in clauses):
-            places = [
-                place for place, one in enumerate(clauses) if one.segment.text == name
-            ]
+        places_of: dict[str, list[int]] = {}
+        for place, clause in enumerate(clauses):
+            places_of.setdefault(clause.segment.text, []).append(place)
+        for name, places in places_of.items():
             for share in self.shares([clauses[place] for place in places], ORDERS):
                 place = places[share.parts[0].place]
                 order, segment = lowered[place], None if name == WHOLE else name
@@ -272,20 +273,19 @@ class _Clauses:
         return expr.value
 
 
-def _whole_and_part(orders: Iterable[OrderCase]) -> list[Diagnostic]:
+def _whole_and_part(orders: Sequence[OrderCase]) -> Iterator[Diagnostic]:
     """An error if a head has an order of the whole sequence and one of a segment."""
-    whole = [order for order in orders if order.segment is None]
+    whole = {
+        head: order for order in orders if order.segment is None for head in order.heads
+    }
     for order in orders:
-        for other in whole:
-            both = sorted(set(order.heads) & set(other.heads))
-            if order.segment is not None and both:
-                message = f"head {both[0]} has an order of `{WHOLE}` and of a segment"
-                others = (Label(other.span, f"head {both[0]} is here"),)
-                label = f"head {both[0]} is here too"
-                return [
-                    Diagnostic("case-overlap", message, order.span, label, "", others)
-                ]
-    return []
+        head = next((head for head in order.heads if head in whole), None)
+        if order.segment is not None and head is not None:
+            message = f"head {head} has an order of `{WHOLE}` and one of a segment"
+            label = f"head {head} is here too"
+            others = (Label(whole[head].span, f"head {head} is here"),)
+            yield Diagnostic("case-overlap", message, order.span, label, "", others)
+            return
 
 
 def with_steps(attention: Attention, steps: Iterable[RuntimeParam]) -> Attention:

@@ -8,6 +8,7 @@ while expanding, so that an exponential program ends at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -16,7 +17,7 @@ from patternc.check.environment import Environment
 from patternc.check.layout_names import lowered_names
 from patternc.check.terms import Number, Truths
 from patternc.diagnostics import Diagnostic, Label, PatternError
-from patternc.ir.nodes import CompareOp, Input, IntOp
+from patternc.ir.nodes import CompareOp, Input, IntOp, Segment
 from patternc.limits import EXPANSION, EXPANSION_DEPTH, INT_MAX, INT_MIN
 from patternc.source import Span
 from patternc.syntax import ast
@@ -43,7 +44,7 @@ class Expansion:
             case ast.Name(text="full" | "empty"):
                 return terms.truth(expr.text == "full", expr.span)
             case ast.Name(text=text) if text in env.inputs:
-                return reads.read_truths(env.inputs[text], (), expr.span, env)
+                return self.read_truths(env.inputs[text], (), expr.span, env)
             case ast.Name():
                 body, inner = self.inlined(expr, (), expr.span, env)
                 return self.truths(body, inner)
@@ -76,9 +77,25 @@ class Expansion:
         indices = [self.number(index, env) for index in expr.indices]
         table = self.table(expr.target, env)
         if table is not None:
-            return reads.read_truths(table, indices, expr.span, env)
+            return self.read_truths(table, indices, expr.span, env)
         query, key = indices
         return self.truths(expr.target, replace(env, query=query, key=key))
+
+    def read_truths(
+        self, table: Input, indices: Sequence[Number], span: Span, env: Environment
+    ) -> Truths:
+        """An element of a truth-value input as a pattern."""
+        number = self.read(table, indices, span, env)
+        zero = terms.constant(0, span)
+        return terms.compare(CompareOp.NE, number, zero, span)
+
+    def read(
+        self, table: Input, indices: Sequence[Number], span: Span, env: Environment
+    ) -> Number:
+        """An element of an input; a wrong place is reported."""
+        errors = reads.read_errors(table, indices, span)
+        self.found.extend(self.placed(one, env) for one in errors)
+        return reads.read_number(table, indices, span, env)
 
     def table(self, target: ast.Expr, env: Environment) -> Input | None:
         """The input of that name, if it is one."""
@@ -86,9 +103,15 @@ class Expansion:
             return None
         return env.inputs.get(target.text)
 
+    def segments(self, env: Environment, span: Span) -> tuple[Segment, ...]:
+        """The segments of the layout; looking through them is paid for."""
+        segments = () if env.layout is None else env.layout.segments
+        env.budget.charge(len(segments), env.called or span)
+        return segments
+
     def coordinate(self, expr: ast.Coordinate, env: Environment) -> Number:
         """Raises `PatternError` if the layout has no such axis."""
-        for segment in () if env.layout is None else env.layout.segments:
+        for segment in self.segments(env, expr.span):
             if expr.axis.text in dict(segment.axes):
                 token = self.number(expr.token, env)
                 return reads.coordinate(token, segment, expr.axis.text, expr.span, env)
@@ -133,7 +156,7 @@ class Expansion:
         self, item: Number, name: ast.Name, span: Span, env: Environment
     ) -> Truths:
         """Raises `PatternError` if the layout has no such segment."""
-        for segment in () if env.layout is None else env.layout.segments:
+        for segment in self.segments(env, name.span):
             if segment.name == name.text:
                 inside = reads.in_segment(item, segment, span)
                 return terms.all_of((*item.guards, inside), span)
@@ -176,7 +199,7 @@ class Expansion:
                 table = self.table(expr.target, env)
                 if table is None:
                     raise TypeError(f"not an integer: {expr}")
-                return reads.read_number(table, indices, expr.span, env)
+                return self.read(table, indices, expr.span, env)
             case ast.Decimal() | ast.Ratio() | ast.Complement() | ast.Union():
                 raise TypeError(f"not an integer: {expr}")
             case ast.Intersection() | ast.Chain() | ast.SetOf():
@@ -191,7 +214,7 @@ class Expansion:
         if name.text in env.values:
             return env.values[name.text]
         if name.text in env.inputs:
-            return reads.read_number(env.inputs[name.text], (), span, env)
+            return self.read(env.inputs[name.text], (), span, env)
         index = env.index(name.text, span)
         if index is not None:
             return index

@@ -134,13 +134,10 @@ class Floats:
         return _called(FloatFunction(name), parts[0], span)
 
     def read(self, name: str, written: Sequence[ast.Expr], span: Span) -> Real:
-        """An element of a floating input: 0 outside, and where an index means nothing.
-
-        Raises `PatternError` for a query axis that is read at something else.
-        """
+        """An element of a floating input: 0 outside, and where an index means nothing."""
         table = self.env.inputs[name]
         indices = [self.run.number(index, self.env) for index in written]
-        reads.read_guards(table, indices, span, self.env)
+        self.run.found.extend(reads.read_errors(table, indices, span))
         expr = FloatRead(name, tuple(index.expr for index in indices), span)
         size = 1 + sum(index.size for index in indices)
         return _where_known(Real(expr, size), terms.guards_of(*indices), span)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from patternc.check.scope import did_you_mean
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import Layout
+from patternc.limits import DIAGNOSTICS
 from patternc.syntax import ast
 
 
@@ -23,19 +24,22 @@ class LayoutNames:
     segments: tuple[str, ...] = ()
     axes: tuple[str, ...] = ()
 
-    def segment_errors(self, name: ast.Name) -> Iterator[Diagnostic]:
-        """An error if there is no such segment."""
+    def segment_errors(self, name: ast.Name, before: int = 0) -> Iterator[Diagnostic]:
+        """An error if there is no such segment; `before` counts earlier findings."""
         if name.text not in self.segments:
-            yield self._unknown("unknown-segment", "segment", name, self.segments)
+            known = self.segments if before < DIAGNOSTICS else ()
+            yield self._unknown("unknown-segment", "segment", name, known)
 
-    def axis_errors(self, name: ast.Name) -> Iterator[Diagnostic]:
-        """An error if no segment has such an axis."""
+    def axis_errors(self, name: ast.Name, before: int = 0) -> Iterator[Diagnostic]:
+        """An error if no segment has such an axis; `before` counts earlier findings."""
         if name.text not in self.axes:
-            yield self._unknown("unknown-axis", "axis", name, self.axes)
+            known = self.axes if before < DIAGNOSTICS else ()
+            yield self._unknown("unknown-axis", "axis", name, known)
 
     def _unknown(
         self, code: str, what: str, name: ast.Name, known: tuple[str, ...]
     ) -> Diagnostic:
+        """`known` are the names to suggest; the search for a close one is slow."""
         if not self.layout:
             message = f"`{name.text}` is no {what}: there is no layout"
             help_text = "write `layout name` in the attention"

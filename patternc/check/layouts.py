@@ -39,19 +39,16 @@ def layout_errors(layout: ast.Layout) -> Iterator[Diagnostic]:
 
 def sizes_of(segment: ast.Segment) -> tuple[ast.Argument, ...]:
     """The arguments of a segment but `valid`."""
-    return tuple(
-        argument
-        for argument in segment.arguments
-        if argument.name is None or argument.name.text != "valid"
-    )
+    return tuple(part for part in segment.arguments if not _is_valid(part))
 
 
 def valid_of(segment: ast.Segment) -> ast.Argument | None:
     """The argument `valid`, if there is one."""
-    for argument in segment.arguments:
-        if argument.name is not None and argument.name.text == "valid":
-            return argument
-    return None
+    return next((part for part in segment.arguments if _is_valid(part)), None)
+
+
+def _is_valid(argument: ast.Argument) -> bool:
+    return argument.name is not None and argument.name.text == "valid"
 
 
 def _repeated(name: ast.Name, seen: dict[str, ast.Name]) -> Iterator[Diagnostic]:
@@ -71,7 +68,7 @@ def _argument_errors(segment: ast.Segment) -> Iterator[Diagnostic]:
         span = unnamed[-1].span if unnamed else segment.span
         help_text = "write `text[226]` or `video[f = 13, y = 30, x = 45]`"
         yield Diagnostic("bad-layout", message, span, "", help_text)
-    counts = [a for a in segment.arguments if a not in sizes]
+    counts = [part for part in segment.arguments if _is_valid(part)]
     for again in counts[1:]:
         yield Diagnostic("bad-layout", "`valid` is given twice", again.span)
     for argument in counts[:1]:
@@ -155,6 +152,7 @@ def padded(mask: Truths, env: Environment) -> Truths:
     short = [segment for segment in env.layout.segments if segment.valid]
     if not short:
         return mask
+    env.budget.charge(len(short), span)
     pads = [
         terms.any_of(
             [

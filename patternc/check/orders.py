@@ -20,6 +20,7 @@ from patternc.ir.nodes import (
     CurveKind,
     CurveOrder,
     Element,
+    Input,
     InputAxis,
     LabelOrder,
     PhaseOrder,
@@ -27,7 +28,7 @@ from patternc.ir.nodes import (
     TileOrder,
     TokenOrder,
 )
-from patternc.limits import POSITION
+from patternc.limits import DIAGNOSTICS, POSITION
 from patternc.source import Span
 from patternc.syntax import ast
 
@@ -71,7 +72,9 @@ class Orders:
         for segment in () if self.env.layout is None else self.env.layout.segments:
             if segment.name == name.text:
                 return segment
-        self.found.extend(lowered_names(self.env.layout).segment_errors(name))
+        self.found.extend(
+            lowered_names(self.env.layout).segment_errors(name, len(self.found))
+        )
         return None
 
     def axes(self, clause: ast.Order, segment: Segment | None) -> TokenOrder | None:
@@ -98,7 +101,9 @@ class Orders:
         names = [part.name for part in clause.arguments if part.name is not None]
         if len(names) < len(clause.arguments):
             message = "the sizes of a tile have the names of the axes"
-            shown = ", ".join(f"{name} = 8" for name in known)
+            shown = ", ".join(
+                f"{name} = {min(size, 8)}" for name, size in known.items()
+            )
             self.report(message, clause.span, f"write `tile({shown})`")
             return None
         if not self.is_permutation(clause, names, tuple(known)):
@@ -148,12 +153,9 @@ class Orders:
         table = None
         if isinstance(value, ast.Name):
             table = self.env.inputs.get(value.text)
-        per_key = InputAxis(AxisKind.KEY)
         if table is None:
             message = f"`{value.span.text}` is no input"
-        elif table.element is not Element.INT or [
-            axis for axis in table.axes if axis.kind is not AxisKind.BATCH
-        ] != [per_key]:
+        elif not _labels_keys(table):
             message = f"`{table.name}` has not one integer for each key"
         else:
             return LabelOrder(table.name)
@@ -184,7 +186,9 @@ class Orders:
         for name in names:
             if name.text not in known:
                 message = f"segment `{clause.segment.text}` has no axis `{name.text}`"
-                help_text = did_you_mean(name.text, known)
+                help_text = ""
+                if len(self.found) < DIAGNOSTICS:
+                    help_text = did_you_mean(name.text, known)
                 self.found.append(
                     Diagnostic("unknown-axis", message, name.span, "", help_text)
                 )
@@ -210,6 +214,14 @@ class Orders:
 
     def report(self, message: str, span: Span, help_text: str = "") -> None:
         self.found.append(Diagnostic("bad-order", message, span, "", help_text))
+
+
+def _labels_keys(table: Input) -> bool:
+    """Whether an input has one integer for each key, or for each head and key."""
+    axes = [axis for axis in table.axes if axis.kind is not AxisKind.BATCH]
+    if axes[:1] == [InputAxis(AxisKind.HEAD)]:
+        axes = axes[1:]
+    return table.element is Element.INT and axes == [InputAxis(AxisKind.KEY)]
 
 
 def _by_axes(known: dict[str, int]) -> str:

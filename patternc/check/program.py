@@ -11,10 +11,11 @@ from typing import assert_never
 
 from patternc.check.declarations import declaration_errors, recursion_errors
 from patternc.check.inputs import input_errors, inputs_of
+from patternc.check.kinds import Place, Type, parameter_types
 from patternc.check.layout_names import LayoutNames, written_names
 from patternc.check.layouts import layout_errors, sizes_of, valid_errors
-from patternc.check.scope import Scope, did_you_mean, scope_of
-from patternc.check.types import Place, Type, Typing, parameter_types
+from patternc.check.scope import RESERVED, Scope, did_you_mean, scope_of
+from patternc.check.types import Typing
 from patternc.diagnostics import Diagnostic, Label
 from patternc.ir.nodes import CompareOp, WeightKind
 from patternc.source import Span
@@ -62,7 +63,9 @@ def _typing(item: ast.Item, scope: Scope, found: list[Diagnostic]) -> Typing:
             if isinstance(clause, ast.UseLayout):
                 written = scope.layouts.get(clause.name.text)
                 layout = None if written is None else written_names(written)
-    return Typing(scope, parameter_types(item), found, inputs_of(item), layout)
+    known = inputs_of(item)
+    inputs = {name: known[name] for name in known if name not in RESERVED}
+    return Typing(scope, parameter_types(item), found, inputs, layout)
 
 
 def _check_default(
@@ -99,9 +102,10 @@ def _check_clause(clause: ast.Clause, item: ast.Attention, typing: Typing) -> No
         typing.expect(clause.condition, Type.PATTERN)
     match clause:
         case ast.Heads():
-            typing.expect(clause.count, Type.INTEGER)
+            alone = replace(typing, inputs={})
+            alone.expect(clause.count, Type.INTEGER)
             if clause.kv_count is not None:
-                typing.expect(clause.kv_count, Type.INTEGER)
+                alone.expect(clause.kv_count, Type.INTEGER)
         case ast.Mask():
             typing.expect(clause.body, Type.PATTERN)
         case ast.UseLayout():
@@ -139,9 +143,10 @@ def _check_layout(name: ast.Name, item: ast.Attention, typing: Typing) -> None:
         help_text = did_you_mean(name.text, typing.scope.layouts)
         typing.report("unknown-name", message, name.span, "unknown layout", help_text)
         return
+    alone = replace(typing, inputs={}, layout=LayoutNames())
     for segment in layout.segments:
         for argument in sizes_of(segment):
-            typing.expect(argument.value, Type.INTEGER)
+            alone.expect(argument.value, Type.INTEGER)
     typing.found.extend(valid_errors(layout, item))
 
 
@@ -160,7 +165,7 @@ def _check_weights(clause: ast.Weights, typing: Typing) -> None:
         message = "`relu2` needs its factor"
         typing.report("bad-weights", message, clause.kind.span, "", "write `relu2(c)`")
     if clause.argument is not None:
-        constants = replace(typing, inputs={}, place=Place.SINK)
+        constants = replace(typing, inputs={}, place=Place.WEIGHTS)
         constants.expect(clause.argument, Type.DECIMAL)
 
 

@@ -7,13 +7,13 @@ types (`check.types`), expanding the indices (`check.expand`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from patternc.check import terms
 from patternc.check.environment import Environment
 from patternc.check.terms import Number, Truths
-from patternc.diagnostics import Diagnostic, PatternError
+from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import (
     Axis,
     AxisKind,
@@ -74,33 +74,33 @@ def read_number(
     return terms.guarded(number, read_guards(table, indices, span, env))
 
 
-def read_truths(
-    table: Input, indices: Sequence[Number], span: Span, env: Environment
-) -> Truths:
-    """An element of a truth-value input as a pattern."""
-    number = read_number(table, indices, span, env)
-    return terms.compare(CompareOp.NE, number, terms.constant(0, span), span)
-
-
 def read_guards(
     table: Input, indices: Sequence[Number], span: Span, env: Environment
 ) -> tuple[Truths, ...]:
-    """What must hold for every index to be inside its axis, and is not known to.
-
-    Raises `PatternError` for a query axis that is read at something else.
-    """
+    """What must hold for every index to be inside its axis, and is not known to."""
     axes = [axis for axis in table.axes if axis.kind is not AxisKind.BATCH]
     found: list[Truths] = []
     for axis, index in zip(axes, indices, strict=True):
         if index.lo < 0:
             zero = terms.constant(0, span)
             found.append(terms.compare(CompareOp.LE, zero, index, span))
-        found.extend(_end_guards(table, axis, index, span, env))
+        found.extend(_end_guards(axis, index, span, env))
     return tuple(found)
 
 
+def read_errors(
+    table: Input, indices: Sequence[Number], span: Span
+) -> Iterator[Diagnostic]:
+    """An error for a query axis that is read at something else than its own."""
+    axes = [axis for axis in table.axes if axis.kind is not AxisKind.BATCH]
+    for axis, index in zip(axes, indices, strict=True):
+        own = Position(Axis.QUERY, axis.shift, axis.divisor)
+        if axis.kind is AxisKind.QUERY and position_of(index.expr) != own:
+            yield _not_its_own(table, axis, span)
+
+
 def _end_guards(
-    table: Input, axis: InputAxis, index: Number, span: Span, env: Environment
+    axis: InputAxis, index: Number, span: Span, env: Environment
 ) -> list[Truths]:
     """`index < size` for the size of the axis, unless it is known."""
     match axis.kind:
@@ -112,11 +112,7 @@ def _end_guards(
         case AxisKind.SIZE:
             return _below(index, terms.constant(axis.size, span), span)
         case AxisKind.QUERY:
-            if position_of(index.expr) != Position(
-                Axis.QUERY, axis.shift, axis.divisor
-            ):
-                raise PatternError([_not_its_own(table, axis, span)])
-            return []
+            return []  # read at its own expression only: see `read_errors`
         case AxisKind.KEY:
             at = position_of(index.expr)
             inside = at is not None and at.axis is Axis.KEY

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import assert_never
 
+from patternc.check.kinds import ARITY, ELEMENT_TYPES, HIDDEN, Place, Type
 from patternc.check.layout_names import LayoutNames
 from patternc.check.scope import (
     BUILT_IN,
@@ -24,61 +24,17 @@ from patternc.check.scope import (
     did_you_mean,
 )
 from patternc.diagnostics import Diagnostic, Label
-from patternc.ir.nodes import Element, IntOp
+from patternc.ir.nodes import IntOp
 from patternc.limits import DIAGNOSTICS
 from patternc.source import Span
 from patternc.syntax import ast
 
-
-class Type(Enum):
-    """What an expression is, as messages call it."""
-
-    INTEGER = "an integer"
-    DECIMAL = "a decimal number"
-    PATTERN = "a pattern"
-    SET = "a set of integers"
-    RANGE = "a range"
-    MASKS = "the attention's mask"
-
-
-class Place(Enum):
-    """The clause that an expression stands in: it decides which names there are."""
-
-    MASK = "mask"
-    SCORE = "score"
-    SINK = "sink"
-    OUTPUT = "output"
-
-
-_ELEMENT_TYPES = {
-    Element.INT: Type.INTEGER,
-    Element.BOOL: Type.PATTERN,
-    Element.FLOAT: Type.DECIMAL,
-}
-
-_HIDDEN: Mapping[Place, str] = {
+_WHY_HIDDEN = {
     Place.MASK: "",
     Place.SCORE: "",
-    Place.SINK: "qk",
-    Place.OUTPUT: "k",
-}
-
-# The least and the greatest number of arguments; None for any number.
-_ARITY: Mapping[str, tuple[int, int | None]] = {
-    "abs": (1, 1),
-    "bitlen": (1, 1),
-    "min": (2, None),
-    "max": (2, None),
-    "clamp": (3, 3),
-    "range": (2, 2),
-    "exp": (1, 1),
-    "log": (1, 1),
-    "tanh": (1, 1),
-    "sigmoid": (1, 1),
-    "sqrt": (1, 1),
-    "relu": (1, 1),
-    "softcap": (2, 2),
-    "where": (3, 3),
+    Place.SINK: "a sink is one logit for each head",
+    Place.WEIGHTS: "the argument of weights is a constant",
+    Place.OUTPUT: "keys have been summed over",
 }
 
 
@@ -105,6 +61,10 @@ class Typing:
             return
         if wanted is Type.DECIMAL and found is Type.INTEGER:
             return
+        self.report_mismatch(expr, wanted, found)
+
+    def report_mismatch(self, expr: ast.Expr, wanted: Type, found: Type) -> None:
+        """Report that an expression is not what it has to be."""
         if found is Type.MASKS:
             self.report(
                 "bad-assert",
@@ -208,7 +168,7 @@ class Typing:
         """What stands after `in`: a set, a range or a segment of the layout."""
         if isinstance(group, ast.Name) and group.text not in self.parameters:
             if self.layout is not None:
-                self.found.extend(self.layout.segment_errors(group))
+                self.found.extend(self.layout.segment_errors(group, len(self.found)))
             return
         found = self.type_of(group)
         if found not in (Type.SET, Type.RANGE, None):
@@ -225,7 +185,7 @@ class Typing:
         if self.type_of_name(expr.token) is None:
             return None
         if self.layout is not None:
-            self.found.extend(self.layout.axis_errors(expr.axis))
+            self.found.extend(self.layout.axis_errors(expr.axis, len(self.found)))
         return Type.INTEGER
 
     def type_of_indexed(self, expr: ast.Indexed) -> Type | None:
@@ -234,9 +194,13 @@ class Typing:
             declared = self.inputs[target.text]
             self.all_of(Type.INTEGER, *expr.indices)
             self.check_indices(target, declared, len(expr.indices), expr.span)
-            return _ELEMENT_TYPES[declared.element]
-        self.expect(target, Type.PATTERN)
+            return ELEMENT_TYPES[declared.element]
+        found = self.type_of(target)
         self.all_of(Type.INTEGER, *expr.indices)
+        if found is not Type.PATTERN:
+            if found is not None:
+                self.report_mismatch(target, Type.PATTERN, found)
+            return None
         if len(expr.indices) != 2:
             count = len(expr.indices)
             message = f"a pattern is moved to 2 coordinates, {count} given"
@@ -264,7 +228,7 @@ class Typing:
             return self.parameters[text]
         if text in self.inputs:
             self.check_indices(name, self.inputs[text], 0, name.span)
-            return _ELEMENT_TYPES[self.inputs[text].element]
+            return ELEMENT_TYPES[self.inputs[text].element]
         if text in INDICES | STEPS:
             return self.type_of_index(name)
         if text in ("full", "empty"):
@@ -286,14 +250,10 @@ class Typing:
         return _result(declared)
 
     def type_of_index(self, name: ast.Name) -> Type | None:
-        if name.text not in _HIDDEN[self.place]:
+        if name.text not in HIDDEN[self.place]:
             return Type.INTEGER
         message = f"there is no `{name.text}` in `{self.place.value}`"
-        label = {
-            "k": "keys have been summed over" if self.place is Place.OUTPUT else "",
-            "q": "one logit for each head",
-        }[name.text]
-        self.report("wrong-place", message, name.span, label)
+        self.report("wrong-place", message, name.span, _WHY_HIDDEN[self.place])
         return None
 
     def type_of_given(self, name: ast.Name) -> Type | None:
@@ -308,9 +268,9 @@ class Typing:
 
     def type_of_call(self, call: ast.Call) -> Type | None:
         name, count = call.name, len(call.arguments)
-        if name.text in _ARITY:
+        if name.text in ARITY:
             result = self.type_of_built_in(call)
-            least, most = _ARITY[name.text]
+            least, most = ARITY[name.text]
             if count < least or (most is not None and count > most):
                 wanted = f"{least}" if most is not None else f"{least} or more"
                 self.report_arity(name, wanted, count, call.span)
@@ -399,14 +359,3 @@ def _hint(wanted: Type, found: Type) -> tuple[str, str]:
     if found is Type.DECIMAL:
         return "", "masks, conditions, indices, `//` and `%` have integers only"
     return "", ""
-
-
-def parameter_types(item: ast.Item) -> dict[str, Type]:
-    """The types of an item's parameters: integers unless typed, or by the default."""
-    types = {}
-    for parameter in item.parameters:
-        is_float = parameter.kind is ast.Kind.FLOAT or (
-            parameter.kind is None and isinstance(parameter.default, ast.Decimal)
-        )
-        types[parameter.name.text] = Type.DECIMAL if is_float else Type.INTEGER
-    return types

@@ -14,9 +14,9 @@ from fractions import Fraction
 from patternc.check import terms
 from patternc.check.environment import Environment
 from patternc.check.expand import Expansion
+from patternc.check.kinds import Type, parameter_types
 from patternc.check.scope import STEPS, did_you_mean
 from patternc.check.terms import Number
-from patternc.check.types import Type, parameter_types
 from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ir.nodes import Param, RuntimeParam
 from patternc.ir.walk import subexpressions

@@ -68,10 +68,11 @@ def read_tables(settings: Iterable[str]) -> dict[str, Table]:
             raise UsageError(f"--input {setting}: expected NAME=FILE{_SUFFIX}")
         if name in tables:
             raise UsageError(f"--input {setting}: {name} was given before")
-        try:
-            table = np.load(Path(path), allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise UsageError(f"--input {setting}: {error}") from None
+        with Path(path).open("rb") as stream:
+            try:
+                table = np.load(stream, allow_pickle=False)
+            except (ValueError, EOFError) as error:
+                raise UsageError(f"--input {setting}: {error}") from None
         if not isinstance(table, np.ndarray):
             raise UsageError(f"--input {setting}: not a single array")
         tables[name] = table
@@ -99,7 +100,9 @@ def tables_of(
             if item.element is not Element.FLOAT:
                 tables[item.name] = table
         elif item.element is not Element.FLOAT:
-            raise UsageError(f"{attention.name} needs --input {item.name}=FILE{_SUFFIX}")
+            raise UsageError(
+                f"{attention.name} needs --input {item.name}=FILE{_SUFFIX}"
+            )
     return tables
 
 

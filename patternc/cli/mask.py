@@ -205,9 +205,7 @@ def tile_counts(mask: Bools) -> TileCounts:
     return TileCounts(empty, seen.size - empty - full, full)
 
 
-def mask_of(
-    source: Source, view: View, given: Mapping[str, Table], via: str
-) -> Bools:
+def mask_of(source: Source, view: View, given: Mapping[str, Table], via: str) -> Bools:
     """The mask [q_len, k_len] that is looked at; `via` as for --via.
 
     Raises `PatternError` for what is wrong with the program, `UsageError` for a head,

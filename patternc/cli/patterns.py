@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from patternc import stdlib_patterns
 from patternc.cli import mask
+from patternc.cli.illustrations import ILLUSTRATIONS
 from patternc.cli.report import UsageError
-from patternc.cli.samples import SAMPLES
 from patternc.source import Source
 from patternc.syntax import ast
 from patternc.syntax.parse import parse
@@ -79,7 +79,7 @@ def picture_of(name: str) -> tuple[mask.Bools, int]:
     if args.entry is None:
         declared = {i.name.text for i in parse(source).items if _is_attention(i)}
         args.entry = name if name in declared else _CLAIMS
-    given = SAMPLES[name]() if name in SAMPLES else {}
+    given = ILLUSTRATIONS[name]() if name in ILLUSTRATIONS else {}
     return mask.mask_of(source, mask.view_of(args), given, "reference"), args.head
 
 
@@ -98,7 +98,9 @@ def _show(name: str) -> None:
     known = stdlib_patterns.files()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "`patternc patterns` lists them"
+        hint = (
+            f"did you mean {close[0]}?" if close else "`patternc patterns` lists them"
+        )
         raise UsageError(f"there is no standard pattern {name}; {hint}")
     print(stdlib_patterns.text(name))
     seen, wanted = picture_of(name)

@@ -35,6 +35,7 @@ from patternc.ir.nodes import (
     PhaseOrder,
     Segment,
     TileOrder,
+    TokenOrder,
 )
 from patternc.ir.text import print_heads
 from patternc.ir.walk import axes_of, params_of, subexpressions, tables_of
@@ -230,10 +231,9 @@ def _candidates(
         if strides:
             yield [OrderCase((), None, PhaseOrder(stride)) for stride in strides]
     for segment in segments:
-        yield [
-            OrderCase((), segment.name, order)
-            for order in (*_axes_orders(segment), *_tile_orders(segment, schedule))
-        ]
+        choices: list[TokenOrder] = [*_axes_orders(segment)]
+        choices += _tile_orders(segment, schedule)
+        yield [OrderCase((), segment.name, order) for order in choices]
 
 
 def _strides(mask: BoolExpr) -> list[int]:

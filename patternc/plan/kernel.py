@@ -59,7 +59,8 @@ class TileCover:
     `ranges` are disjoint and together hold every live tile, symbolic in the head,
     the length and run-time parameters. They are None where no closed form was found;
     `reason` says why, and the tiles are then listed for the sizes of a call
-    (`plan.quadtree`). `pieces` counts the ranges before they were fused.
+    (`plan.quadtree`). `pieces` counts the ranges that there
+    would be without fusion (`plan.fuse`).
 
     `order` holds one case for each segment that is ordered (None: the whole sequence)
     and `layout` the segments. The ranges are of plain tiles: an ordered call lists its

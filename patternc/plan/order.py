@@ -92,19 +92,24 @@ def _within(
         case AxesOrder():
             at = dict(zip(_names(segment), _coordinates(segment), strict=True))
             _check_axes(order.axes, segment)
-            return np.lexsort(tuple(at[name] for name in reversed(order.axes)))
+            return _sorted_by(*(at[name] for name in order.axes))
         case TileOrder():
             at_axis = _coordinates(segment)
             _check_sizes(order.sizes, segment)
             sizes = np.asarray(order.sizes, dtype=np.int64)[:, None]
             boxes, inside = at_axis // sizes, at_axis % sizes
-            return np.lexsort((*inside[::-1], *boxes[::-1]))
+            return _sorted_by(*boxes, *inside)
         case CurveOrder():
             at_axis = _coordinates(segment)
             bits = max(1, int(at_axis.max(initial=0)).bit_length())
             return np.argsort(place_on_curve(order.curve, at_axis, bits), kind="stable")
         case _:
             assert_never(order)
+
+
+def _sorted_by(*keys: Ints) -> Ints:
+    """The permutation that sorts by the first key, then by the next, and so on."""
+    return np.asarray(np.lexsort(keys[::-1]), dtype=np.int64)
 
 
 def _names(segment: Segment) -> tuple[str, ...]:

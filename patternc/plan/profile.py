@@ -45,7 +45,7 @@ class Profile:
 
     def nodes(self, level: int) -> int:
         """How many nodes a level has."""
-        return -(-self.tiles // 2**level)
+        return -(-self.tiles >> level)
 
     def known(self, level: int, nodes: Ints) -> dict[Expr, Bounds]:
         """The bounds of every part at some nodes of a level."""

@@ -96,10 +96,12 @@ def _look_up(pyramid: _Pyramid, boxes: list[Bounds]) -> Bounds:
         return Bounds(pyramid.least[0], pyramid.greatest[0])
     shape = np.broadcast_shapes(*(np.shape(at.lo) for at in boxes))
     outside = np.zeros(shape, dtype=np.bool_)
+    missed = np.zeros(shape, dtype=np.bool_)
     width = np.ones(shape, dtype=np.int64)
     ends: list[tuple[Ints, Ints]] = []
     for at, size in zip(boxes, sizes, strict=True):
         outside |= (at.lo < 0) | (at.hi >= size)
+        missed |= (at.hi < 0) | (at.lo >= size)
         lo, hi = np.clip(at.lo, 0, size - 1), np.clip(at.hi, 0, size - 1)
         width = np.maximum(width, hi - lo + 1)
         ends.append((np.broadcast_to(lo, shape), np.broadcast_to(hi, shape)))
@@ -112,6 +114,7 @@ def _look_up(pyramid: _Pyramid, boxes: list[Bounds]) -> Bounds:
         small, large = pyramid.least[chosen], pyramid.greatest[chosen]
         least[here] = np.minimum.reduce([small[corner] for corner in corners])
         greatest[here] = np.maximum.reduce([large[corner] for corner in corners])
+    least, greatest = np.where(missed, 0, least), np.where(missed, 0, greatest)
     return Bounds(
         np.where(outside, np.minimum(least, 0), least),
         np.where(outside, np.maximum(greatest, 0), greatest),

@@ -1,4 +1,5 @@
-"""Every conformance mask, bit for bit: by meaning, by schedule, and in the kernel."""
+"""Every conformance mask, bit for bit: by meaning and by schedule; and what backends
+make of it."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import torch
 
 from patternc import driver
 from patternc.backends.reference import ReferenceBackend
+from patternc.backends.tiled import TiledBackend
 from patternc.backends.triton.load import TritonBackend
 from patternc.cli import main
 from patternc.plan.kernel import Schedule
@@ -56,13 +58,16 @@ def test_numbers(
     assert found["sha256"] == row.sha256
 
 
+@pytest.mark.parametrize("backend", ["tiled", "triton"])
 @pytest.mark.parametrize("name", ROWS)
-def test_the_triton_kernel_equals_the_reference(name: str, tmp_path: Path) -> None:
+def test_a_backend_equals_the_reference(
+    name: str, backend: str, tmp_path: Path
+) -> None:
     row = ROWS[name]
     source = read_source(FOLDER / f"{name}.pat")
     kernel = driver.compile_source(source, None, None, LARGE)
-    backend = TritonBackend(Store(tmp_path))
-    refusal = backend.refuse(kernel)
+    other = TritonBackend(Store(tmp_path)) if backend == "triton" else TiledBackend()
+    refusal = other.refuse(kernel)
     if refusal is not None:
         pytest.skip(f"{refusal.code}: {refusal.message}")
     generator = torch.Generator().manual_seed(len(name) + row.visible)
@@ -82,7 +87,7 @@ def test_the_triton_kernel_equals_the_reference(name: str, tmp_path: Path) -> No
             return_lse=True,
             inputs=tables,
         )
-        for loaded in (ReferenceBackend().load(kernel), backend.load(kernel))
+        for loaded in (ReferenceBackend().load(kernel), other.load(kernel))
     ]
     (wanted, wanted_lse), (output, lse) = results
     torch.testing.assert_close(output, wanted, atol=1e-5, rtol=1e-5)

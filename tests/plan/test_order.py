@@ -109,8 +109,8 @@ def test_a_stride_of_the_whole_sequence_reads_the_length() -> None:
 
 def test_orders_by_hand() -> None:
     small = cube(2, 3)
-    axes, cases = ("axis1", "axis0"), {}
-    cases[AxesOrder(axes)] = [0, 3, 1, 4, 2, 5]
+    cases: dict[TokenOrder, list[int]] = {}
+    cases[AxesOrder(("axis1", "axis0"))] = [0, 3, 1, 4, 2, 5]
     cases[TileOrder((2, 2))] = [0, 1, 3, 4, 2, 5]  # the last box is a smaller one
     cases[PhaseOrder(2)] = [0, 2, 4, 1, 3, 5]
     cases[CurveOrder(CurveKind.MORTON)] = [0, 1, 3, 4, 2, 5]

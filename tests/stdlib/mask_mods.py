@@ -228,7 +228,9 @@ def _svg_spatial(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
 
 def _svg_temporal(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
     """A table of places: 20 tokens of text, then 6 frames of 30."""
-    order = torch.arange(180).reshape(6, 30).t().flatten()  # frames outermost, to places
+    order = (
+        torch.arange(180).reshape(6, 30).t().flatten()
+    )  # frames outermost, to places
     place = torch.empty(180, dtype=torch.long)
     place[order] = torch.arange(180)
     moved = torch.cat([torch.zeros(20, dtype=torch.long), place])

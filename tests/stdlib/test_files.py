@@ -4,6 +4,7 @@ claims that the compiler proves."""
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from patternc.source import Source
 from patternc.syntax import ast
 from patternc.syntax.parse import parse
 from tests.stdlib.mask_mods import ORACLES
+
+PAGE = (Path(__file__).parents[2] / "docs" / "language.md").read_text(encoding="utf-8")
 
 WITH_INPUTS = {"axis_blocks", "block_table", "documents", "per_head", "tree"}
 """Their masks read inputs, so they are attentions and no patterns."""
@@ -57,8 +60,28 @@ def test_its_heading(name: str) -> None:
     assert re.match(rf"{name}(\(.+\))?$", heading.signature)
     assert heading.summary.endswith(".")
     assert re.fullmatch(r"arXiv \d{4}\.\d{5}", heading.paper)
+    file = parse(source_of(name))
+    declared = [
+        parameter.name.text
+        for item in file.items
+        if isinstance(item, ast.Pattern) and item.name.text == name
+        for parameter in item.parameters
+    ]
+    told = re.findall(r"\w+", heading.signature.partition("(")[2])
+    assert told == declared[: len(told)]
+    assert told == declared or heading.signature.endswith(", ...)")
     text = stdlib_patterns.text(name)
     assert max(map(len, text.splitlines())) <= 88 and len(text) < FILE_BYTES
+
+
+def test_the_language_page_lists_every_file() -> None:
+    for name in stdlib_patterns.files():
+        heading = heading_of(name)
+        summary = heading.summary.removesuffix(".")
+        row = f"| `{heading.signature}` | {summary} | {heading.paper} |"
+        assert row in PAGE.splitlines()
+    told = re.findall(r"^\| `.+?` \| .+ \| arXiv .+ \|$", PAGE, re.MULTILINE)
+    assert len(told) == len(stdlib_patterns.files())
 
 
 @pytest.mark.parametrize("name", stdlib_patterns.files())
@@ -93,4 +116,5 @@ def seen(
     """One side of a claim for head 0, or for all heads together."""
     mask = attention.cases[0].mask if side.pattern is None else side.pattern
     heads = range(attention.heads) if side.quantifier.value == "union" else [0]
-    return np.logical_or.reduce([dense_mask(mask, head, n, n) for head in heads])
+    found = [dense_mask(mask, head, n, n) for head in heads]
+    return np.asarray(np.logical_or.reduce(found))

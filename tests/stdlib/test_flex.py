@@ -26,7 +26,6 @@ from patternc.source import Source
 from patternc.syntax.parse import parse
 from tests.stdlib.mask_mods import ORACLES, Oracle
 
-
 SMALL = Schedule(block_q=32, block_k=32)
 
 

@@ -48,7 +48,7 @@ def _per_head() -> dict[str, Table]:
     return {"sinks": 2 + heads, "recent": 4 + 2 * heads}
 
 
-SAMPLES: Mapping[str, Callable[[], dict[str, Table]]] = {
+ILLUSTRATIONS: Mapping[str, Callable[[], dict[str, Table]]] = {
     "axis_blocks": _axis_blocks,
     "block_table": _block_table,
     "documents": _documents,
