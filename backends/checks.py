@@ -1,9 +1,9 @@
 """Checks of the arguments of a call.
 
-In: what a user passed to an attention. Out: the resolved scale, query offset and
-run-time parameters, or a `TypeError` or `ValueError` that names the argument, what
-was expected and what came. Not its job: what a single kernel cannot do beyond its
-head sizes, dtypes and device (a backend's `refuse`).
+In: what a user passed to an attention. Out: the resolved scale, query offset,
+run-time parameters and inputs, or a `TypeError` or `ValueError` that names the
+argument, what was expected and what came. Not its job: what a single kernel cannot do
+beyond its head sizes, dtypes and device (a backend's `refuse`).
 
 This file reads nothing of patternc: generated kernel modules carry its text.
 """
@@ -13,12 +13,18 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
 LIMIT = 2**30
 """The greatest length, offset and run-time parameter, so that no sum can overflow."""
+
+AxisOf = tuple[str, int, int, int]
+"""An axis of an input: `b`, `h`, `g`, `q`, `k` or `size`, then shift, divisor, size."""
+
+Declared = Mapping[str, tuple[str, tuple[AxisOf, ...], bool]]
+"""For each input what it holds (int, bool or float), its axes, whether it is sorted."""
 
 
 def check_call(
@@ -65,20 +71,20 @@ def check_call(
 
 
 def check_params(
-    name: str, declared: Mapping[str, int | None], given: Mapping[str, object]
+    name: str,
+    declared: Mapping[str, int | None],
+    given: Mapping[str, object],
+    inputs: Collection[str] = (),
 ) -> dict[str, int]:
     """A value for every declared run-time parameter: the given one or its default.
 
-    Raises `TypeError` for an unknown name, a missing value or one that is not an
-    integer, `ValueError` for one beyond +-2**30.
+    `inputs` are names in `given` that are not its business. Raises `TypeError` for an
+    unknown name, a missing value or one that is not an integer, `ValueError` for one
+    beyond +-2**30.
     """
     for argument in given:
-        if argument not in declared:
-            names = ", ".join(f"`{known}`" for known in declared)
-            known = f"its run-time parameters are {names}" if names else "it has none"
-            raise TypeError(
-                f"{name}: `{argument}` is not a run-time parameter; {known}"
-            )
+        if argument not in declared and argument not in inputs:
+            raise TypeError(_unknown(name, argument, declared, inputs))
     values = {}
     for argument, default in declared.items():
         value = given.get(argument, default)
@@ -86,6 +92,194 @@ def check_params(
             raise TypeError(f"{name}: `{argument}`: expected an integer, got nothing")
         values[argument] = _integer(name, argument, value)
     return values
+
+
+def check_inputs(
+    name: str,
+    declared: Declared,
+    given: Mapping[str, object],
+    *,
+    batch: int,
+    heads: int,
+    kv_heads: int,
+    n_q: int,
+    n_k: int,
+    q_offset: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, torch.Tensor]:
+    """The declared inputs among `given`, each with a leading batch axis of 1 or B.
+
+    Floating ones come back in float64 if `dtype`, that of `q`, is float64, else in
+    float32, by an operation that gradients pass; the others keep their dtype. Raises
+    `TypeError` for a missing input, a wrong type or dtype, `ValueError` for a wrong
+    shape or device. Nothing is said of the values: see `check_values`.
+    """
+    counts = {"b": batch, "h": heads, "g": kv_heads, "q": q_offset + n_q, "k": n_k}
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    found = {}
+    for argument, (element, axes, _) in declared.items():
+        tensor = given.get(argument)
+        if tensor is None:
+            expected = f"`{argument}`: expected a tensor of {element}"
+            raise TypeError(f"{name}: {expected}, got nothing")
+        if not isinstance(tensor, torch.Tensor):
+            came = f"got {type(tensor).__name__}"
+            raise TypeError(f"{name}: `{argument}`: expected a torch.Tensor, {came}")
+        _check_element(name, argument, tensor, element)
+        if tensor.device != device:
+            came = f"got one on {tensor.device}"
+            expected = f"a tensor on {device} as `q`"
+            raise ValueError(f"{name}: `{argument}`: expected {expected}, {came}")
+        shaped = _with_batch(name, argument, tensor, axes, counts)
+        found[argument] = shaped.to(wide) if element == "float" else shaped
+    return found
+
+
+def batch_of(declared: Declared, given: Mapping[str, object]) -> int | None:
+    """The batch elements of the given inputs, None if no one has a batch axis."""
+    found = None
+    for argument, (_, axes, _) in declared.items():
+        tensor, kinds = given.get(argument), [axis[0] for axis in axes]
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        if "b" in kinds and tensor.dim() == len(axes):
+            found = max(found or 1, tensor.shape[kinds.index("b")])
+        elif "b" not in kinds and tensor.dim() == len(axes) + 1:
+            found = max(found or 1, tensor.shape[0])
+    return found
+
+
+def check_values(
+    name: str, declared: Declared, inputs: Mapping[str, torch.Tensor]
+) -> None:
+    """Look at the values of checked inputs; this waits for the device.
+
+    Raises `ValueError` for NaN or an infinity in a floating input, an integer that
+    does not fit 32 bits, and values that fall along the last axis of a sorted input.
+    """
+    for argument, (element, _, is_sorted) in declared.items():
+        values = inputs[argument].detach()
+        if element == "float":
+            wrong, expected = ~values.isfinite(), "finite numbers"
+        else:
+            values = values.to(torch.int64)
+            wrong = (values < -(2**31)) | (values >= 2**31)
+            expected = "numbers of 32 bits"
+        if not bool(wrong.any()) and is_sorted:
+            wrong = torch.zeros_like(wrong)
+            wrong[..., 1:] = values[..., 1:] < values[..., :-1]
+            expected = "values that never fall along the last axis, as it is sorted"
+        if bool(wrong.any()):
+            place = wrong.nonzero()[0].tolist()
+            came = f"got {values[tuple(place)].item()} at batch element {place[0]}"
+            where = f"{came}, {place[1:]}"
+            raise ValueError(f"{name}: `{argument}`: expected {expected}, {where}")
+
+
+def check_length(name: str, size: int, n_q: int, n_k: int, q_offset: int) -> None:
+    """The queries end where the keys do, at the end of a layout of `size` tokens.
+
+    Raises `ValueError` if not.
+    """
+    if n_k != size:
+        expected = f"{name}: `k`: expected the {size} tokens of the layout"
+        raise ValueError(f"{expected}, got {n_k}")
+    if q_offset + n_q != size:
+        expected = (
+            f"{name}: `q`: expected queries that end at token {size} of the layout"
+        )
+        raise ValueError(f"{expected}, got {n_q} from {q_offset} on")
+
+
+def check_own_values(name: str, n_q: int, n_k: int, q_offset: int) -> None:
+    """Every query has a row in `v` of its own, which an output with `v` reads.
+
+    Raises `ValueError` if not.
+    """
+    if n_q and not 0 <= q_offset <= n_k - n_q:
+        expected = "every query among the keys, as an output reads its value row"
+        came = f"got {n_q} queries from {q_offset} on and {n_k} keys"
+        raise ValueError(f"{name}: `q`: expected {expected}, {came}")
+
+
+def check_lse(name: str, unnormalised: Sequence[int]) -> None:
+    """No head has weights without a sum, whose LSE is not defined.
+
+    Raises `ValueError` if some heads, `unnormalised`, have.
+    """
+    if unnormalised:
+        came = f"the weights of head {unnormalised[0]} are not normalised"
+        raise ValueError(f"{name}: `return_lse`: expected False, as {came}")
+
+
+def _unknown(
+    name: str,
+    argument: str,
+    params: Collection[str],
+    inputs: Collection[str],
+) -> str:
+    """What to say of an argument that an attention does not have."""
+    names = ", ".join(f"`{known}`" for known in params)
+    known = f"its run-time parameters are {names}" if names else "it has none"
+    if not inputs:
+        return f"{name}: `{argument}` is not a run-time parameter; {known}"
+    names = ", ".join(f"`{item}`" for item in inputs)
+    known = f"its inputs are {names}; {known.replace('none', 'no such parameters')}"
+    return f"{name}: `{argument}` is neither a run-time parameter nor an input; {known}"
+
+
+def _check_element(
+    name: str, argument: str, tensor: torch.Tensor, element: str
+) -> None:
+    """The dtype is of the kind that was declared."""
+    is_bool = tensor.dtype == torch.bool
+    is_float = tensor.dtype.is_floating_point
+    fits = {
+        "bool": is_bool,
+        "float": is_float,
+        "int": not (is_bool or is_float or tensor.dtype.is_complex),
+    }[element]
+    if not fits:
+        expected = {"bool": "torch.bool", "float": "a floating dtype"}
+        wanted = expected.get(element, "an integer dtype")
+        raise TypeError(f"{name}: `{argument}`: expected {wanted}, got {tensor.dtype}")
+
+
+def _with_batch(
+    name: str,
+    argument: str,
+    tensor: torch.Tensor,
+    axes: Sequence[AxisOf],
+    counts: Mapping[str, int],
+) -> torch.Tensor:
+    """The tensor with its batch axis first. Raises `ValueError` for a wrong shape."""
+    shape = [axis_size(axis, counts) for axis in axes]
+    kinds = [axis[0] for axis in axes]
+    batch = counts["b"]
+    if "b" in kinds:
+        if list(tensor.shape) == shape:
+            return tensor.movedim(kinds.index("b"), 0)
+        expected = f"{shape}"
+    else:
+        if list(tensor.shape) == shape:
+            return tensor.unsqueeze(0)
+        if list(tensor.shape) in ([1, *shape], [batch, *shape]):
+            return tensor
+        expected = f"{shape}, or with a batch axis {[batch, *shape]}"
+    over = ", ".join(kinds) or "one value"
+    came = f"got {list(tensor.shape)}"
+    raise ValueError(f"{name}: `{argument}`: expected {expected} ({over}), {came}")
+
+
+def axis_size(axis: AxisOf, counts: Mapping[str, int]) -> int:
+    """How long an axis is: for `(position - shift) // divisor`, up to the last one."""
+    kind, shift, divisor, size = axis
+    if kind == "size":
+        return size
+    if kind in ("q", "k"):
+        return max(0, (counts[kind] - 1 - shift) // divisor + 1)
+    return counts[kind]
 
 
 def _check_layout(
@@ -164,7 +358,7 @@ def _integer(name: str, argument: str, value: object) -> int:
 
 
 def _scale(name: str, scale: object, dim: int) -> float:
-    """The factor of the logits; a tensor is refused, since no gradient would reach it."""
+    """The factor of the logits; no tensor, since no gradient would reach it."""
     if scale is None:
         return 1.0 / math.sqrt(dim)
     if isinstance(scale, bool) or not isinstance(scale, numbers.Real):

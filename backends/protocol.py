@@ -8,12 +8,16 @@ loaded attention is called.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from torch import Tensor
 
 from patternc.diagnostics import Diagnostic
 from patternc.plan.kernel import Kernel
+
+NO_INPUTS: Mapping[str, Tensor] = MappingProxyType({})
+"""For an attention that declares none."""
 
 
 class LoadedAttention(Protocol):
@@ -29,13 +33,15 @@ class LoadedAttention(Protocol):
         q_offset: int,
         params: Mapping[str, int],
         return_lse: bool,
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The output [B, H, n_q, D] in the dtype of `q`, and the LSE if wanted.
 
         `q` is [B, H, n_q, D], `k` and `v` are [B, KV, n_k, D]. The LSE is the natural
         logarithm of the sum of the exponentials of a row's visible logits,
-        [B, H, n_q], float64 for float64 inputs and float32 for all others. A row
-        without keys gives output 0 and LSE -inf.
+        [B, H, n_q], float64 for float64 `q` and float32 for all others. A row
+        without keys gives output 0 and LSE -inf. `inputs` holds every declared input
+        as `checks.check_inputs` returns it.
         """
         ...
 

@@ -1,8 +1,8 @@
 """The dense definition of an attention, in plain PyTorch.
 
-In: a kernel, of which only the attention's masks count, and tensors. Out: what every
-other backend must give. Not its job: speed or memory: it holds n_q x n_k scores for
-every head. It reads no tile schedule, so a mistake in one shows against it.
+In: a kernel, of which only the attention counts, and tensors. Out: what every other
+backend must give. Not its job: speed or memory: it holds n_q x n_k scores for every
+head. It reads no tile schedule and no order, so a mistake in one shows against it.
 
 float64 is computed in float64 and float32 in float32. 16-bit inputs are computed in
 float32, and the output is rounded once, at the end.
@@ -12,15 +12,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from patternc.backends.floats import evaluate_where
+from patternc.backends.inputs import ElementInputs, element_inputs, elements_of
+from patternc.backends.protocol import NO_INPUTS
+from patternc.backends.rows import (
+    Invocation,
+    change_outputs,
+    sink_logits,
+    with_heads,
+)
 from patternc.diagnostics import Diagnostic
-from patternc.ir.evaluate import dense_mask
-from patternc.ir.nodes import Attention, Axis
+from patternc.ir.evaluate import Tables, dense_mask
+from patternc.ir.nodes import (
+    Attention,
+    Axis,
+    Given,
+    GivenValue,
+    WeightCase,
+    WeightKind,
+)
 from patternc.ir.walk import axes_of
 from patternc.plan.kernel import Kernel
 
@@ -56,41 +72,114 @@ class ReferenceAttention:
         q_offset: int,
         params: Mapping[str, int],
         return_lse: bool,
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`."""
-        visible = mask_tensor(
-            self.attention, q.shape[2], k.shape[2], q_offset, params, q.device
-        )
         with torch.autocast(q.device.type, enabled=False):
             wide = working_dtype(q.dtype)
-            share = self.attention.group_size
-            keys = k.to(wide).repeat_interleave(share, dim=1)
-            values = v.to(wide).repeat_interleave(share, dim=1)
-            output, lse = attend(q.to(wide), keys, values, visible, scale)
+            call = Invocation(self.attention, scale, q_offset, k.shape[2], params)
+            output, lse = attend(call, q.to(wide), k.to(wide), v.to(wide), inputs)
         return (output.to(q.dtype), lse) if return_lse else output.to(q.dtype)
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float
+    call: Invocation, q: Tensor, k: Tensor, v: Tensor, inputs: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The output [B, H, n_q, D] and LSE [B, H, n_q] of dense masked attention.
+    """The output [B, H, n_q, D] and LSE [B, H, n_q] of a call.
 
-    `q`, `k` and `v` have H heads each; `visible` is bool [H, n_q, n_k]. Everything is
-    computed in the tensors' dtype. A row without keys gives 0 and -inf.
+    Everything is computed in the dtype of the tensors. The LSE of heads whose weights
+    are not normalised is NaN.
     """
+    found = []
+    for elements in elements_of(inputs, inputs, q.shape[0]):
+        own = element_inputs(inputs, elements.start)
+        part = slice(elements.start, elements.stop)
+        found.append(_attend_element(call, q[part], k[part], v[part], own))
+    outputs, lses = zip(*found, strict=True)
+    output = change_outputs(call, q, v, torch.cat(outputs), inputs)
+    skipped = torch.zeros_like(output[:, list(call.attention.skipped)])
+    return with_heads(output, call.attention.skipped, skipped), torch.cat(lses)
+
+
+def _attend_element(
+    call: Invocation, q: Tensor, k: Tensor, v: Tensor, inputs: ElementInputs
+) -> tuple[Tensor, Tensor]:
+    """Output, before any change, and LSE of batch elements that see the same inputs."""
+    attention = call.attention
+    visible = mask_tensor(
+        attention,
+        q.shape[2],
+        call.n_k,
+        call.q_offset,
+        call.params,
+        q.device,
+        inputs.tables,
+    )
+    keys, values = (x.repeat_interleave(attention.group_size, dim=1) for x in (k, v))
+    logits = _logits(q, keys, call.scale)
+    for score in attention.scores:
+        heads = list(score.heads)
+        at = call.point(heads, q, inputs, {GivenValue(Given.SCORE): logits[:, heads]})
+        at = at.with_axis(Axis.KEY, np.arange(call.n_k, dtype=np.int64))
+        seen = visible[heads].cpu().numpy()
+        scored = evaluate_where(score.score, at, seen, -torch.inf)
+        logits = with_heads(logits, heads, scored)
+    sinks = sink_logits(call, q, inputs)
+    output, lse = _softmax(logits, values, visible, sinks)
+    for weights in attention.weights:
+        if weights.kind is WeightKind.SOFTMAX:
+            continue
+        heads = list(weights.heads)
+        summed = _unnormalised(
+            weights, logits[:, heads], values[:, heads], visible[heads]
+        )
+        output = with_heads(output, heads, summed)
+        lse = with_heads(lse, heads, torch.full_like(lse[:, heads], torch.nan))
+    skipped = torch.full_like(lse[:, list(attention.skipped)], -torch.inf)
+    return output, with_heads(lse, attention.skipped, skipped)
+
+
+def _logits(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """`s` of every pair, [B, H, n_q, n_k]; NaN where a key is not finite."""
     keys, poison = split_finite(k)
-    scores = q @ keys.transpose(-1, -2) * scale
-    if poison is not None:
-        scores = scores + poison.unsqueeze(-2)
-    scores = scores.masked_fill(~visible, -torch.inf)
-    empty = ~visible.any(-1)
-    if k.shape[2] == 0:  # a row of no scores has no greatest one
-        return scores @ v, scores.sum(-1) - torch.inf
-    top = scores.detach().amax(-1).masked_fill(empty, 0)
-    weights = torch.exp(scores - top.unsqueeze(-1))
+    logits = q @ keys.transpose(-1, -2) * scale
+    return logits if poison is None else logits + poison.unsqueeze(-2)
+
+
+def _softmax(
+    logits: Tensor, v: Tensor, visible: Tensor, sinks: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Output and LSE; a sink [H, n_q] is one more logit, which has no value.
+
+    `visible` is bool [H, n_q, n_k]. A row without keys gives 0 and its sink.
+    """
+    hidden = logits.masked_fill(~visible, -torch.inf)
+    every = torch.cat([hidden, sinks.expand(hidden.shape[:3]).unsqueeze(-1)], dim=-1)
+    top = every.detach().amax(-1)
+    empty = top == -torch.inf
+    top = top.masked_fill(empty, 0)
+    weights = torch.exp(every - top.unsqueeze(-1))
     total = weights.sum(-1).masked_fill(empty, 1)  # so that no 0/0 enters a gradient
-    output = weighted_sum(weights / total.unsqueeze(-1), v)
-    return output, (top + total.log()).masked_fill(empty, -torch.inf)
+    shares = weights[..., :-1] / total.unsqueeze(-1)
+    lse = (top + total.log()).masked_fill(empty, -torch.inf)
+    return weighted_sum(shares, v), lse
+
+
+def _unnormalised(
+    weights: WeightCase, logits: Tensor, v: Tensor, visible: Tensor
+) -> Tensor:
+    """The output of heads whose weights are no softmax: their plain sum."""
+    seen = torch.where(visible, logits, 0)
+    match weights.kind:
+        case WeightKind.RELU2:
+            factors = (weights.argument * seen).relu().square()
+        case WeightKind.SIGMOID:
+            factors = (seen + weights.argument).sigmoid()
+        case WeightKind.SOFTMAX:
+            raise ValueError("softmax weights are normalised")
+        case _:
+            assert_never(weights.kind)
+    return weighted_sum(factors.masked_fill(~visible, 0), v)
 
 
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
@@ -139,13 +228,17 @@ def mask_tensor(
     q_offset: int,
     params: Mapping[str, int],
     device: torch.device | str = "cpu",
+    tables: Tables | None = None,
 ) -> Tensor:
-    """The visible pairs of all heads, bool [H, n_q, n_k]."""
+    """The visible pairs of all heads, bool [H, n_q, n_k], of one batch element.
+
+    `tables` are its inputs, without a batch axis, as `ir.evaluate` reads them.
+    """
     visible = np.empty((attention.heads, n_q, n_k), dtype=np.bool_)
     for case in attention.cases:
         # One mask for all heads of the case, unless it reads `h`.
         alone = Axis.HEAD in axes_of(case.mask)
         for heads in [[head] for head in case.heads] if alone else [[*case.heads]]:
-            mask = dense_mask(case.mask, heads[0], n_q, n_k, q_offset, params)
+            mask = dense_mask(case.mask, heads[0], n_q, n_k, q_offset, params, tables)
             visible[heads] = mask
     return torch.from_numpy(visible).to(device)

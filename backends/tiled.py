@@ -2,16 +2,18 @@
 
 In: a planned kernel and tensors. Out: what the reference gives, at a cost in time and
 memory that follows the live tiles. Not its job: finding the tiles (`plan.expand`) and
-grouping them (`backends.chunks`).
+grouping them (`backends.chunks`), scores and weights of pairs (`backends.weighing`),
+output rows (`backends.rows`).
 
 Softmax runs once over all the keys that a query tile reaches, so no running maximum
 is needed. The backward pass computes the weights again from the LSE, chunk by chunk,
-and keeps none of them. float64 is computed in float64, everything else in float32.
+and keeps none of them. A sink joins afterwards: all that it needs is the LSE. float64
+is computed in float64, everything else in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,9 +21,49 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from patternc.backends.chunks import SCORES_AT_ONCE, Call, Chunk, ChunkCache, Group
+from patternc.backends.chunks import (
+    SCORES_AT_ONCE,
+    Call,
+    Chunk,
+    ChunkCache,
+    Group,
+    digests_of,
+)
+from patternc.backends.gather import (
+    FloatInputs,
+    Logits,
+    Rows,
+    add_keys,
+    elements_slice,
+    keys_of_group,
+    own_inputs,
+    put_rows,
+    rows_of_group,
+    stack,
+    take_keys,
+    take_rows,
+)
+from patternc.backends.inputs import element_inputs, elements_of
+from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.reference import split_finite, weighted_sum, working_dtype
+from patternc.backends.rows import (
+    Invocation,
+    change_outputs,
+    sink_logits,
+    unnormalised_heads,
+    with_heads,
+)
+from patternc.backends.weighing import (
+    Traced,
+    change_logits,
+    score_gradients,
+    trace_logits,
+    weigh,
+    weights_and_slopes,
+)
 from patternc.diagnostics import Diagnostic
+from patternc.ir.floats import inputs_of
+from patternc.ir.nodes import WeightKind
 from patternc.plan.kernel import Kernel
 
 
@@ -57,19 +99,86 @@ class TiledAttention:
         q_offset: int,
         params: Mapping[str, int],
         return_lse: bool,
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`."""
-        names = tuple(sorted(params.items()))
-        call = Call(q.shape[0], q.shape[2], k.shape[2], q_offset, names, q.device)
-        groups = self.cache.groups(self.kernel, call)
         wide = working_dtype(q.dtype)
-        inputs = (q.to(wide), k.to(wide), v.to(wide))
-        needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        tensors = (q.to(wide), k.to(wide), v.to(wide))
+        floats = {
+            name: item.to(wide)
+            for name, item in inputs.items()
+            if item.dtype.is_floating_point
+        }
+        groups = self._groups(q, k, q_offset, params, inputs)
+        attention = self.kernel.attention
+        needs_lse = return_lse or bool(attention.sinks)
+        if torch.is_grad_enabled():
+            needs_lse |= any(x.requires_grad for x in (*tensors, *floats.values()))
         with torch.autocast(q.device.type, enabled=False):
             output, lse = _Tiled.apply(  # type: ignore[no-untyped-call]
-                *inputs, scale, groups, return_lse or needs_grad
+                *tensors, scale, groups, needs_lse, tuple(floats), *floats.values()
             )
+            call = Invocation(attention, scale, q_offset, k.shape[2], params)
+            known = {**inputs, **floats}
+            output, lse = _join_sinks(call, tensors[0], output, lse, known)
+            output = change_outputs(call, tensors[0], tensors[2], output, known)
         return (output.to(q.dtype), lse) if return_lse else output.to(q.dtype)
+
+    def _groups(
+        self,
+        q: Tensor,
+        k: Tensor,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor],
+    ) -> tuple[Group, ...]:
+        batched = frozenset(n for n, item in inputs.items() if item.shape[0] != 1)
+        count = max(1, q.shape[0]) if batched else 1
+        tables = [element_inputs(inputs, at).tables for at in range(count)]
+        call = Call(
+            q.shape[0],
+            q.shape[2],
+            k.shape[2],
+            q_offset,
+            tuple(sorted(params.items())),
+            q.device,
+            batched,
+            digests_of(tables),
+            sum(table.nbytes for own in tables for table in own.values()),
+        )
+        return self.cache.groups(self.kernel, call, tables)
+
+
+def _join_sinks(
+    call: Invocation,
+    q: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    inputs: Mapping[str, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Output and LSE with the learned logits in the softmax's sum.
+
+    With `t` the LSE and `t'` = log(exp(t) + exp(sink)), each weight shrinks by
+    exp(t - t').
+    """
+    sinks = call.attention.sinks
+    if not sinks:
+        return output, lse
+    names = frozenset().union(*(inputs_of(case.logit) for case in sinks))
+    found = []
+    for elements in elements_of(inputs, names, len(q)):
+        part = slice(elements.start, elements.stop)
+        own = sink_logits(call, q[part], element_inputs(inputs, elements.start))
+        found.append(own.expand(len(elements), *own.shape))
+    every = {head for case in sinks for head in case.heads}
+    heads = sorted(every.difference(unnormalised_heads(call.attention)))
+    logits, before = torch.cat(found)[:, heads], lse[:, heads]
+    empty = (before == -torch.inf) & (logits == -torch.inf)
+    after = torch.logaddexp(before.masked_fill(empty, 0), logits)
+    share = (before.masked_fill(empty, 0) - after).exp()
+    joined = output[:, heads] * share.unsqueeze(-1)
+    after = after.masked_fill(empty, -torch.inf)
+    return with_heads(output, heads, joined), with_heads(lse, heads, after)
 
 
 class _Tiled(torch.autograd.Function):
@@ -84,20 +193,33 @@ class _Tiled(torch.autograd.Function):
         scale: float,
         groups: tuple[Group, ...],
         needs_lse: bool,
+        names: tuple[str, ...],
+        *floats: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """`q` [B, H, n_q, D]; `k`, `v` [B, KV, n_k, D] -> like `q`, and [B, H, n_q]."""
+        """`q` [B, H, n_q, D]; `k`, `v` [B, KV, n_k, D] -> like `q`, and [B, H, n_q].
+
+        `floats` are the floating inputs of those names, with a batch axis.
+        """
         if q.numel() and k.numel():
-            logits = _Logits.of(q, k, scale)
+            logits = Logits.of(q, k, scale)
+            inputs = dict(zip(names, floats, strict=True))
             found = [
-                _forward(group, logits.of_heads(group), _kv(v, group), needs_lse)
+                _forward(
+                    group,
+                    logits.of_heads(group),
+                    keys_of_group(v, group),
+                    needs_lse,
+                    own_inputs(inputs, group),
+                )
                 for group in groups
             ]
-            output, lse = (_join(parts, groups) for parts in zip(*found, strict=True))
+            output = _join([part for part, _ in found], groups, q.shape)
+            lse = _join([part for _, part in found], groups, q.shape[:3])
         else:
             output = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
             lse = torch.full(q.shape[:3], -torch.inf, dtype=q.dtype, device=q.device)
-        ctx.save_for_backward(q, k, v, output, lse)
-        ctx.scale, ctx.groups = scale, groups
+        ctx.save_for_backward(q, k, v, output, lse, *floats)
+        ctx.scale, ctx.groups, ctx.names = scale, groups, names
         return output, lse
 
     @staticmethod
@@ -105,147 +227,48 @@ class _Tiled(torch.autograd.Function):
     def backward(
         ctx: Any, grad_output: Tensor, grad_lse: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """The gradients of `q`, `k` and `v`, shaped like them."""
-        q, k, v, output, lse = ctx.saved_tensors
-        grad_q, grad_k, grad_v = (
-            torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
+        """The gradients of `q`, `k`, `v` and the floating inputs, shaped like them."""
+        q, k, v, output, lse, *floats = ctx.saved_tensors
+        grad_q, grad_k, grad_v, *grad_floats = (
+            torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+            for x in (q, k, v, *floats)
         )
         if q.numel() and k.numel():
-            logits = _Logits.of(q, k, ctx.scale)
+            logits = Logits.of(q, k, ctx.scale)
             values = split_finite(v)[0]
+            inputs = dict(zip(ctx.names, floats, strict=True))
+            totals = dict(zip(ctx.names, grad_floats, strict=True))
             # For p a softmax of s, ds = p * (dp - shift): sum(p * dp) = sum(o * do).
             shift = (output * grad_output).sum(-1) - grad_lse
             for group in ctx.groups:
-                rows = _Rows(*(_qh(x, group) for x in (lse, shift, grad_output)))
-                part = _backward(
-                    group, logits.of_heads(group), _kv(values, group), rows
+                rows = Rows(
+                    *(rows_of_group(x, group) for x in (lse, shift, grad_output))
                 )
-                grad_q[:, list(group.heads)] = part[0] * ctx.scale
-                grad_k[:, list(group.kv_heads)] += part[1]
-                grad_v[:, list(group.kv_heads)] += part[2]
-        return grad_q, grad_k, grad_v, None, None, None
+                data = FloatInputs(own_inputs(inputs, group), own_inputs(totals, group))
+                part = _backward(
+                    group,
+                    logits.of_heads(group),
+                    keys_of_group(values, group),
+                    rows,
+                    data,
+                )
+                elements, kv_heads = elements_slice(group), list(group.kv_heads)
+                grad_q[elements, list(group.heads)] = part[0] * ctx.scale
+                grad_k[elements, kv_heads] += part[1]
+                grad_v[elements, kv_heads] += part[2]
+        return grad_q, grad_k, grad_v, None, None, None, None, *grad_floats
 
 
-def _qh(x: Tensor, group: Group) -> Tensor:
-    """[B, H, n_q, ...] -> [X, share, n_q, ...], X batch entries times kv heads."""
-    taken = x if len(group.heads) == x.shape[1] else x[:, list(group.heads)]
-    return taken.reshape(-1, group.share, *x.shape[2:])
-
-
-def _kv(x: Tensor, group: Group) -> Tensor:
-    """[B, KV, n_k, ...] -> [X, n_k, ...]."""
-    taken = x if len(group.kv_heads) == x.shape[1] else x[:, list(group.kv_heads)]
-    return taken.reshape(-1, *x.shape[2:])
-
-
-def _join(parts: Sequence[Tensor], groups: tuple[Group, ...]) -> Tensor:
-    """[B, heads of the group, ...] of each group -> [B, H, ...], heads in order."""
+def _join(
+    parts: list[Tensor], groups: tuple[Group, ...], shape: tuple[int, ...]
+) -> Tensor:
+    """[elements, heads, ...] of each group -> [B, H, ...], the shape."""
     if len(groups) == 1:
         return parts[0]
-    heads = [head for group in groups for head in group.heads]
-    order = torch.tensor(heads, device=parts[0].device).argsort()
-    return torch.cat(list(parts), dim=1).index_select(1, order)
-
-
-@dataclass(frozen=True, slots=True)
-class _Logits:
-    """What the scores are computed from: scaled queries and keys.
-
-    `poison` is added to the scores of each key, if there is any. `exact` says that a
-    score may overflow or be NaN; then the mask must replace scores, where otherwise it
-    is enough to add -inf to them, which a CPU does ten times faster.
-    """
-
-    q: Tensor
-    k: Tensor
-    poison: Tensor | None
-    exact: bool
-
-    @staticmethod
-    def of(q: Tensor, k: Tensor, scale: float) -> _Logits:
-        """Scale the queries; look once at how large the scores can become."""
-        scaled = q * scale
-        bound = _greatest(scaled) * _greatest(k) * q.shape[3]
-        exact = not bound < torch.finfo(q.dtype).max  # so also if it is NaN
-        keys, poison = split_finite(k) if exact else (k, None)
-        return _Logits(scaled, keys, poison, exact)
-
-    def of_heads(self, group: Group) -> _Logits:
-        """The heads of a group: `q` [X, share, n_q, D], `k` [X, n_k, D]."""
-        poison = None if self.poison is None else _kv(self.poison, group)
-        return _Logits(_qh(self.q, group), _kv(self.k, group), poison, self.exact)
-
-    def scores(self, q: Tensor, k: Tensor, chunk: Chunk, part: slice) -> Tensor:
-        """Masked scores [X, T, share, R, C].
-
-        `q` is [X*T, share*R, D], `k` is [X*T, C, D]; `part` are their places in X.
-        """
-        tiles, rows = chunk.rows.shape
-        scores = torch.bmm(q, k.transpose(1, 2))
-        scores = scores.view(-1, tiles, q.shape[1] // rows, rows, k.shape[1])
-        if self.poison is not None:
-            poison = _take_keys(self.poison[part, :, None], chunk)
-            scores += poison.view(-1, tiles, 1, 1, k.shape[1])
-        for run, visible in zip(chunk.runs, chunk.visibility(), strict=True):
-            place = scores[..., run.start : run.stop]
-            visible = visible.unsqueeze(1)
-            if self.exact:
-                place.masked_fill_(~visible, -torch.inf)
-            else:
-                place -= visible.to(q.dtype).reciprocal_().sub_(1)  # 0, or inf
-        return scores
-
-
-def _greatest(x: Tensor) -> float:
-    """The greatest magnitude in `x`; NaN if there is one."""
-    least, most = torch.aminmax(x)
-    return float(torch.maximum(-least, most))
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """What the backward pass reads for each row: [X, share, n_q], the last one with D."""
-
-    lse: Tensor
-    shift: Tensor
-    grad_output: Tensor
-
-
-def _take_rows(x: Tensor, chunk: Chunk) -> Tensor:
-    """[X, share, n_q, ...] -> [X, T, share, R, ...], a view where that can be."""
-    tiles, rows = chunk.rows.shape
-    if chunk.first_row is None:
-        taken = x.index_select(2, chunk.rows.flatten())
-    else:
-        taken = x.narrow(2, chunk.first_row, tiles * rows)
-    split = taken.view(*taken.shape[:2], tiles, rows, *taken.shape[3:])
-    return split.transpose(1, 2)
-
-
-def _put_rows(x: Tensor, chunk: Chunk, part: slice, rows: Tensor) -> None:
-    """Store rows [X, T, share, R, ...] in their places in x [X, share, n_q, ...]."""
-    flat = rows.transpose(1, 2).flatten(2, 3)
-    if chunk.first_row is None:
-        x[part].index_copy_(2, chunk.rows.flatten(), flat)
-    else:
-        x[part].narrow(2, chunk.first_row, flat.shape[2]).copy_(flat)
-
-
-def _take_keys(x: Tensor, chunk: Chunk) -> Tensor:
-    """[X, n_k, D] -> [X*T, C, D], a view where that can be."""
-    if chunk.first_key is not None and len(chunk.keys) == 1:
-        return x.narrow(1, chunk.first_key, chunk.keys.shape[1])
-    taken = x.index_select(1, chunk.keys.flatten())
-    return taken.view(-1, chunk.keys.shape[1], x.shape[2])
-
-
-def _add_keys(x: Tensor, chunk: Chunk, part: slice, keys: Tensor) -> None:
-    """Add [X*T, C, D] at the keys' places in x [X, n_k, D]."""
-    if chunk.first_key is not None and len(chunk.keys) == 1:
-        x[part].narrow(1, chunk.first_key, chunk.keys.shape[1]).add_(keys)
-    else:
-        flat = keys.reshape(-1, chunk.keys.numel(), x.shape[2])
-        x[part].index_add_(1, chunk.keys.flatten(), flat)
+    joined = torch.empty(shape, dtype=parts[0].dtype, device=parts[0].device)
+    for group, part in zip(groups, parts, strict=True):
+        joined[elements_slice(group), list(group.heads)] = part
+    return joined
 
 
 def _steps(group: Group, x: Tensor) -> Iterator[tuple[Chunk, slice]]:
@@ -258,43 +281,56 @@ def _steps(group: Group, x: Tensor) -> Iterator[tuple[Chunk, slice]]:
 
 
 def _forward(
-    group: Group, logits: _Logits, v: Tensor, needs_lse: bool
+    group: Group,
+    logits: Logits,
+    v: Tensor,
+    needs_lse: bool,
+    inputs: Mapping[str, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """The output [B, heads, n_q, D] and LSE [B, heads, n_q] of one group.
+    """The output [elements, heads, n_q, D] and LSE [elements, heads, n_q] of one group.
 
-    `v` is [X, n_k, D]. Without `needs_lse` the LSE is -inf throughout.
+    `v` is [X, n_k, D]. Without `needs_lse` the LSE is -inf throughout; that of weights
+    without a sum is NaN.
     """
-    q = logits.q
+    q, weighing = logits.q, group.weighing
     covered = sum(chunk.rows.numel() for chunk in group.chunks) == q.shape[2]
     make = torch.empty if covered else torch.zeros
     output = make(q.shape, dtype=q.dtype, device=q.device)
-    lse = torch.full(q.shape[:3], -torch.inf, dtype=q.dtype, device=q.device)
+    is_softmax = weighing.kind is WeightKind.SOFTMAX
+    start = -torch.inf if is_softmax else torch.nan
+    lse = torch.full(q.shape[:3], start, dtype=q.dtype, device=q.device)
     plain = bool(v.sum().isfinite())
     for chunk, part in _steps(group, q):
-        rows = _take_rows(q[part], chunk)
-        keys = _take_keys(logits.k[part], chunk)
-        scores = logits.scores(_stack(rows), keys, chunk, part)
-        weights = torch.softmax(scores, -1)
-        values = _take_keys(v[part], chunk)
+        rows = take_rows(q[part], chunk)
+        keys = take_keys(logits.k[part], chunk)
+        scores = logits.raw(stack(rows), keys, chunk, part)
+        if weighing.score is None:
+            scores = logits.hide(scores, chunk)
+        else:
+            scores = change_logits(scores, group, chunk, part, inputs)
+        weights = weigh(scores, weighing)
+        values = take_keys(v[part], chunk)
         flat = weights.view(len(values), -1, scores.shape[-1])
         found = torch.bmm(flat, values) if plain else weighted_sum(flat, values)
         found = found.view(rows.shape)
-        if needs_lse or chunk.may_be_empty:
+        # A score may hide the last pair of a row, too.
+        may_be_empty = chunk.may_be_empty or weighing.score is not None
+        if is_softmax and (needs_lse or may_be_empty):
             top = scores.amax(-1)
             empty = top == -torch.inf
             found = found.masked_fill(empty.unsqueeze(-1), 0)
             # The greatest weight is 1 / sum(exp(s - top)).
             sums = (top - weights.amax(-1).log()).masked_fill(empty, -torch.inf)
-            _put_rows(lse, chunk, part, sums)
-        _put_rows(output, chunk, part, found)
-    heads = len(group.heads)
-    return output.view(-1, heads, *q.shape[2:]), lse.view(-1, heads, q.shape[2])
+            put_rows(lse, chunk, part, sums)
+        put_rows(output, chunk, part, found)
+    shape = (len(group.elements), len(group.heads), q.shape[2])
+    return output.view(*shape, q.shape[3]), lse.view(shape)
 
 
 def _backward(
-    group: Group, logits: _Logits, v: Tensor, rows: _Rows
+    group: Group, logits: Logits, v: Tensor, rows: Rows, data: FloatInputs
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the scaled queries [B, heads, n_q, D], keys and values.
+    """The gradients of the scaled queries [elements, heads, n_q, D], keys and values.
 
     The weights are computed again, since exp(s - lse) needs no sum.
     """
@@ -302,32 +338,40 @@ def _backward(
     grad_q = torch.zeros_like(q, memory_format=torch.contiguous_format)
     grad_k, grad_v = torch.zeros_like(v), torch.zeros_like(v)
     for chunk, part in _steps(group, q):
-        queries = _stack(_take_rows(q[part], chunk))
-        keys = _take_keys(logits.k[part], chunk)
-        values = _take_keys(v[part], chunk)
-        scores = logits.scores(queries, keys, chunk, part)
-        lse = _take_rows(rows.lse[part], chunk).unsqueeze(-1)
+        queries = stack(take_rows(q[part], chunk))
+        keys = take_keys(logits.k[part], chunk)
+        values = take_keys(v[part], chunk)
+        scores = logits.raw(queries, keys, chunk, part)
+        traced: list[Traced] = []
+        if group.weighing.score is None:
+            scores = logits.hide(scores, chunk)
+        else:
+            traced = trace_logits(scores, group, chunk, part, data.inputs)
+            scores = torch.cat([item.changed.detach() for item in traced], dim=-1)
+        lse = take_rows(rows.lse[part], chunk).unsqueeze(-1)
         # An empty row has LSE -inf; 0 in its place gives exp(-inf - 0) = 0.
         lse = lse.masked_fill(lse == -torch.inf, 0)
-        weights = scores.sub_(lse).exp_()
-        grad = _stack(_take_rows(rows.grad_output[part], chunk))
+        weights, slopes = weights_and_slopes(scores, group.weighing, lse)
+        grad = stack(take_rows(rows.grad_output[part], chunk))
         flat = weights.view(len(keys), -1, keys.shape[1])
-        _add_keys(grad_v, chunk, part, torch.bmm(flat.transpose(1, 2), grad))
-        shift = _take_rows(rows.shift[part], chunk).reshape(len(keys), -1, 1)
-        grad_scores = torch.bmm(grad, values.transpose(1, 2)).sub_(shift).mul_(flat)
-        _add_keys(grad_k, chunk, part, torch.bmm(grad_scores.transpose(1, 2), queries))
+        add_keys(grad_v, chunk, part, torch.bmm(flat.transpose(1, 2), grad))
+        grad_scores = torch.bmm(grad, values.transpose(1, 2))
+        if group.weighing.kind is WeightKind.SOFTMAX:
+            shift = take_rows(rows.shift[part], chunk).reshape(len(keys), -1, 1)
+            grad_scores.sub_(shift)
+        grad_scores.mul_(slopes.view(flat.shape))
+        if traced:
+            changed = grad_scores.view(scores.shape)
+            changed = score_gradients(traced, changed, data.totals)
+            grad_scores = changed.reshape(flat.shape)
+        add_keys(grad_k, chunk, part, torch.bmm(grad_scores.transpose(1, 2), queries))
         found = torch.bmm(grad_scores, keys)
         tiles, count = chunk.rows.shape
         found = found.view(-1, tiles, group.share, count, q.shape[3])
-        _put_rows(grad_q, chunk, part, found)
-    batch = len(q) // len(group.kv_heads)
+        put_rows(grad_q, chunk, part, found)
+    batch = len(group.elements)
     return (
         grad_q.view(batch, len(group.heads), *q.shape[2:]),
         grad_k.view(batch, len(group.kv_heads), *v.shape[1:]),
         grad_v.view(batch, len(group.kv_heads), *v.shape[1:]),
     )
-
-
-def _stack(rows: Tensor) -> Tensor:
-    """[X, T, share, R, D] -> [X*T, share*R, D]: heads that share keys as more rows."""
-    return rows.flatten(2, 3).flatten(0, 1)

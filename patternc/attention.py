@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, overload
 
@@ -16,12 +17,26 @@ import torch
 from torch import Tensor
 
 from patternc import backends, driver
-from patternc.backends.checks import LIMIT, check_call, check_params
+from patternc.backends.checks import (
+    LIMIT,
+    batch_of,
+    check_call,
+    check_inputs,
+    check_length,
+    check_lse,
+    check_own_values,
+    check_params,
+    check_values,
+)
+from patternc.backends.declared import declarations
+from patternc.backends.inputs import element_inputs, elements_of
 from patternc.backends.protocol import LoadedAttention
 from patternc.backends.reference import mask_tensor
+from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.diagnostics import PatternError
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
+from patternc.runtime import CallPairs, failing_assert
 from patternc.syntax.load import read_source
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -87,7 +102,8 @@ class Attention:
         scale: float | None = None,
         q_offset: int | None = None,
         return_lse: Literal[False] = False,
-        **params: int,
+        check: bool = False,
+        **given: int | Tensor,
     ) -> Tensor: ...
 
     @overload
@@ -100,7 +116,8 @@ class Attention:
         scale: float | None = None,
         q_offset: int | None = None,
         return_lse: Literal[True],
-        **params: int,
+        check: bool = False,
+        **given: int | Tensor,
     ) -> tuple[Tensor, Tensor]: ...
 
     def __call__(
@@ -112,17 +129,25 @@ class Attention:
         scale: float | None = None,
         q_offset: int | None = None,
         return_lse: bool = False,
-        **params: int,
+        check: bool = False,
+        **given: int | Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The output [B, H, n_q, D], and with `return_lse` the LSE [B, H, n_q] too.
 
         `q` is [B, H, n_q, D]; `k` and `v` are [B, KV, n_k, D]; one floating dtype, one
         device, any strides. The query in row `r` stands at `r + q_offset`; the default
         n_k - n_q aligns the last query with the last key. `scale` is 1/sqrt(D) unless
-        given. `params` are values of run-time parameters. The LSE is natural, float64
-        for float64 inputs, else float32. A row without keys gives 0 and -inf. Raises
-        `TypeError` or `ValueError` that names the argument, `PatternError` if the
-        backend cannot run this program.
+        given. `given` are values of run-time parameters, and a tensor for each input,
+        shaped as declared, with or without a leading batch axis of 1 or B. The LSE is
+        natural, float64 for float64 inputs, else float32. A row without keys gives 0
+        and -inf.
+
+        With `check` the values of inputs are looked at too: NaN and infinities, what
+        is declared sorted, and every assertion that only data can decide. That waits
+        for the device and makes dense masks: it is for debugging.
+
+        Raises `TypeError` or `ValueError` that names the argument, `PatternError` if
+        the backend cannot run this program.
         """
         attention = self.kernel.attention
         factor, offset = check_call(
@@ -136,7 +161,16 @@ class Attention:
             q_offset=q_offset,
             dtypes=DTYPES,
         )
-        values = self._values(params)
+        n_q, n_k = q.shape[2], k.shape[2]
+        self._check_sizes(n_q, n_k, offset)
+        if any(reads_own_value(case.output) for case in attention.outputs):
+            check_own_values(self.name, n_q, n_k, offset)
+        if return_lse:
+            check_lse(self.name, unnormalised_heads(attention))
+        values = self._values(given)
+        inputs = self._inputs(given, q, n_k, offset)
+        if check:
+            self._check_data(inputs, q, n_k, offset, values)
         loaded = self._load(self.backend_name or backends.default_for(q.device.type))
         return loaded(
             q,
@@ -146,21 +180,59 @@ class Attention:
             q_offset=offset,
             params=values,
             return_lse=bool(return_lse),
+            inputs=inputs,
         )
 
     def mask(
-        self, n_q: int, n_k: int, q_offset: int | None = None, **params: int
+        self,
+        n_q: int,
+        n_k: int,
+        q_offset: int | None = None,
+        **given: int | Tensor,
     ) -> Tensor:
         """The visible pairs of all heads, bool [H, n_q, n_k], on the CPU.
 
-        From the definition, not from the schedule. The default offset is n_k - n_q.
+        If an input has a batch axis, [B, H, n_q, n_k]. Floating inputs may be left out:
+        no mask reads them. From the definition, not from the schedule. The default
+        offset is n_k - n_q.
         """
         rows, keys = self._length("n_q", n_q), self._length("n_k", n_k)
         default = {"q_offset": keys - rows}
-        given = {} if q_offset is None else {"q_offset": q_offset}
-        offset = check_params(self.name, default, given)["q_offset"]
-        values = self._values(params)
-        return mask_tensor(self.trace.attention, rows, keys, offset, values)
+        chosen = {} if q_offset is None else {"q_offset": q_offset}
+        offset = check_params(self.name, default, chosen)["q_offset"]
+        self._check_sizes(rows, keys, offset)
+        values, attention = self._values(given), self.trace.attention
+        declared = {
+            name: item
+            for name, item in declarations(attention).items()
+            if item[0] != "float"
+        }
+        batch = batch_of(declared, given)
+        inputs = check_inputs(
+            self.name,
+            declared,
+            given,
+            batch=1 if batch is None else batch,
+            heads=attention.heads,
+            kv_heads=attention.kv_heads,
+            n_q=rows,
+            n_k=keys,
+            q_offset=offset,
+            device=_device_of(given),
+            dtype=torch.float32,
+        )
+        masks = [
+            mask_tensor(
+                attention,
+                rows,
+                keys,
+                offset,
+                values,
+                tables=element_inputs(inputs, element).tables,
+            )
+            for element in range(1 if batch is None else batch)
+        ]
+        return masks[0] if batch is None else torch.stack(masks)
 
     def schedule(
         self,
@@ -224,9 +296,54 @@ class Attention:
             self._loaded[name] = backend.load(self.kernel)
         return self._loaded[name]
 
-    def _values(self, params: dict[str, int]) -> dict[str, int]:
-        declared = {item.name: item.default for item in self.kernel.attention.params}
-        return check_params(self.name, declared, params)
+    def _values(self, given: Mapping[str, object]) -> dict[str, int]:
+        attention = self.kernel.attention
+        declared = {item.name: item.default for item in attention.params}
+        names = [item.name for item in attention.inputs]
+        return check_params(self.name, declared, given, names)
+
+    def _inputs(
+        self, given: Mapping[str, object], q: Tensor, n_k: int, q_offset: int
+    ) -> dict[str, Tensor]:
+        attention = self.kernel.attention
+        return check_inputs(
+            self.name,
+            declarations(attention),
+            given,
+            batch=q.shape[0],
+            heads=attention.heads,
+            kv_heads=attention.kv_heads,
+            n_q=q.shape[2],
+            n_k=n_k,
+            q_offset=q_offset,
+            device=q.device,
+            dtype=q.dtype,
+        )
+
+    def _check_sizes(self, n_q: int, n_k: int, q_offset: int) -> None:
+        """A layout has one length. Raises `ValueError`."""
+        layout = self.kernel.attention.layout
+        if layout is not None:
+            check_length(self.name, layout.size, n_q, n_k, q_offset)
+
+    def _check_data(
+        self,
+        inputs: Mapping[str, Tensor],
+        q: Tensor,
+        n_k: int,
+        q_offset: int,
+        values: Mapping[str, int],
+    ) -> None:
+        """Look at the values of inputs. Raises `ValueError`."""
+        attention = self.kernel.attention
+        check_values(self.name, declarations(attention), inputs)
+        for elements in elements_of(inputs, inputs, q.shape[0]):
+            tables = element_inputs(inputs, elements.start).tables
+            call = CallPairs(q.shape[2], n_k, q_offset, values, tables)
+            failure = failing_assert(attention, self.trace.decisions, call)
+            if failure is not None:
+                where = "" if len(elements) > 1 else f", batch element {elements.start}"
+                raise ValueError(f"{self.name}: {failure}{where}")
 
     def _length(self, argument: str, value: int) -> int:
         """A number of rows or keys."""
@@ -237,8 +354,17 @@ class Attention:
         return length
 
 
+def _device_of(given: Mapping[str, object]) -> torch.device:
+    """That of the first tensor: the others are held to it."""
+    tensors = (value for value in given.values() if isinstance(value, Tensor))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
 def _checked(schedule: Schedule) -> Schedule:
-    """The schedule with plain integers; `stages` may be None. Raises as `Attention.schedule` does."""
+    """The schedule with plain integers; `stages` may be None.
+
+    Raises as `Attention.schedule` does.
+    """
     numbers: dict[str, int] = {}
     for name, largest in LARGEST.items():
         value: object = getattr(schedule, name)

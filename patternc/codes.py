@@ -49,7 +49,7 @@ _SYNTAX = (
     Code(
         "unsupported",
         "A part of the language that this version does not have.",
-        _attention("heads 8\n    layout video\n    mask full"),
+        _attention("heads 8\n    let chosen = full\n    mask full"),
         _attention("heads 8\n    mask full"),
     ),
     Code(
@@ -120,13 +120,13 @@ _NAMES = (
 _TYPES = (
     Code(
         "arity",
-        "A call gives as many arguments as the declaration has parameters.",
+        "A call or a read gives as many arguments or indices as were declared.",
         "pattern p = window(3, 4)\n",
         "pattern p = window(3)\n",
     ),
     Code(
         "type",
-        "Arithmetic and comparisons take integers; `&`, `|` and `~` take patterns.",
+        "Arithmetic takes numbers, a mask's and `//` integers; `&`, `|`, `~` patterns.",
         "pattern p = k <= q & 3\n",
         "pattern p = k <= q & k < 3\n",
     ),
@@ -144,9 +144,78 @@ _TYPES = (
     ),
     Code(
         "duplicate-clause",
-        "An attention has one `heads`.",
+        "An attention has one `heads` and at most one `layout`.",
         _attention("heads 8 heads 4 mask full"),
         _attention("heads 8 mask full"),
+    ),
+)
+
+_LAYOUT = "layout picture = text[77] + image[y = 32, x = 32]\n"
+
+
+def _placed(clauses: str) -> str:
+    """An attention with the layout above."""
+    return _LAYOUT + _attention(f"heads 8\n    layout picture\n    {clauses}")
+
+
+def _data(clauses: str) -> str:
+    return _attention(f"heads 8\n    {clauses}")
+
+
+_CLAUSES = (
+    Code(
+        "unknown-axis",
+        "A coordinate, and an order, name axes of the attention's layout.",
+        _placed("mask q.z == k.z"),
+        _placed("mask q.x == k.x"),
+    ),
+    Code(
+        "unknown-segment",
+        "What stands after `in`, or has an order, is a segment of the layout.",
+        _placed("mask q in texts"),
+        _placed("mask q in text"),
+    ),
+    Code(
+        "bad-layout",
+        "A segment has one size or named axes; `valid` is a run-time number.",
+        _LAYOUT.replace("77", "0") + _attention("heads 8 layout picture mask full"),
+        _LAYOUT + _attention("heads 8 layout picture mask full"),
+    ),
+    Code(
+        "bad-order",
+        "An order is a permutation of tokens: every axis once, tiles that fit.",
+        _placed("mask full\n    order image by axes(x, x)"),
+        _placed("mask full\n    order image by axes(x, y)"),
+    ),
+    Code(
+        "bad-input",
+        "The axes of an input are `b` (first), `h`, `g`, positions and sizes.",
+        _data("input doc[k % 2] : int\n    mask doc[k] == 0"),
+        _data("input doc[k // 2] : int\n    mask doc[k // 2] == 0"),
+    ),
+    Code(
+        "bad-read",
+        "An input that is declared over queries is read there, where it is declared.",
+        _data("input reach[q] : int\n    mask q - k < reach[k]"),
+        _data("input reach[q] : int\n    mask q - k < reach[q]"),
+    ),
+    Code(
+        "unread-input",
+        "A warning: an input is declared and never read.",
+        _data("input doc[k] : int\n    mask full"),
+        _data("input doc[k] : int\n    mask doc[k] == 0"),
+    ),
+    Code(
+        "bad-weights",
+        "Weights are `softmax`, `relu2(c)` or `sigmoid(b)`.",
+        _data("mask full\n    weights relu2"),
+        _data("mask full\n    weights relu2(0.5)"),
+    ),
+    Code(
+        "wrong-place",
+        "`s` stands in `score`, `o` and `v` in `output`; there is no `k` in an output.",
+        _data("mask full\n    output o * s"),
+        _data("mask full\n    output o * 2"),
     ),
 )
 
@@ -203,7 +272,7 @@ _VALUES = (
     ),
     Code(
         "case-overlap",
-        "A head has one mask.",
+        "A head has one mask, and one at most of every other clause with cases.",
         _attention("heads 4\n    mask full for h < 3\n    mask causal for h >= 2"),
         _attention("heads 4\n    mask full for h < 3\n    mask causal for h >= 3"),
     ),
@@ -267,6 +336,7 @@ _PROOFS = (
 
 CODES: Mapping[str, Code] = {
     code.name: code
-    for code in (*_FILES, *_SYNTAX, *_NAMES, *_TYPES, *_VALUES, *_ENTRIES, *_PROOFS)
+    for codes in (_FILES, _SYNTAX, _NAMES, _TYPES, _CLAUSES, _VALUES, _ENTRIES, _PROOFS)
+    for code in codes
 }
 """Every code by its name, in the order of the stages that give it."""

@@ -42,7 +42,7 @@ def trace_source(
 ) -> Trace:
     """Compile one entry and keep every stage. Raises `PatternError`."""
     attention = check.lower(parse(source), entry, values or {})
-    after = passes.run(attention)
+    after = passes.run(attention, schedule)
     last = after[-1][1]
     decisions = decide_all(last)
     raise_errors(diagnose(decisions, last))

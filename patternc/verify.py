@@ -1,8 +1,9 @@
 """Every backend against the reference, error beside budget.
 
 In: a kernel, names of backends, a device. Out: one `Result` for each backend, dtype,
-size and quantity. Not its job: printing them (`patternc.cli`), and asking whether the
-reference means what the text says (the tests of `ir.evaluate`).
+size and quantity. Not its job: printing them (`patternc.cli`), drawing the tensors of a
+call (`patternc.samples`), and asking whether the reference means what the text says
+(the tests of `ir.evaluate`).
 
 Every budget comes from a run in float64 on the same inputs, the golden one:
 
@@ -29,9 +30,11 @@ from torch import Tensor
 
 from patternc import backends
 from patternc.backends.protocol import LoadedAttention
-from patternc.backends.reference import ReferenceBackend, attend, mask_tensor
+from patternc.backends.reference import ReferenceBackend, attend
+from patternc.backends.rows import Invocation
 from patternc.diagnostics import PatternError
 from patternc.plan.kernel import Kernel
+from patternc.samples import CallSize, Sample, sample, sizes_for
 
 SIZES = ((1, 1), (64, 128), (113, 203), (203, 113), (200, 200), (256, 512))
 """Rows and keys: single, aligned, ragged, more rows than keys (so some are empty)."""
@@ -66,34 +69,6 @@ class Result:
     def ok(self) -> bool:
         """Whether the error is within its budget; NaN is not."""
         return self.error <= self.budget
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """Seeded tensors of one size, float64 that hold values of a narrower dtype."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    scale: float
-    q_offset: int
-    params: Mapping[str, int]
-
-    def run(
-        self, attention: LoadedAttention, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """Output and LSE computed from the inputs in `dtype`, as float64 on the CPU."""
-        found = attention(
-            self.q.to(dtype),
-            self.k.to(dtype),
-            self.v.to(dtype),
-            scale=self.scale,
-            q_offset=self.q_offset,
-            params=self.params,
-            return_lse=True,
-        )
-        assert isinstance(found, tuple)
-        return found[0].double().cpu(), found[1].double().cpu()
 
 
 def verify(
@@ -141,25 +116,26 @@ def verify_each(
 ) -> Iterator[Result]:
     """The results as they come: sizes, then dtypes, then backends, then quantities.
 
-    `sizes` are (n_q, n_k), each with `q_offset`, by default n_k - n_q. `params` must hold every
-    run-time parameter without a default. Raises `PatternError` if a backend refuses
-    the kernel and `ValueError` for an unknown backend or a missing parameter, before
-    anything is run.
+    `sizes` are (n_q, n_k), each with `q_offset`, by default n_k - n_q; `sizes_for` says
+    what a program makes of them. Where some weights have no sum there is no LSE to
+    compare. `params` must hold every run-time parameter without a default. Raises
+    `PatternError` if a backend refuses the kernel and `ValueError` for an unknown
+    backend or a missing parameter, before anything is run.
     """
     loaded = {name: _load(kernel, name) for name in names}
     values = _values(kernel, params or {})
     golden_run = ReferenceBackend().load(kernel)
-    for n_q, n_k in sizes:
+    for n_q, n_k in sizes_for(kernel.attention, sizes, q_offset):
+        offset = n_k - n_q if q_offset is None else q_offset
+        size = CallSize(batch, n_q, n_k, offset, head_dim)
         for dtype in dtypes:
-            shape = (batch, n_q, n_k, head_dim)
-            offset = n_k - n_q if q_offset is None else q_offset
-            inputs = _inputs(kernel, shape, dtype, device, values, offset, seed)
+            inputs = sample(kernel.attention, size, dtype, device, values, seed)
             golden = inputs.run(golden_run, torch.float64)
             budgets = _budgets(kernel, inputs, golden, dtype)
             for name, attention in loaded.items():
                 found = inputs.run(attention, dtype)
                 for quantity, mine, true, (measure, budget) in zip(
-                    Quantity, found, golden, budgets, strict=True
+                    list(Quantity)[: len(found)], found, golden, budgets, strict=True
                 ):
                     error = _error(mine, true, measure)
                     head = _worst_head(error, budget)
@@ -201,60 +177,35 @@ def _values(kernel: Kernel, params: Mapping[str, int]) -> dict[str, int]:
     return values
 
 
-def _inputs(
-    kernel: Kernel,
-    shape: tuple[int, int, int, int],
-    dtype: torch.dtype,
-    device: str,
-    params: Mapping[str, int],
-    q_offset: int,
-    seed: int,
-) -> Inputs:
-    """Standard normal inputs, rounded to `dtype`; the same on every device."""
-    batch, n_q, n_k, dim = shape
-    attention = kernel.attention
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(heads: int, length: int) -> Tensor:
-        drawn = torch.randn(batch, heads, length, dim, generator=generator)
-        return drawn.to(dtype).double().to(device)
-
-    return Inputs(
-        normal(attention.heads, n_q),
-        normal(attention.kv_heads, n_k),
-        normal(attention.kv_heads, n_k),
-        1 / math.sqrt(dim),
-        q_offset,
-        params,
-    )
-
-
 def _budgets(
     kernel: Kernel,
-    inputs: Inputs,
-    golden: tuple[Tensor, Tensor],
+    inputs: Sample,
+    golden: Sequence[Tensor],
     dtype: torch.dtype,
-) -> tuple[tuple[Measure, Tensor], tuple[Measure, Tensor]]:
-    """How to measure, and the budget [H], for the output and for the LSE."""
+) -> list[tuple[Measure, Tensor]]:
+    """How to measure, and the budget [H], for the output and for the LSE, if any."""
     single = inputs.run(ReferenceBackend().load(kernel), torch.float32)
     finer = 1.0
     if dtype == torch.float64:
         finer = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
-    sizes = (golden[0], _logit_sizes(inputs))
-    output, lse = (
-        SLACK * _error(mine, true, Measure.MEAN) + _rounding(size)
+    sizes = [_rounding(golden[0])]
+    if inputs.has_lse:
+        sizes.append(_rounding(_logit_sizes(inputs)) + _rounding(golden[1]))
+    budgets = [
+        SLACK * _error(mine, true, Measure.MEAN) + size
         for mine, true, size in zip(single, golden, sizes, strict=True)
-    )
+    ]
     if dtype in (torch.float64, torch.float32):
-        return (Measure.MEAN, output * finer), (Measure.MEAN, lse * finer)
+        return [(Measure.MEAN, budget * finer) for budget in budgets]
     plain = _error(_attend_in(kernel, inputs, dtype), golden[0], Measure.GREATEST)
     narrow = golden[0].to(dtype)
     noise = ((narrow + 0.3 - 0.3).double() - narrow.double()).abs()
     noise = _by_head(noise, Measure.GREATEST)
-    return (Measure.GREATEST, 2 * plain + 2 * noise), (Measure.MEAN, lse)
+    output = (Measure.GREATEST, 2 * plain + 2 * noise)
+    return [output, *((Measure.MEAN, budget) for budget in budgets[1:])]
 
 
-def _logit_sizes(inputs: Inputs) -> Tensor:
+def _logit_sizes(inputs: Sample) -> Tensor:
     """What the products of a row's largest logit add up to, signs aside [B, H, n_q].
 
     A logit near 0 is a sum of terms that are not: each is rounded by its own size, and
@@ -266,25 +217,16 @@ def _logit_sizes(inputs: Inputs) -> Tensor:
     return sizes.amax(dim=-1).cpu() if keys.shape[2] else sizes.sum(dim=-1).cpu()
 
 
-def _attend_in(kernel: Kernel, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+def _attend_in(kernel: Kernel, inputs: Sample, dtype: torch.dtype) -> Tensor:
     """The output if every step is rounded to `dtype`: what the budget is a multiple of.
 
     The reference will not do: it computes 16-bit inputs in float32.
     """
-    attention = kernel.attention
-    visible = mask_tensor(
-        attention,
-        inputs.q.shape[2],
-        inputs.k.shape[2],
-        inputs.q_offset,
-        inputs.params,
-        inputs.q.device,
+    q, k, v = (item.to(dtype) for item in (inputs.q, inputs.k, inputs.v))
+    call = Invocation(
+        kernel.attention, inputs.scale, inputs.q_offset, k.shape[2], inputs.params
     )
-    k, v = (
-        item.to(dtype).repeat_interleave(attention.group_size, dim=1)
-        for item in (inputs.k, inputs.v)
-    )
-    output, _ = attend(inputs.q.to(dtype), k, v, visible, inputs.scale)
+    output, _ = attend(call, q, k, v, inputs.inputs)
     return output.double().cpu()
 
 
@@ -304,7 +246,7 @@ def _by_head(error: Tensor, measure: Measure) -> Tensor:
 
 
 def _rounding(sizes: Tensor) -> Tensor:
-    """One float32 rounding of numbers of these sizes [H], for results that are exact."""
+    """One float32 rounding of numbers of these sizes [H], for exact results."""
     size = torch.where(sizes.isfinite(), sizes.abs(), 0.0)
     return torch.finfo(torch.float32).eps * _by_head(size, Measure.MEAN)
 

@@ -1,7 +1,11 @@
 # band(w): a query sees every key at distance w or less, on both sides.
 #
-# The bidirectional sliding window of Longformer, arXiv 2004.05150, for
-# encoders. The width is inclusive: 2 w + 1 keys are seen.
+# Paper: "Longformer: The Long-Document Transformer", arXiv 2004.05150, its sliding
+# window in encoders.
+# Picture: --k-len 32 --set w=5
+#
+# The width is one-sided and inclusive: 2 w + 1 keys are seen. Longformer's own
+# `attention_window` counts both sides: 512 there is w = 256 here.
 
 pattern band(w) = abs(q - k) <= w
 

@@ -1,7 +1,10 @@
 # block_diagonal(b): a query sees the keys of its own block of b positions.
 #
-# BlockBERT, arXiv 1911.02972, with the identity permutation. Blocks start at multiples
-# of b.
+# Paper: "Blockwise Self-Attention for Long Document Understanding" (BlockBERT),
+# arXiv 1911.02972, with the identity permutation.
+# Picture: --k-len 48 --set width=12
+#
+# Blocks start at multiples of b.
 
 pattern block_diagonal(b) = q // b == k // b
 

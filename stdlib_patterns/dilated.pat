@@ -1,7 +1,10 @@
 # dilated(w, d): within a window of width w, every d-th key, counted from the query.
 #
-# The dilated sliding window of Longformer, arXiv 2004.05150, in its
-# causal form. The width counts positions, not seen keys: about w / d keys are seen.
+# Paper: "Longformer: The Long-Document Transformer", arXiv 2004.05150, its dilated
+# sliding window, causal as for its autoregressive model.
+# Picture: --k-len 48 --set w=24 --set d=4
+#
+# The width counts positions, not seen keys: about w / d keys are seen.
 
 pattern dilated(w, d) = window(w) & (q - k) % d == 0
 

@@ -1,8 +1,10 @@
 # sink(n): every query sees the first n keys.
 #
-# The attention sinks of StreamingLLM, arXiv 2309.17453; also the global
-# tokens of Longformer, arXiv 2004.05150. It does not keep a query from keys that come
-# later: write `causal & sink(n)` for that.
+# Paper: "Efficient Streaming Language Models with Attention Sinks", arXiv 2309.17453;
+# also the global tokens of Longformer, arXiv 2004.05150.
+# Picture: --k-len 32 --set n=4
+#
+# It does not keep a query from keys that come later: write `causal & sink(n)` for that.
 
 pattern sink(n) = k < n
 

@@ -1,7 +1,11 @@
 # window(w): a query sees itself and the w - 1 keys before it.
 #
-# The causal sliding window of Mistral 7B, arXiv 2310.06825 The width is
-# exclusive: w keys are seen, the farthest at distance w - 1.
+# Paper: "Mistral 7B", arXiv 2310.06825
+# Picture: --k-len 32 --set w=8
+#
+# The width is exclusive, as in Transformers' `sliding_window`: w keys are seen, the
+# farthest at distance w - 1. FlashAttention's `window_size=(w, 0)` and attention-gym's
+# `sliding_window` see one more: that is `window_inclusive(w)`.
 
 pattern window(w) = 0 <= q - k < w
 

@@ -11,9 +11,12 @@ of the lengths, so that few of them are full or empty.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from patternc.ir.nodes import (
     HEAD,
@@ -24,18 +27,29 @@ from patternc.ir.nodes import (
     All,
     Any,
     Attention,
+    AxesOrder,
     Binary,
     BoolExpr,
     Compare,
     CompareOp,
     Const,
+    CurveKind,
+    CurveOrder,
     HeadCase,
     Index,
     IntExpr,
     IntOp,
+    LabelOrder,
+    Layout,
     Not,
+    OrderCase,
     Param,
+    PhaseOrder,
+    Read,
     RuntimeParam,
+    Segment,
+    TileOrder,
+    TokenOrder,
 )
 from patternc.ir.text import print_expr
 from patternc.plan.kernel import Schedule
@@ -124,6 +138,105 @@ def attentions(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A square call with data: an attention, its inputs and the length."""
+
+    attention: Attention
+    tables: dict[str, NDArray[np.int64]]
+    length: int
+
+
+def data_masks(length: int) -> st.SearchStrategy[BoolExpr]:
+    """Masks that read the tables of `tables_of_length`, with the guards of checking."""
+    known = st.sampled_from(_known_reads(length))
+    return st.recursive(st.one_of(known, masks(heads=False)), _combined, max_leaves=4)
+
+
+def tables_of_length(length: int) -> st.SearchStrategy[dict[str, NDArray[np.int64]]]:
+    """`doc` [n] rises, `width` [n], `keep` [2, blocks, blocks] and `tree` [20, 20]."""
+    blocks = -(-length // BLOCK)
+
+    def made(seed: int) -> dict[str, NDArray[np.int64]]:
+        rng = np.random.default_rng(seed)
+        share = rng.random()
+        return {
+            "doc": np.cumsum(rng.random(length) < share / 8),
+            "width": rng.integers(-5, 40, length),
+            "keep": (rng.random((2, blocks, blocks)) < share).astype(np.int64),
+            "tree": (rng.random((20, 20)) < share).astype(np.int64),
+            "label": rng.integers(0, 5, length),
+        }
+
+    return st.integers(0, 2**32 - 1).map(made)
+
+
+BLOCK = 24
+"""The block of the table `keep`."""
+
+
+@st.composite
+def data_attentions(draw: st.DrawFn) -> Data:
+    """Two heads with one mask, data in it and any order, one to three segments."""
+    layout = draw(layouts)
+    length = layout.size
+    orders = draw(orders_of(layout))
+    case = HeadCase((0, 1), draw(data_masks(length)))
+    attention = Attention("data", 2, 1, (), (case,), layout=layout, orders=orders)
+    return Data(attention, draw(tables_of_length(length)), length)
+
+
+def orders_of(
+    layout: Layout, heads: tuple[int, ...] = (0, 1)
+) -> st.SearchStrategy[tuple[OrderCase, ...]]:
+    """At most one order for each segment, or one for the whole sequence."""
+    strides = st.integers(1, 20).map(PhaseOrder)
+    anywhere = st.one_of(strides, st.just(LabelOrder("label")))
+    whole = anywhere.map(lambda order: (OrderCase(heads, None, order),))
+    parts = []
+    for segment in layout.segments:
+        kinds: list[st.SearchStrategy[TokenOrder]] = [anywhere]
+        if segment.axes:
+            names = [name for name, _ in segment.axes]
+            kinds.append(st.permutations(names).map(lambda it: AxesOrder(tuple(it))))
+            boxes = st.tuples(*[st.integers(1, 9) for _ in names])
+            kinds.append(boxes.map(TileOrder))
+            kinds.append(st.sampled_from(CurveKind).map(CurveOrder))
+        case = st.builds(
+            OrderCase, st.just(heads), st.just(segment.name), st.one_of(kinds)
+        )
+        parts.append(st.one_of(st.none(), case))
+    some = st.tuples(*parts).map(lambda cases: tuple(c for c in cases if c is not None))
+    return st.one_of(some, whole)
+
+
+@st.composite
+def _layout(draw: st.DrawFn) -> Layout:
+    """Text, an image or a video, and text, each of which may be missing."""
+    segments: list[Segment] = []
+    start = 0
+    axes = draw(
+        st.one_of(
+            st.tuples(st.integers(1, 12), st.integers(1, 12)),
+            st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6)),
+        )
+    )
+    named = tuple(zip("fyx"[-len(axes) :], axes, strict=True))
+    for name, size, has in (
+        ("before", draw(st.integers(1, 40)), draw(st.booleans())),
+        ("video", math.prod(axes), True),
+        ("after", draw(st.integers(1, 40)), draw(st.booleans())),
+    ):
+        if has:
+            own = named if name == "video" else ()
+            segments.append(Segment(name, start, size, own))
+            start += size
+    return Layout("random", tuple(segments))
+
+
+layouts = _layout()
+
+
 def pat_text(attention: Attention) -> str:
     """The attention as a `.pat` program, every case with its heads written out."""
     lines = [f"attention {attention.name}{_parameters(attention)} {{"]
@@ -160,6 +273,36 @@ def _known_shapes(heads: bool, runtime: bool) -> st.SearchStrategy[BoolExpr]:
             widths.map(lambda w: _window(back, _op(IntOp.ADD, w, _op_times(HEAD, 16))))
         )
     return st.one_of(known)
+
+
+def _known_reads(length: int) -> list[BoolExpr]:
+    """Documents, windows per token, tables of blocks and trees."""
+    back = _op(IntOp.SUB, QUERY, KEY)
+    doc_q, doc_k = Read("doc", (QUERY,)), Read("doc", (KEY,))
+    row, column = (
+        _op(IntOp.FLOORDIV, QUERY, Const(BLOCK)),
+        _op(IntOp.FLOORDIV, KEY, Const(BLOCK)),
+    )
+    block = Read("keep", (HEAD, row, column))
+    leaf = tuple(_op(IntOp.SUB, at, Const(7)) for at in (QUERY, KEY))
+    in_tree = [_inside(at, 20) for at in leaf]
+    return [
+        _equal(doc_q, doc_k),
+        Compare(CompareOp.LE, doc_q, doc_k),
+        Compare(CompareOp.LE, back, Read("width", (QUERY,))),
+        Compare(CompareOp.LT, Abs(back), Read("width", (KEY,))),
+        All(
+            (_inside(row, -(-length // BLOCK)), Compare(CompareOp.NE, block, Const(0)))
+        ),
+        All((*in_tree, Compare(CompareOp.NE, Read("tree", leaf), Const(0)))),
+        _equal(_op(IntOp.MOD, Read("width", (QUERY,)), Const(3)), Const(1)),
+    ]
+
+
+def _inside(at: IntExpr, size: int) -> BoolExpr:
+    return All(
+        (Compare(CompareOp.GE, at, Const(0)), Compare(CompareOp.LT, at, Const(size)))
+    )
 
 
 def _combined(inner: st.SearchStrategy[BoolExpr]) -> st.SearchStrategy[BoolExpr]:

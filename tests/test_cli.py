@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from patternc import stdlib_patterns
 from patternc.cli import COMMANDS, main
 from patternc.cli.files import write_whole
 from patternc.cli.mask import digest, tile_counts
@@ -65,7 +66,7 @@ def test_check_in_json_is_one_object_a_line(
     assert all(item["severity"] == "error" and item["file"] == bad for item in found)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "check"])
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"check", "patterns"}))
 def test_errors_of_a_program_end_every_command(
     command: str, bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +90,9 @@ def test_errors_of_a_program_end_every_command(
         ["mask", "x.pat", "--k-len", "1000000"],
         ["mask", "x.pat", "--out", "mask.jpg"],
         ["mask", "x.pat", "--set", "w"],
+        ["mask", "x.pat", "--input", "doc"],
+        ["mask", "x.pat", "--input", "doc=doc.npz"],
+        ["patterns", "neighbourhood"],
         ["compile", "x.pat"],
     ],
 )
@@ -136,6 +140,30 @@ def test_digest_of_a_mask_made_by_hand(
         "empty_rows": 0,
         "sha256": hashlib.sha256(packed).hexdigest()[:12],
     }
+
+
+def test_patterns_lists_every_standard_pattern(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["patterns"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(stdlib_patterns.files())
+    (window,) = [line for line in lines if line.startswith("window ")]
+    assert window.split(maxsplit=1)[1] == (
+        "arXiv 2310.06825  a query sees itself and the w - 1 keys before it."
+    )
+
+
+def test_patterns_shows_the_file_and_its_picture(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["patterns", "block_diagonal"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(stdlib_patterns.text("block_diagonal"))
+    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    # 48 x 48 pairs in blocks of 12, two rows to a line.
+    assert rows[0] == f"│{'█' * 12}{' ' * 36}│" and len(rows) == 24
+    assert "head 0: 576 of 2304 pairs visible" in shown
 
 
 def test_the_default_sizes_are_512(

@@ -14,7 +14,9 @@ import torch
 
 from patternc import driver
 from patternc.check import lower
+from patternc.cli.inputs import Call, Table, axis_size
 from patternc.ir.evaluate import dense_mask
+from patternc.ir.nodes import Attention, Element
 from patternc.plan.expand import plan_mask
 from patternc.source import Source
 from patternc.syntax import ast
@@ -33,7 +35,13 @@ ENTRIES = [
 
 def test_there_are_examples_of_every_kind() -> None:
     names = {path.name for path in PROGRAMS}
-    assert {"01_causal.pat", "phi3_small.pat", "duo.pat", "a_shape.pat"} <= names
+    assert {
+        "01_causal.pat",
+        "08_inputs.pat",
+        "phi3_small.pat",
+        "duo.pat",
+        "a_shape.pat",
+    } <= names
     assert {path.name for path in (EXAMPLES / "smollm2").iterdir()} <= names
 
 
@@ -49,20 +57,42 @@ def test_every_assert_of_an_example_is_proved(path: Path, entry: str) -> None:
 
 
 @pytest.mark.parametrize("path, entry", ENTRIES)
-@pytest.mark.parametrize("sizes", [(1, 1), (65, 200), (200, 63), (512, 512)])
-def test_the_schedule_gives_the_mask(
-    path: Path, entry: str, sizes: tuple[int, int]
-) -> None:
+def test_the_schedule_gives_the_mask(path: Path, entry: str) -> None:
     kernel = driver.compile_source(read_source(path), entry)
     meaning = lower(parse(read_source(path)), entry)
     params = {p.name: p.default for p in meaning.params if p.default is not None}
-    for head in {0, meaning.heads // 2, meaning.heads - 1}:
-        for q_offset in (sizes[1] - sizes[0], 37):
-            expected = dense_mask(
-                meaning.case_of(head).mask, head, *sizes, q_offset, params
-            )
-            found = plan_mask(kernel, head, *sizes, q_offset, params)
+    heads = {0, meaning.heads // 2, meaning.heads - 1} - set(meaning.skipped)
+    for call in calls_of(meaning):
+        tables = tables_for(meaning, call)
+        for head in heads:
+            mask = meaning.case_of(head).mask
+            sizes = (call.n_q, call.n_k, call.q_offset)
+            expected = dense_mask(mask, head, *sizes, params, tables)
+            found = plan_mask(kernel, head, *sizes, params, tables)
             np.testing.assert_array_equal(found, expected)
+
+
+def calls_of(attention: Attention) -> list[Call]:
+    """Sizes to try: those of the layout, if there is one."""
+    if attention.layout is not None:
+        n = attention.layout.size
+        return [Call(n, n, 0), Call(65, n, n - 65)]
+    sizes = [(1, 1), (65, 200), (200, 63), (512, 512)]
+    return [Call(n_q, n_k, at) for n_q, n_k in sizes for at in {n_k - n_q, 37}]
+
+
+def tables_for(attention: Attention, call: Call) -> dict[str, Table]:
+    """Seeded values for the inputs that masks read."""
+    generator = np.random.default_rng(call.n_q + call.n_k)
+    tables: dict[str, Table] = {}
+    for item in attention.inputs:
+        shape = [axis_size(axis, attention, call) for axis in item.axes]
+        if item.element is Element.BOOL:
+            tables[item.name] = generator.random(shape) < 0.4
+        elif item.element is Element.INT:
+            values = generator.integers(0, 4, shape)
+            tables[item.name] = np.sort(values) if item.is_sorted else values
+    return tables
 
 
 # A wrong variant of each claim: the text that is replaced, by what, and the words that

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from patternc import backends
-from patternc.backends.protocol import LoadedAttention
+from patternc.backends.protocol import NO_INPUTS, LoadedAttention
 from patternc.backends.reference import ReferenceBackend
 from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ir.nodes import (
@@ -225,6 +225,7 @@ class Wrong:
             q_offset: int,
             params: Mapping[str, int],
             return_lse: bool,
+            inputs: Mapping[str, Tensor] = NO_INPUTS,
         ) -> Tensor | tuple[Tensor, Tensor]:
             output, lse = right(
                 q,

@@ -24,6 +24,7 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
     Truth,
 )
 
@@ -85,6 +86,8 @@ class BoundsPrinter(Printer):
                 return self._apply("all_of", *expr.terms)
             case Any():
                 return self._apply("any_of", *expr.terms)
+            case Read():
+                raise TypeError(f"`{expr.table}` is read, which `refusal` refuses")
             case _:
                 assert_never(expr)
 

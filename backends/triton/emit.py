@@ -35,7 +35,9 @@ from patternc.backends.triton.ranges import (
     printable,
     range_lines,
 )
+from patternc.backends.triton.refusal import refusal
 from patternc.backends.triton.template import fill
+from patternc.diagnostics import PatternError
 from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
 from patternc.ir.walk import axes_of
@@ -65,8 +67,10 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
 
     `pattern_text` is what METADATA's hash is of and what the header shows; `name` is
     the attention's name. Raises `ValueError` if `name` or a run-time parameter is not
-    an ASCII identifier.
+    an ASCII identifier, `PatternError` for a program that has no kernel yet.
     """
+    if (problem := refusal(kernel)) is not None:
+        raise PatternError([problem])
     for word in (name, *(param.name for param in kernel.attention.params)):
         if not _IDENTIFIER.fullmatch(word):
             raise ValueError(f"not an identifier: {word!r}")

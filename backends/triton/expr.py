@@ -32,6 +32,7 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
     Truth,
 )
 from patternc.ir.walk import children, rewrite, subexpressions
@@ -142,6 +143,8 @@ class Printer:
             case Any():
                 terms = [self._in(term, wide, _OR) for term in expr.terms]
                 return " | ".join(terms), _OR
+            case Read():
+                raise TypeError(f"`{expr.table}` is read, which `refusal` refuses")
             case _:
                 assert_never(expr)
 
@@ -239,7 +242,7 @@ def needs_64_bits(expr: Expr, box: Box) -> bool:
                 bounds = _bounds(part, box)
                 if bounds.lo < -(2**31) or bounds.hi >= 2**31:
                     return True
-            case Truth() | Compare() | All() | Any() | Not():
+            case Truth() | Compare() | All() | Any() | Not() | Read():
                 continue
             case _:
                 assert_never(part)
@@ -264,7 +267,7 @@ def _fold(node: Expr) -> Expr:
             return Const(int(evaluate_int(node, Point({}))), node.span)
         case Compare() | All() | Any() | Not():
             return Truth(bool(evaluate(node, Point({}))), node.span)
-        case Const() | Index() | Param() | Truth():
+        case Const() | Index() | Param() | Truth() | Read():
             return node
         case _:
             assert_never(node)

@@ -16,7 +16,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.triton.emit import emit
+from patternc.backends.triton.refusal import refusal
 from patternc.diagnostics import Diagnostic
 from patternc.plan.kernel import Kernel
 from patternc.store import Store, default_store
@@ -32,8 +34,8 @@ class TritonBackend:
     store: Store = field(default_factory=default_store)
 
     def refuse(self, kernel: Kernel) -> Diagnostic | None:
-        """None: every kernel has a module. What a call asks for is checked there."""
-        return None
+        """The first clause of the program that kernels can't do yet, if there is one."""
+        return refusal(kernel)
 
     def load(self, kernel: Kernel) -> TritonAttention:
         """Write the kernel's module and import it. Raises `OSError`."""
@@ -59,6 +61,7 @@ class TritonAttention:
         q_offset: int,
         params: Mapping[str, int],
         return_lse: bool,
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`. Also raises for a head size, dtype or device that
         Triton's kernel does not take: `ValueError` or `TypeError`.

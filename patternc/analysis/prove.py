@@ -11,7 +11,7 @@ length instead, and then nothing is proved. Run-time parameters take their defau
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import assert_never, cast
@@ -19,6 +19,7 @@ from typing import assert_never, cast
 import islpy as isl
 import numpy as np
 
+from patternc.analysis.approximate import at_least, at_most
 from patternc.analysis.count import pair_count
 from patternc.analysis.loops import NoLoop
 from patternc.analysis.retention import excess, least_point
@@ -42,7 +43,15 @@ from patternc.ir.nodes import (
     Quantifier,
     Relation,
 )
-from patternc.ir.walk import params_of, rewrite_bool
+from patternc.ir.walk import params_of, rewrite_bool, tables_of
+
+SEARCH_LIMIT = 1024
+"""A layout of more tokens than this is not searched."""
+
+Bound = Callable[[BoolExpr], BoolExpr]
+
+PROOF_LIMIT = 4_000_000
+"""isl's steps for one set assertion: a proof may take longer than a schedule."""
 
 SEARCH_LENGTH = 192
 """Up to this length a counterexample is searched for where nothing can be proved."""
@@ -123,21 +132,70 @@ def _decide(item: Assertion, attention: Attention) -> Decision:
             assert_never(item)
 
 
+def inputs_read(item: Assertion, attention: Attention) -> frozenset[str]:
+    """The inputs that an assertion depends on."""
+    heads = set(item.heads)
+    read = [case.mask for case in attention.cases if heads & set(case.heads)]
+    if isinstance(item, AssertSets):
+        sides = (item.lhs.pattern, item.rhs.pattern)
+        if None not in sides:
+            read = []
+        read += [pattern for pattern in sides if pattern is not None]
+    return frozenset().union(*(tables_of(mask) for mask in read))
+
+
+def _unread(attention: Attention, bound: Bound) -> Attention:
+    """The attention with every mask bounded by one that reads no input."""
+    cases = tuple(replace(case, mask=bound(case.mask)) for case in attention.cases)
+    return replace(attention, cases=cases)
+
+
+def _unread_side(side: PairSet, bound: Bound) -> PairSet:
+    if side.pattern is None:
+        return side
+    return replace(side, pattern=bound(side.pattern))
+
+
+def _search_lengths(attention: Attention) -> tuple[int, ...]:
+    """The lengths at which a counterexample is searched for."""
+    if attention.layout is None:
+        return (1, 2, 3, 17, 64, SEARCH_LENGTH)
+    size = attention.layout.size
+    return (size,) if size <= SEARCH_LIMIT else ()
+
+
+def _proved(attention: Attention) -> str:
+    if attention.layout is None:
+        return "proved for every length, exactly"
+    return f"proved for the layout's {attention.layout.size} tokens, exactly"
+
+
+def _reads(read: frozenset[str]) -> str:
+    names = ", ".join(f"`{name}`" for name in sorted(read))
+    return f"it depends on what is in {names}: ask for it to be checked on the data"
+
+
 def _builder(context: isl.Context) -> SetBuilder:
     """Sets of `[N, q, k, h]`: the least point has the least length."""
     return SetBuilder(context, ("N", "q", "k", "h"), ())
 
 
-def _square(points: SetBuilder, heads: tuple[int, ...]) -> isl.Set:
+def _square(
+    points: SetBuilder, attention: Attention, heads: tuple[int, ...]
+) -> isl.Set:
+    """All pairs of the square calls; a layout fixes their length."""
     chosen = " or ".join(f"h = {head}" for head in heads)
-    return points.where(f"0 <= q < N and 0 <= k < N and ({chosen})")
+    facts = f"0 <= q < N and 0 <= k < N and ({chosen})"
+    if attention.layout is not None:
+        facts += f" and N = {attention.layout.size}"
+    return points.where(facts)
 
 
 def _pairs_of(
     side: PairSet, attention: Attention, heads: tuple[int, ...], points: SetBuilder
 ) -> isl.Set:
     """The `[N, q, k, h]` of one side of a set assertion."""
-    square = _square(points, heads)
+    square = _square(points, attention, heads)
     if side.pattern is not None:
         pairs = points.set_of(side.pattern).intersect(square)
     else:
@@ -145,7 +203,9 @@ def _pairs_of(
         for case in attention.cases:
             mine = tuple(head for head in case.heads if head in heads)
             if mine:
-                seen = points.set_of(case.mask).intersect(_square(points, mine))
+                seen = points.set_of(case.mask).intersect(
+                    _square(points, attention, mine)
+                )
                 pairs = pairs.union(seen)
     if side.quantifier is Quantifier.UNION:
         some = pairs.project_out(isl.dim_type.set, 3, 1)
@@ -157,14 +217,24 @@ def _pairs_of(
 
 def _decide_sets(item: AssertSets, attention: Attention) -> Decision:
     try:
-        with bounded_context() as context:
+        with bounded_context(PROOF_LIMIT) as context:
             points = _builder(context)
-            lhs = _pairs_of(item.lhs, attention, item.heads, points)
-            rhs = _pairs_of(item.rhs, attention, item.heads, points)
-            extra, missing = lhs.subtract(rhs), rhs.subtract(lhs)
-            bad = extra if item.relation is Relation.WITHIN else extra.union(missing)
+            more, less = _unread(attention, at_least), _unread(attention, at_most)
+            most = _pairs_of(_unread_side(item.lhs, at_least), more, item.heads, points)
+            least = _pairs_of(_unread_side(item.rhs, at_most), less, item.heads, points)
+            bad = most.subtract(least)
+            if item.relation is Relation.EQUAL:
+                lhs = _pairs_of(
+                    _unread_side(item.lhs, at_most), less, item.heads, points
+                )
+                rhs = _pairs_of(
+                    _unread_side(item.rhs, at_least), more, item.heads, points
+                )
+                bad = bad.union(rhs.subtract(lhs))
             if bad.is_empty():
-                return Decision(item, True, "proved for every length, exactly")
+                return Decision(item, True, _proved(attention))
+            if read := inputs_read(item, attention):
+                return Decision(item, None, _reads(read))
             length, q, k, head = least_point(bad)
     except (NotAffine, TooHard) as error:
         return _search(item, attention, str(error))
@@ -203,7 +273,10 @@ def _dense(
 
 def _search(item: AssertSets, attention: Attention, why: str) -> Decision:
     """Look for a counterexample point by point at a few lengths."""
-    for length in (1, 2, 3, 17, 64, SEARCH_LENGTH):
+    if inputs_read(item, attention):
+        return Decision(item, None, why)
+    lengths = _search_lengths(attention)
+    for length in lengths:
         for head in item.heads:
             lhs = _dense(item.lhs, attention, item.heads, head, length)
             rhs = _dense(item.rhs, attention, item.heads, head, length)
@@ -212,7 +285,7 @@ def _search(item: AssertSets, attention: Attention, why: str) -> Decision:
                 q, k = (int(at) for at in np.argwhere(bad)[0])
                 found = _describe(item, attention, length, head, q, k)
                 return Decision(item, False, "refuted by a search", found)
-    how = f"{why}; no counterexample up to N = {SEARCH_LENGTH}"
+    how = f"{why}; no counterexample up to N = {max(lengths, default=0)}"
     return Decision(item, None, how)
 
 
@@ -221,17 +294,24 @@ def _decide_rows(item: AssertEveryRow, attention: Attention) -> Decision:
         with bounded_context() as context:
             points = _builder(context)
             mask = PairSet(None)
-            seen = _pairs_of(mask, attention, item.heads, points)
-            rows = _square(points, item.heads).project_out(isl.dim_type.set, 2, 1)
+            sure = _unread(attention, at_most)
+            seen = _pairs_of(mask, sure, item.heads, points)
+            square = _square(points, attention, item.heads)
+            rows = square.project_out(isl.dim_type.set, 2, 1)
             empty = rows.subtract(seen.project_out(isl.dim_type.set, 2, 1))
             if empty.is_empty():
-                return Decision(item, True, "proved for every length, exactly")
+                return Decision(item, True, _proved(attention))
+            if read := inputs_read(item, attention):
+                return Decision(item, None, _reads(read))
             length, q, head = least_point(empty)
             found = f"head {head}, q = {q} (N = {length}): the row is empty"
             return Decision(item, False, "refuted, exactly", found)
     except (NotAffine, TooHard) as error:
         why = str(error)
-    for length in (1, 2, 3, 17, 64, SEARCH_LENGTH):
+        if inputs_read(item, attention):
+            return Decision(item, None, why)
+    lengths = _search_lengths(attention)
+    for length in lengths:
         for head in item.heads:
             mask_of = dense_mask(attention.case_of(head).mask, head, length, length)
             rows_seen = mask_of.any(axis=1)
@@ -239,28 +319,32 @@ def _decide_rows(item: AssertEveryRow, attention: Attention) -> Decision:
                 q = int(np.argmin(rows_seen))
                 found = f"head {head}, q = {q} (N = {length}): the row is empty"
                 return Decision(item, False, "refuted by a search", found)
-    how = f"{why}; no counterexample up to N = {SEARCH_LENGTH}"
+    how = f"{why}; no counterexample up to N = {max(lengths, default=0)}"
     return Decision(item, None, how)
 
 
 def _decide_retention(item: AssertRetention, attention: Attention) -> Decision:
     bound = item.bound - (item.op is CompareOp.LT)
-    for case in attention.cases:
+    length = None if attention.layout is None else attention.layout.size
+    read = inputs_read(item, attention)
+    for case in _unread(attention, at_least).cases:
         heads = tuple(head for head in case.heads if head in item.heads)
         if not heads:
             continue
         try:
             with bounded_context() as context:
-                over = excess(case.mask, heads, attention.heads, bound, context)
+                over = excess(case.mask, heads, attention.heads, bound, context, length)
         except (NotAffine, TooHard, NoLoop) as error:
             return Decision(item, None, str(error))
+        if over is not None and read:
+            return Decision(item, None, _reads(read))
         if over is not None:
             found = (
                 f"head {over.head} must keep more than {bound} keys when the query at "
                 f"t = {over.moment} runs (N = {over.length})"
             )
             return Decision(item, False, "refuted, exactly", found)
-    return Decision(item, True, "proved for every length, exactly")
+    return Decision(item, True, _proved(attention))
 
 
 def mean_density(
@@ -284,12 +368,21 @@ def mean_density(
 
 
 def _decide_density(item: AssertDensity, attention: Attention) -> Decision:
+    if read := inputs_read(item, attention):
+        return Decision(item, None, _reads(read))
     try:
         density = mean_density(attention, item.heads, item.length, {})
     except TooHard as error:
         return Decision(item, None, str(error))
+    holds = density_holds(item, density)
+    how = f"counted exactly: density {float(density):.6g} at N = {item.length}"
+    return Decision(item, holds, how, "" if holds else how.removeprefix("counted "))
+
+
+def density_holds(item: AssertDensity, density: Fraction) -> bool:
+    """Whether a density is on the right side of the bound."""
     bound = Fraction(item.numerator, item.denominator)
-    holds = {
+    return {
         CompareOp.LT: density < bound,
         CompareOp.LE: density <= bound,
         CompareOp.GT: density > bound,
@@ -297,5 +390,3 @@ def _decide_density(item: AssertDensity, attention: Attention) -> Decision:
         CompareOp.EQ: density == bound,
         CompareOp.NE: density != bound,
     }[item.op]
-    how = f"counted exactly: density {float(density):.6g} at N = {item.length}"
-    return Decision(item, holds, how, "" if holds else how.removeprefix("counted "))

@@ -50,10 +50,11 @@ def excess(
     total_heads: int,
     bound: int,
     context: isl.Context,
+    length: int | None = None,
 ) -> Excess | None:
     """The first moment with more than `bound` retained keys, or None.
 
-    Decided for every length: the number of keys is a piecewise quasi-affine function
+    Decided for every length, or for one if `length` is given: the number of keys is a piecewise quasi-affine function
     of the moment (the lengths of disjoint loops added up), and isl compares it with
     the bound. Raises `NotAffine`, `TooHard` or `NoLoop`.
     """
@@ -63,7 +64,8 @@ def excess(
     # the loops below call the moment `q`
     moments = SetBuilder(context, ("N", "h", Axis.QUERY.value), ())
     chosen = " or ".join(f"h = {head}" for head in heads)
-    domain = moments.where(f"0 <= q < N and ({chosen})")
+    only = "" if length is None else f" and N = {length}"
+    domain = moments.where(f"0 <= q < N and ({chosen}){only}")
     total = moments.affine(Const(0))
     for piece in disjoint(keys):
         for loop in row_loops(piece, Axis.QUERY, known):

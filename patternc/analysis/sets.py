@@ -34,6 +34,7 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
     Truth,
 )
 
@@ -62,9 +63,21 @@ def bounded_context(operations: int = OPERATION_LIMIT) -> Iterator[isl.Context]:
     try:
         yield context
     except isl.Error as error:
-        if "maximal number of operations" not in str(error):
+        if not _is_exhausted(context):
             raise
         raise TooHard("deriving it exactly takes too much work") from error
+
+
+def _is_exhausted(context: isl.Context) -> bool:
+    """Whether the steps are used up: then isl fails at everything, even at reading.
+
+    What it says of the first failure may be of anything, a syntax error for example.
+    """
+    try:
+        isl.Set.read_from_str(context, "{ [x] : x >= 0 }")
+    except isl.Error:
+        return True
+    return False
 
 
 def param_id(name: str) -> str:
@@ -152,6 +165,8 @@ class SetBuilder:
             case Abs():
                 inner = self.affine(expr.operand)
                 return inner.max(inner.neg())
+            case Read():
+                raise NotAffine(expr, f"it reads the input `{expr.table}`")
             case Binary():
                 return self._binary(expr)
             case _:

@@ -6,12 +6,14 @@ syntax errors (`patternc.syntax`), proving asserts (`patternc.analysis`).
 
 from __future__ import annotations
 
-from patternc.check.expand import Budget
+from patternc.check.environment import Budget
 from patternc.check.lower import entries, lower, lower_item, ordered
 from patternc.check.program import program_errors
 from patternc.check.scope import scope_of
 from patternc.diagnostics import Diagnostic
 from patternc.syntax import ast
+
+_OF_A_LAYOUT = ("unknown-axis", "unknown-segment")
 
 __all__ = ["check_file", "entries", "lower"]
 
@@ -27,10 +29,12 @@ def check_file(file: ast.File) -> tuple[Diagnostic, ...]:
         return ordered(found)
     scope, budget = scope_of(file), Budget()
     for item in file.items:
-        if isinstance(item, ast.Function) or budget.left < 0:
+        if isinstance(item, ast.Function | ast.Layout) or budget.left < 0:
             continue
         if all(p.default is not None or p.runtime for p in item.parameters):
             own: list[Diagnostic] = []
             lower_item(item, scope, {}, own, budget)
+            if isinstance(item, ast.Pattern):  # the layout is its user's
+                own = [one for one in own if one.code not in _OF_A_LAYOUT]
             found.extend(own)
     return ordered(found)

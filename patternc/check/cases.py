@@ -1,21 +1,35 @@
-"""Which heads a `for` selects, and whether the cases share the heads out.
+"""Which heads a `for` selects, and how the cases of a clause share the heads out.
 
-In: conditions over `h` and `g`. Out: head numbers, and diagnostics that show a head.
-Not its job: the masks themselves.
+In: conditions over `h`, `g` and, for some clauses, `layer` and `step`. Out: the heads
+of every case, and diagnostics that show a head. Not its job: what the cases say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from patternc.check import terms
-from patternc.check.expand import Environment, Expansion
+from patternc.check.environment import Environment
+from patternc.check.expand import Expansion
+from patternc.check.scope import STEPS
+from patternc.check.steps import Undecided, example, shown
 from patternc.diagnostics import Diagnostic, Label, PatternError
 from patternc.ir.evaluate import Point, evaluate
-from patternc.ir.nodes import Axis, BoolExpr
-from patternc.ir.walk import subexpressions
+from patternc.ir.fold import fold_bool
+from patternc.ir.nodes import (
+    EMPTY_PATTERN,
+    FULL_PATTERN,
+    All,
+    Any,
+    Axis,
+    BoolExpr,
+    Const,
+    Not,
+)
+from patternc.ir.walk import params_of, subexpressions, substitute
 from patternc.syntax import ast
 from patternc.syntax.measure import children
 
@@ -24,43 +38,109 @@ Heads = tuple[int, ...]
 HEADS_A_STEP = 16
 """Heads that are looked at for the price of one operation of the budget."""
 
+UNDECIDED = "?"
+"""In place of a layer and a step, after a finding that says why."""
+
+SET_COST = 100
+"""Operations of the budget for one question about layers and steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of clause that comes in cases."""
+
+    one: str
+    one_of: str
+    many: str
+    complete: bool = False  # every head must have one
+    steps: bool = False  # conditions may read `layer` and `step`
+
+
+MASKS = Family("mask", "a mask", "masks", complete=True, steps=True)
+ORDERS = Family("order", "an order", "orders")
+SCORES = Family("score", "a score", "scores", steps=True)
+WEIGHTS = Family("weights", "a kind of weights", "kinds of weights")
+SINKS = Family("sink", "a sink", "sinks")
+OUTPUTS = Family("output", "an output", "outputs", steps=True)
+SKIPS = Family("skip", "a skip", "skips")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A clause, by its place in the list, and when it holds for the heads of a share."""
+
+    place: int
+    condition: BoolExpr
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Heads that have the same clauses under the same conditions."""
+
+    heads: Heads
+    parts: tuple[Part, ...]
+
 
 def selected(
     condition: ast.Expr, env: Environment, found: list[Diagnostic]
 ) -> Heads | None:
     """The heads of a `for`; None after a mistake, which goes to `found`."""
     env.budget.charge(env.heads // HEADS_A_STEP, condition.span)
+    chosen = _conditions(condition, env, found, SKIPS)
+    return None if chosen is None else tuple(chosen)
+
+
+def _conditions(
+    condition: ast.Expr, env: Environment, found: list[Diagnostic], family: Family
+) -> dict[int, BoolExpr] | None:
+    """For the heads that a `for` can select: when it does. None after a mistake."""
     run = Expansion()
     try:
-        expr = run.truths(condition, env).expr
+        truths = run.truths(condition, env)
     except PatternError as error:
         found.extend(error.diagnostics)
         return None
-    before = len(found)
+    expr, before = truths.expr, len(found)
     found.extend(run.found)
-    found.extend(_varying(condition, expr))
+    found.extend(_varying(condition, expr, family))
     if len(found) == before:
         found.extend(_strange_heads(condition, env))
     if len(found) > before:
         return None
     every = np.arange(env.heads, dtype=np.int64)
-    chosen = np.broadcast_to(evaluate(expr, Point({Axis.HEAD: every})), every.shape)
-    heads = tuple(every[chosen].tolist())
-    if not heads:
+    if params_of(expr):
+        env.budget.charge(env.heads * truths.size // HEADS_A_STEP, condition.span)
+        chosen = {head: _for_head(expr, head) for head in range(env.heads)}
+        chosen = {h: when for h, when in chosen.items() if when != EMPTY_PATTERN}
+    else:
+        holds = evaluate(expr, Point({Axis.HEAD: every}))
+        heads = every[np.broadcast_to(holds, every.shape)]
+        chosen = dict.fromkeys(heads.tolist(), FULL_PATTERN)
+    if not chosen:
         message = f"no head satisfies this: there are {env.heads} heads"
         found.append(Diagnostic("no-head", message, condition.span))
         return None
-    return heads
+    return chosen
 
 
-def _varying(condition: ast.Expr, expr: BoolExpr) -> list[Diagnostic]:
-    """An error if the condition reads more than the head."""
+def _for_head(expr: BoolExpr, head: int) -> BoolExpr:
+    return fold_bool(substitute(expr, {Axis.HEAD: Const(head)}))
+
+
+def _varying(condition: ast.Expr, expr: BoolExpr, family: Family) -> list[Diagnostic]:
+    """An error if the condition reads more than the head, or the step if it may."""
     for node in subexpressions(expr):
         name = terms.varying_name(node)
-        if name not in (None, "h"):
-            message = "a `for` speaks of heads: `h`, `g` and constants"
-            label = f"`{name}` is known only when a kernel runs"
-            return [Diagnostic("not-constant", message, condition.span, label)]
+        if name in (None, "h") or (family.steps and name in STEPS):
+            continue
+        if name in STEPS:
+            message = (
+                "only `mask`, `score` and `output` have cases over `layer`, `step`"
+            )
+            return [Diagnostic("unsupported", message, condition.span)]
+        message = "a `for` speaks of heads: `h`, `g` and constants"
+        label = f"`{name}` is known only when a kernel runs"
+        return [Diagnostic("not-constant", message, condition.span, label)]
     return []
 
 
@@ -101,74 +181,184 @@ def _strange_links(chain: ast.Chain, env: Environment) -> list[Diagnostic]:
 
 
 def share_out(
-    masks: Sequence[ast.Mask], env: Environment, found: list[Diagnostic]
-) -> list[Heads]:
-    """The heads of every mask clause, disjoint and complete, or errors in `found`."""
-    every = tuple(range(env.heads))
-    owner: dict[int, ast.Mask] = {}
-    shares: dict[int, Heads] = {}
-    failed = False
-    for place, mask in enumerate(masks):
-        if mask.otherwise:
-            continue
-        heads: Heads | None = every
-        if mask.condition is not None:
-            heads = selected(mask.condition, env, found)
-        if heads is None:
-            failed = True
-            continue
-        shares[place] = heads
-        for head in heads:
-            if head in owner:
-                found.append(_overlap(owner[head], mask, head))
-                failed = True
+    clauses: Sequence[ast.Case],
+    family: Family,
+    env: Environment,
+    found: list[Diagnostic],
+    skipped: dict[int, ast.Skip],
+) -> list[Share]:
+    """The heads of the clauses, in the order of the clauses; errors go to `found`.
+
+    Disjoint, and complete if the family is, but for the `skipped` heads.
+    """
+    if not clauses:
+        return []
+    sharing = _Sharing(clauses, family, env, found)
+    failed = len(found)
+    for place, clause in enumerate(clauses):
+        if not clause.otherwise:
+            sharing.add(place, clause, skipped)
+    if len(found) > failed:
+        return []
+    sharing.add_rest(skipped)
+    return [] if len(found) > failed else sharing.shares()
+
+
+@dataclass
+class _Sharing:
+    """What every head has been given so far."""
+
+    clauses: Sequence[ast.Case]
+    family: Family
+    env: Environment
+    found: list[Diagnostic]
+    owners: dict[int, list[Part]] = field(default_factory=dict)
+    known: dict[BoolExpr, str | None] = field(default_factory=dict)
+
+    def add(self, place: int, clause: ast.Case, skipped: dict[int, ast.Skip]) -> None:
+        """Give a clause to the heads of its condition; reports the first overlap."""
+        self.env.budget.charge(self.env.heads // HEADS_A_STEP, clause.span)
+        chosen: dict[int, BoolExpr] | None
+        chosen = dict.fromkeys(range(self.env.heads), FULL_PATTERN)
+        if clause.condition is not None:
+            chosen = _conditions(clause.condition, self.env, self.found, self.family)
+        parts: dict[
+            BoolExpr, Part
+        ] = {}  # one object for each, so that `shares` is fast
+        for head, condition in (chosen or {}).items():
+            if head in skipped:
+                self.found.append(self.skipped_overlap(skipped[head], clause, head))
+                return
+            for part in self.owners.get(head, ()):
+                both = self.together(part.condition, condition, clause)
+                if both is None:
+                    continue
+                if both != UNDECIDED:
+                    first = self.clauses[part.place]
+                    self.found.append(self.overlap(first, clause, head, both))
+                return
+            own = parts.setdefault(condition, Part(place, condition))
+            self.owners.setdefault(head, []).append(own)
+
+    def together(self, a: BoolExpr, b: BoolExpr, clause: ast.Case) -> str | None:
+        """When two conditions hold together: "", or a layer and step; None if never."""
+        if a == b == FULL_PATTERN:
+            return ""
+        return self.when(fold_bool(All((a, b))), clause)
+
+    def when(self, condition: BoolExpr, clause: ast.Case) -> str | None:
+        """A layer and a step at which it holds, in words; None if there are none."""
+        if condition in self.known:
+            return self.known[condition]
+        self.env.budget.charge(SET_COST, clause.span)
+        self.known[condition] = found = self.decided(condition, clause)
+        return found
+
+    def decided(self, condition: BoolExpr, clause: ast.Case) -> str | None:
+        try:
+            at = example(condition)
+        except Undecided:
+            message = f"which of these {self.family.many} hold cannot be decided"
+            label = "only sums, multiples, `//` and `%` of `layer` and `step` can"
+            self.found.append(Diagnostic("unsupported", message, clause.span, label))
+            return UNDECIDED
+        return None if at is None else shown(at, condition)
+
+    def add_rest(self, skipped: dict[int, ast.Skip]) -> None:
+        """Give what is left to `otherwise`; reports a head with nothing."""
+        last = [place for place, one in enumerate(self.clauses) if one.otherwise]
+        if len(last) > 1:
+            first, second = (self.clauses[place] for place in last[:2])
+            others = (Label(first.span, "the first one"),)
+            message = "`otherwise` is given twice"
+            self.found.append(
+                Diagnostic("case-overlap", message, second.span, others=others)
+            )
+            return
+        self.env.budget.charge(self.env.heads // HEADS_A_STEP, self.clauses[0].span)
+        left = False
+        parts: dict[BoolExpr, Part] = {}
+        for head in range(self.env.heads):
+            if head in skipped:
+                continue
+            if not last and not self.family.complete:
                 break
-            owner[head] = mask
-    if failed:
-        return []
-    rest = tuple(head for head in range(env.heads) if head not in owner)
-    last = [place for place, mask in enumerate(masks) if mask.otherwise]
-    if len(last) > 1:
-        found.append(_two_defaults(masks[last[0]], masks[last[1]]))
-        return []
-    if last:
-        shares[last[0]] = rest
-        if not rest:
+            rest = self.rest_of(head)
+            if rest == EMPTY_PATTERN:
+                continue
+            when = "" if rest == FULL_PATTERN else self.when(rest, self.clauses[-1])
+            if when is None:
+                continue  # the cases leave nothing out
+            left = True
+            if when == UNDECIDED:
+                return
+            if not last:
+                self.found.append(self.missing(head, when))
+                return
+            own = parts.setdefault(rest, Part(last[0], rest))
+            self.owners.setdefault(head, []).append(own)
+        if last and not left:
             message = "no head is left for `otherwise`"
-            found.append(Diagnostic("no-head", message, masks[last[0]].span))
-    elif rest:
-        found.append(_missing(masks, rest[0]))
-    return [shares[place] for place in range(len(masks))]
+            span = self.clauses[last[0]].span
+            self.found.append(Diagnostic("no-head", message, span))
 
+    def rest_of(self, head: int) -> BoolExpr:
+        """When a head has nothing yet."""
+        parts = self.owners.get(head, [])
+        if any(part.condition == FULL_PATTERN for part in parts):
+            return EMPTY_PATTERN
+        if not parts:
+            return FULL_PATTERN
+        return Not(Any(tuple(part.condition for part in parts)))
 
-def _two_defaults(first: ast.Mask, second: ast.Mask) -> Diagnostic:
-    others = (Label(first.span, "the first one"),)
-    message = "`otherwise` is given twice"
-    return Diagnostic("case-overlap", message, second.span, others=others)
+    def shares(self) -> list[Share]:
+        """Heads with the same parts together, in the order of the clauses."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for head in sorted(self.owners):
+            groups.setdefault(tuple(map(id, self.owners[head])), []).append(head)
+        found = [
+            Share(tuple(heads), tuple(self.owners[heads[0]]))
+            for heads in groups.values()
+        ]
+        return sorted(found, key=lambda share: (share.parts[0].place, share.heads[0]))
 
+    # --- findings
 
-def _overlap(first: ast.Mask, second: ast.Mask, head: int) -> Diagnostic:
-    first_place = first.condition.span if first.condition else first.span
-    second_place = second.condition.span if second.condition else second.span
-    return Diagnostic(
-        "case-overlap",
-        f"head {head} has two masks",
-        second_place,
-        f"head {head} is here too",
-        "cases may not overlap",
-        (Label(first_place, f"head {head} is here"),),
-    )
+    def overlap(
+        self, first: ast.Case, second: ast.Case, head: int, when: str
+    ) -> Diagnostic:
+        first_place = first.condition.span if first.condition else first.span
+        second_place = second.condition.span if second.condition else second.span
+        return Diagnostic(
+            "case-overlap",
+            f"head {head} has two {self.family.many}" + (f" at {when}" if when else ""),
+            second_place,
+            f"head {head} is here too",
+            "cases may not overlap",
+            (Label(first_place, f"head {head} is here"),),
+        )
 
+    def skipped_overlap(
+        self, skip: ast.Skip, clause: ast.Case, head: int
+    ) -> Diagnostic:
+        return Diagnostic(
+            "case-overlap",
+            f"head {head} is skipped and has {self.family.one_of}",
+            clause.condition.span if clause.condition else clause.span,
+            f"head {head} is here too",
+            "write `otherwise` for the heads that are left",
+            (Label(skip.condition.span, f"head {head} is skipped here"),),
+        )
 
-def _missing(masks: Sequence[ast.Mask], head: int) -> Diagnostic:
-    conditions = [mask.condition for mask in masks if mask.condition is not None]
-    last = conditions[-1]
-    others = tuple(Label(expr.span, "nor here") for expr in conditions[:-1])
-    return Diagnostic(
-        "case-missing",
-        f"head {head} has no mask",
-        last.span,
-        f"head {head} is not here",
-        "add a `mask ... otherwise`",
-        others,
-    )
+    def missing(self, head: int, when: str) -> Diagnostic:
+        conditions = [one.condition for one in self.clauses if one.condition]
+        at = f" at {when}" if when else ""
+        others = tuple(Label(expr.span, "nor here") for expr in conditions[:-1])
+        return Diagnostic(
+            "case-missing",
+            f"head {head} has no {self.family.one}{at}",
+            conditions[-1].span,
+            f"head {head} is not here" if not when else f"not at {when}",
+            f"add a `{self.family.one} ... otherwise`",
+            others,
+        )

@@ -6,13 +6,14 @@ proving them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import assert_never
 
 from patternc.check.cases import Heads, selected
-from patternc.check.expand import Environment, Expansion
+from patternc.check.environment import Environment
+from patternc.check.expand import Expansion
 from patternc.check.program import equated_sets
 from patternc.check.values import constant_of
 from patternc.diagnostics import Diagnostic, PatternError
@@ -33,18 +34,19 @@ from patternc.syntax import ast
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Lowers the asserts of one attention; mistakes go to `found`."""
+    """Lowers the asserts of one attention; mistakes go to `found`.
+
+    An assert says nothing of `skipped` heads.
+    """
 
     env: Environment
     decimals: Mapping[str, Fraction]
     found: list[Diagnostic]
-    every: Heads
+    skipped: Collection[int]
 
     def lower(self, clause: ast.Assert) -> Assertion | None:
         """The assertion of a clause, or None after a mistake."""
-        heads: Heads | None = self.every
-        if clause.condition is not None:
-            heads = selected(clause.condition, self.env, self.found)
+        heads = self.heads(clause)
         if heads is None:
             return None
         claim, span = clause.claim, clause.span
@@ -67,6 +69,21 @@ class Claims:
                 return self.density(claim, heads, span)
             case _:
                 assert_never(claim)
+
+    def heads(self, clause: ast.Assert) -> Heads | None:
+        """The heads that the assert speaks of: those of its `for`, not skipped."""
+        if clause.condition is None:
+            every = range(self.env.heads)
+            return tuple(head for head in every if head not in self.skipped)
+        chosen = selected(clause.condition, self.env, self.found)
+        if chosen is None:
+            return None
+        heads = tuple(head for head in chosen if head not in self.skipped)
+        if not heads:
+            message = "every head of this assert is skipped"
+            self.found.append(Diagnostic("no-head", message, clause.condition.span))
+            return None
+        return heads
 
     def sets(
         self,

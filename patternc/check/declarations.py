@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from patternc import stdlib_patterns
+from patternc.check.inputs import inputs_of
 from patternc.check.scope import RESERVED, RESERVED_WORDS, Scope
 from patternc.diagnostics import Diagnostic, Label, Severity
 from patternc.syntax import ast
@@ -30,12 +31,16 @@ def declaration_errors(file: ast.File) -> Iterator[Diagnostic]:
                 severity=Severity.WARNING,
             )
         yield from _parameter_errors(item)
+        if isinstance(item, ast.Attention):
+            for name in inputs_of(item):
+                yield from _reserved(inputs_of(item)[name].name)
 
 
 def _hides_standard(item: ast.Item, file: ast.File) -> bool:
     """Whether a standard pattern has the item's name; its own file does not count."""
     name = item.name.text
-    if isinstance(item, ast.Attention) or name not in stdlib_patterns.names():
+    hides = isinstance(item, ast.Pattern | ast.Function)
+    if not hides or name not in stdlib_patterns.names():
         return False
     return file.source.text != stdlib_patterns.text(name)
 

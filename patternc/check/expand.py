@@ -1,69 +1,26 @@
 """Typed syntax to IR: patterns and functions are put in place of their names.
 
 In: an expression that `check.types` accepts, and the environment: what `q`, `k`, `h`,
-`N` and the parameters stand for. Out: the IR expression, with its bounds. Reports
+`N`, parameters and inputs stand for. Out: the IR expression, with its bounds. Reports
 division by what may be 0, integers beyond 64 bits and masks that grow too large; stops
 while expanding, so that an exponential program ends at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from patternc.check import terms
-from patternc.check.scope import Scope
+from patternc.check import reads, terms
+from patternc.check.environment import Environment
+from patternc.check.layout_names import lowered_names
 from patternc.check.terms import Number, Truths
 from patternc.diagnostics import Diagnostic, Label, PatternError
-from patternc.ir.nodes import Axis, CompareOp, IntOp, Truth
-from patternc.limits import (
-    EXPANSION,
-    EXPANSION_DEPTH,
-    FILE_EXPANSION,
-    INT_MAX,
-    INT_MIN,
-    POSITION,
-)
+from patternc.ir.nodes import CompareOp, Input, IntOp, Segment
+from patternc.limits import EXPANSION, EXPANSION_DEPTH, INT_MAX, INT_MIN
 from patternc.source import Span
 from patternc.syntax import ast
-
-
-class Exhausted(Exception):
-    """The budget of a check is spent; `diagnostic` says where."""
-
-    def __init__(self, diagnostic: Diagnostic) -> None:
-        self.diagnostic = diagnostic
-        super().__init__(diagnostic.message)
-
-
-@dataclass
-class Budget:
-    """The work that one check may still do, over all masks and entries."""
-
-    left: int = FILE_EXPANSION
-
-    def charge(self, cost: int, span: Span) -> None:
-        """Spend `cost` operations for `span`. Raises `Exhausted`."""
-        self.left -= cost
-        if self.left < 0:
-            message = f"this check takes over {FILE_EXPANSION} operations"
-            label = "it stopped here"
-            raise Exhausted(Diagnostic("expansion", message, span, label))
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What the names of a body stand for, at one place of the expansion."""
-
-    scope: Scope
-    values: Mapping[str, Number]
-    heads: int
-    group_size: int
-    budget: Budget
-    query: Number | None = None  # None: the plain index
-    key: Number | None = None
-    called: Span | None = None  # the outermost call that this body is expanded for
 
 
 @dataclass
@@ -85,18 +42,17 @@ class Expansion:
     def truths_inside(self, expr: ast.Expr, env: Environment) -> Truths:
         match expr:
             case ast.Name(text="full" | "empty"):
-                return Truths(Truth(expr.text == "full", expr.span))
+                return terms.truth(expr.text == "full", expr.span)
+            case ast.Name(text=text) if text in env.inputs:
+                return self.read_truths(env.inputs[text], (), expr.span, env)
             case ast.Name():
                 body, inner = self.inlined(expr, (), expr.span, env)
                 return self.truths(body, inner)
             case ast.Call():
                 body, inner = self.inlined(expr.name, expr.arguments, expr.span, env)
                 return self.truths(body, inner)
-            case ast.Moved():
-                query = self.number(expr.query, env)
-                key = self.number(expr.key, env)
-                moved = replace(env, query=query, key=key)
-                return self.truths(expr.target, moved)
+            case ast.Indexed():
+                return self.indexed_truths(expr, env)
             case ast.Complement():
                 return terms.complement(self.truths(expr.operand, env), expr.span)
             case ast.Union():
@@ -111,8 +67,56 @@ class Expansion:
                 raise TypeError(f"not a pattern: {expr}")
             case ast.SetOf() | ast.TheMask() | ast.UnionOver():
                 raise TypeError(f"not a pattern: {expr}")
+            case ast.Coordinate() | ast.Ratio():
+                raise TypeError(f"not a pattern: {expr}")
             case _:
                 assert_never(expr)
+
+    def indexed_truths(self, expr: ast.Indexed, env: Environment) -> Truths:
+        """An element of a truth-value input, or a pattern at other coordinates."""
+        indices = [self.number(index, env) for index in expr.indices]
+        table = self.table(expr.target, env)
+        if table is not None:
+            return self.read_truths(table, indices, expr.span, env)
+        query, key = indices
+        return self.truths(expr.target, replace(env, query=query, key=key))
+
+    def read_truths(
+        self, table: Input, indices: Sequence[Number], span: Span, env: Environment
+    ) -> Truths:
+        """An element of a truth-value input as a pattern."""
+        number = self.read(table, indices, span, env)
+        zero = terms.constant(0, span)
+        return terms.compare(CompareOp.NE, number, zero, span)
+
+    def read(
+        self, table: Input, indices: Sequence[Number], span: Span, env: Environment
+    ) -> Number:
+        """An element of an input; a wrong place is reported."""
+        errors = reads.read_errors(table, indices, span)
+        self.found.extend(self.placed(one, env) for one in errors)
+        return reads.read_number(table, indices, span, env)
+
+    def table(self, target: ast.Expr, env: Environment) -> Input | None:
+        """The input of that name, if it is one."""
+        if not isinstance(target, ast.Name) or target.text in env.values:
+            return None
+        return env.inputs.get(target.text)
+
+    def segments(self, env: Environment, span: Span) -> tuple[Segment, ...]:
+        """The segments of the layout; looking through them is paid for."""
+        segments = () if env.layout is None else env.layout.segments
+        env.budget.charge(len(segments), env.called or span)
+        return segments
+
+    def coordinate(self, expr: ast.Coordinate, env: Environment) -> Number:
+        """Raises `PatternError` if the layout has no such axis."""
+        for segment in self.segments(env, expr.span):
+            if expr.axis.text in dict(segment.axes):
+                token = self.number(expr.token, env)
+                return reads.coordinate(token, segment, expr.axis.text, expr.span, env)
+        errors = lowered_names(env.layout).axis_errors(expr.axis)
+        raise PatternError([*self.found, *(self.placed(one, env) for one in errors)])
 
     def chain(self, expr: ast.Chain, env: Environment) -> Truths:
         """`a < b <= c` is `(a < b) & (b <= c)`; `in` ends a chain."""
@@ -130,8 +134,10 @@ class Expansion:
     def member(
         self, item: Number, group: ast.Expr, span: Span, env: Environment
     ) -> Truths:
-        """`item in {a, b}` or `item in range(a, b)`."""
+        """`item in {a, b}`, `item in range(a, b)` or `item in segment`."""
         match group:
+            case ast.Name():
+                return self.in_segment(item, group, span, env)
             case ast.SetOf():
                 parts = [
                     terms.compare(CompareOp.EQ, item, self.number(part, env), span)
@@ -146,11 +152,23 @@ class Expansion:
             case _:
                 raise TypeError(f"not a set: {group}")
 
+    def in_segment(
+        self, item: Number, name: ast.Name, span: Span, env: Environment
+    ) -> Truths:
+        """Raises `PatternError` if the layout has no such segment."""
+        for segment in self.segments(env, name.span):
+            if segment.name == name.text:
+                inside = reads.in_segment(item, segment, span)
+                return terms.all_of((*item.guards, inside), span)
+        errors = lowered_names(env.layout).segment_errors(name)
+        raise PatternError([*self.found, *(self.placed(one, env) for one in errors)])
+
     def number(self, expr: ast.Expr, env: Environment) -> Number:
         """The IR of an integer. Raises `PatternError` beyond the limits."""
         self.enter(expr.span, env)
         result = self.number_inside(expr, env)
         self.level -= 1
+        env.budget.charge(len(result.guards), env.called or expr.span)
         self.check_size(result, expr.span, env)
         return self.within_64_bits(result, expr.span, env)
 
@@ -174,7 +192,15 @@ class Expansion:
                     self.report_zero(expr, rhs, env)
                     rhs = terms.constant(1, expr.rhs.span)
                 return terms.binary(expr.op, lhs, rhs, expr.span)
-            case ast.Decimal() | ast.Moved() | ast.Complement() | ast.Union():
+            case ast.Coordinate():
+                return self.coordinate(expr, env)
+            case ast.Indexed():
+                indices = [self.number(index, env) for index in expr.indices]
+                table = self.table(expr.target, env)
+                if table is None:
+                    raise TypeError(f"not an integer: {expr}")
+                return self.read(table, indices, expr.span, env)
+            case ast.Decimal() | ast.Ratio() | ast.Complement() | ast.Union():
                 raise TypeError(f"not an integer: {expr}")
             case ast.Intersection() | ast.Chain() | ast.SetOf():
                 raise TypeError(f"not an integer: {expr}")
@@ -187,34 +213,25 @@ class Expansion:
         span = name.span
         if name.text in env.values:
             return env.values[name.text]
-        match name.text:
-            case "q":
-                plain = terms.index(Axis.QUERY, -POSITION, POSITION, span)
-                return env.query or plain
-            case "k":
-                return env.key or terms.index(Axis.KEY, 0, POSITION, span)
-            case "h":
-                return terms.index(Axis.HEAD, 0, env.heads - 1, span)
-            case "g":
-                head = terms.index(Axis.HEAD, 0, env.heads - 1, span)
-                if env.group_size == 1:
-                    return head
-                size = terms.constant(env.group_size, span)
-                return terms.binary(IntOp.FLOORDIV, head, size, span)
-            case "N":
-                return terms.index(Axis.LENGTH, 1, POSITION, span)
+        if name.text in env.inputs:
+            return self.read(env.inputs[name.text], (), span, env)
+        index = env.index(name.text, span)
+        if index is not None:
+            return index
         body, inner = self.inlined(name, (), span, env)
         return self.number(body, inner)
 
     def call(self, call: ast.Call, env: Environment) -> Number:
         """A built-in function, or one of the file."""
         span, name = call.span, call.name.text
-        if name not in ("abs", "min", "max", "clamp"):
+        if name not in ("abs", "min", "max", "clamp", "bitlen"):
             body, inner = self.inlined(call.name, call.arguments, span, env)
             return self.number(body, inner)
         parts = [self.number(argument, env) for argument in call.arguments]
         if name == "abs":
             return terms.absolute(parts[0], span)
+        if name == "bitlen":
+            return _bit_length(parts[0], span)
         if name == "clamp":
             least = terms.binary(IntOp.MAX, parts[0], parts[1], span)
             return terms.binary(IntOp.MIN, least, parts[2], span)
@@ -240,14 +257,19 @@ class Expansion:
             raise LookupError(f"not declared: {name.text}")
         declared, home = found
         values: dict[str, Number] = {}
-        bare = Environment(home, {}, env.heads, env.group_size, env.budget)
+        bare = Environment(
+            home, {}, env.heads, env.group_size, env.budget, layout=env.layout
+        )
         for place, parameter in enumerate(declared.parameters):
             if place < len(arguments):
                 values[parameter.name.text] = self.number(arguments[place], env)
             elif parameter.default is not None:
                 values[parameter.name.text] = self.number(parameter.default, bare)
         called = env.called or span
-        return declared.body, replace(env, scope=home, values=values, called=called)
+        inner = replace(
+            env, scope=home, values=values, called=called, inputs={}, decimals={}
+        )
+        return declared.body, inner
 
     # --- limits
 
@@ -315,7 +337,27 @@ class Expansion:
         env: Environment,
         help_text: str = "",
     ) -> None:
-        others: tuple[Label, ...] = ()
-        if env.called is not None:
-            others = (Label(env.called, "in the expansion of this"),)
-        self.found.append(Diagnostic(code, message, span, label, help_text, others))
+        found = Diagnostic(code, message, span, label, help_text)
+        self.found.append(self.placed(found, env))
+
+    def placed(self, found: Diagnostic, env: Environment) -> Diagnostic:
+        """A finding with the call that it comes from."""
+        if env.called is None:
+            return found
+        return replace(found, others=(Label(env.called, "in the expansion of this"),))
+
+
+def _bit_length(number: Number, span: Span) -> Number:
+    """How many of 1, 2, 4, ... are at most the number: the bits of what is not negative.
+
+    A power counts as `min(max(number // power, 0), 1)`.
+    """
+    zero, one = terms.constant(0, span), terms.constant(1, span)
+    total = zero
+    for bit in range(max(number.hi, 0).bit_length()):
+        power = terms.constant(2**bit, span)
+        ratio = terms.binary(IntOp.FLOORDIV, number, power, span) if bit else number
+        least = ratio if number.lo >= 0 else terms.binary(IntOp.MAX, ratio, zero, span)
+        counted = terms.binary(IntOp.MIN, least, one, span)
+        total = terms.binary(IntOp.ADD, total, counted, span) if bit else counted
+    return total

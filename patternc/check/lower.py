@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from patternc.check.cases import share_out
-from patternc.check.claims import Claims
-from patternc.check.expand import Budget, Environment, Exhausted, Expansion
+from patternc.check.clauses import lower_clauses, with_steps
+from patternc.check.environment import Budget, Environment, Exhausted
+from patternc.check.expand import Expansion
 from patternc.check.program import program_errors
 from patternc.check.scope import Scope, did_you_mean, scope_of
-from patternc.check.values import Binding, bind, constant_of
+from patternc.check.values import bind
 from patternc.diagnostics import Diagnostic, PatternError, Severity, raise_errors
 from patternc.ir.nodes import Attention, BoolExpr, HeadCase
-from patternc.limits import DIAGNOSTICS, HEADS
+from patternc.limits import DIAGNOSTICS
 from patternc.source import Span
 from patternc.syntax import ast
 
@@ -77,47 +77,16 @@ def _lower_item(
     binding = bind(item, values, outer, found)
     if any(diagnostic.is_error for diagnostic in found):
         return None
-    env = replace(outer, values=binding.integers)
+    env = replace(outer, values=binding.integers, decimals=binding.decimals)
     if isinstance(item, ast.Pattern):
         mask = _mask(item.body, env, found)
         if mask is None:
             return None
         case = HeadCase((0,), mask, item.span)
         name = item.name.text
-        return Attention(name, 1, 1, binding.runtime, (case,), (), item.span)
-    return _attention(item, env, binding, found)
-
-
-def _attention(
-    item: ast.Attention, env: Environment, binding: Binding, found: list[Diagnostic]
-) -> Attention | None:
-    counts = _head_counts(item, env, found)
-    if counts is None:
-        return None
-    heads, kv_heads = counts
-    env = replace(env, heads=heads, group_size=heads // kv_heads)
-    masks = [clause for clause in item.clauses if isinstance(clause, ast.Mask)]
-    shares = share_out(masks, env, found)
-    bodies = [_mask(mask.body, env, found) for mask in masks]
-    claims = Claims(env, binding.decimals, found, tuple(range(heads)))
-    clauses = [clause for clause in item.clauses if isinstance(clause, ast.Assert)]
-    asserts = [claims.lower(clause) for clause in clauses]
-    if any(diagnostic.is_error for diagnostic in found):
-        return None
-    cases = tuple(
-        HeadCase(share, body, mask.span)
-        for share, body, mask in zip(shares, bodies, masks, strict=True)
-        if body is not None
-    )
-    return Attention(
-        item.name.text,
-        heads,
-        kv_heads,
-        binding.runtime,
-        cases,
-        tuple(claim for claim in asserts if claim is not None),
-        item.span,
-    )
+        pattern = Attention(name, 1, 1, binding.runtime, (case,), span=item.span)
+        return with_steps(pattern, binding.steps)
+    return lower_clauses(item, env, binding, found)
 
 
 def _mask(body: ast.Expr, env: Environment, found: list[Diagnostic]) -> BoolExpr | None:
@@ -129,37 +98,6 @@ def _mask(body: ast.Expr, env: Environment, found: list[Diagnostic]) -> BoolExpr
         return None
     found.extend(run.found)
     return expr
-
-
-def _head_counts(
-    item: ast.Attention, env: Environment, found: list[Diagnostic]
-) -> tuple[int, int] | None:
-    """Query heads and key/value heads, or None after a mistake."""
-    clause = next(c for c in item.clauses if isinstance(c, ast.Heads))
-    heads = _count(clause.count, "heads", env, found)
-    if clause.kv_count is None:
-        return None if heads is None else (heads, heads)
-    kv_heads = _count(clause.kv_count, "key/value heads", env, found)
-    if heads is None or kv_heads is None:
-        return None
-    if heads % kv_heads != 0:
-        message = f"{heads} heads cannot share {kv_heads} key/value heads evenly"
-        span: Span = clause.kv_count.span
-        label = f"{heads} is not a multiple of {kv_heads}"
-        found.append(Diagnostic("heads", message, span, label))
-        return None
-    return heads, kv_heads
-
-
-def _count(
-    expr: ast.Expr, what: str, env: Environment, found: list[Diagnostic]
-) -> int | None:
-    count = constant_of(expr, env, found)
-    if count is not None and not 1 <= count <= HEADS:
-        message = f"{count} {what}: there can be 1 to {HEADS}"
-        found.append(Diagnostic("heads", message, expr.span))
-        return None
-    return count
 
 
 def _find(file: ast.File, entry: str | None) -> Entry:

@@ -6,13 +6,18 @@ In: a file. Out: diagnostics. Not its job: values, and what needs them (`check.l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from patternc.check.declarations import declaration_errors, recursion_errors
-from patternc.check.scope import Scope, scope_of
-from patternc.check.types import Type, Typing, parameter_types
+from patternc.check.inputs import input_errors, inputs_of
+from patternc.check.kinds import Place, Type, parameter_types
+from patternc.check.layout_names import LayoutNames, written_names
+from patternc.check.layouts import layout_errors, sizes_of, valid_errors
+from patternc.check.scope import RESERVED, Scope, did_you_mean, scope_of
+from patternc.check.types import Typing
 from patternc.diagnostics import Diagnostic, Label
-from patternc.ir.nodes import CompareOp
+from patternc.ir.nodes import CompareOp, WeightKind
 from patternc.source import Span
 from patternc.syntax import ast
 
@@ -28,7 +33,7 @@ def program_errors(file: ast.File) -> tuple[Diagnostic, ...]:
 
 def _check_item(item: ast.Item, scope: Scope, found: list[Diagnostic]) -> None:
     """Types of defaults, body and clauses; mistakes go to `found`."""
-    typing = Typing(scope, parameter_types(item), found)
+    typing = _typing(item, scope, found)
     defaults = Typing(scope, {}, found)
     for parameter in item.parameters:
         if parameter.default is not None:
@@ -38,12 +43,29 @@ def _check_item(item: ast.Item, scope: Scope, found: list[Diagnostic]) -> None:
             typing.expect(item.body, Type.PATTERN)
         case ast.Function():
             typing.expect(item.body, Type.INTEGER)
+        case ast.Layout():
+            found.extend(layout_errors(item))
         case ast.Attention():
-            typing.found.extend(_clause_count_errors(item))
+            found.extend(_clause_count_errors(item))
+            found.extend(input_errors(item, scope))
             for clause in item.clauses:
-                _check_clause(clause, typing)
+                _check_clause(clause, item, typing)
         case _:
             assert_never(item)
+
+
+def _typing(item: ast.Item, scope: Scope, found: list[Diagnostic]) -> Typing:
+    """What the expressions of an item may name; a pattern's layout is its user's."""
+    layout: LayoutNames | None = None
+    if isinstance(item, ast.Attention):
+        layout = LayoutNames()
+        for clause in item.clauses:
+            if isinstance(clause, ast.UseLayout):
+                written = scope.layouts.get(clause.name.text)
+                layout = None if written is None else written_names(written)
+    known = inputs_of(item)
+    inputs = {name: known[name] for name in known if name not in RESERVED}
+    return Typing(scope, parameter_types(item), found, inputs, layout)
 
 
 def _check_default(
@@ -56,41 +78,95 @@ def _check_default(
 
 
 def _clause_count_errors(item: ast.Attention) -> Iterator[Diagnostic]:
-    """An attention has one `heads` and at least one `mask`."""
+    """An attention has one `heads`, at most one `layout` and at least one `mask`."""
     heads = [clause for clause in item.clauses if isinstance(clause, ast.Heads)]
     if not heads:
         message = f"attention `{item.name.text}` has no `heads`"
         help_text = "say how many: `heads 32 kv 8`"
         yield Diagnostic("missing-clause", message, item.name.span, "", help_text)
-    for again in heads[1:]:
-        yield Diagnostic(
-            "duplicate-clause",
-            "`heads` is given twice",
-            again.span,
-            others=(Label(heads[0].span, "first given here"),),
-        )
+    layouts = [clause for clause in item.clauses if isinstance(clause, ast.UseLayout)]
+    for word, clauses in (("heads", heads), ("layout", layouts)):
+        for again in clauses[1:]:
+            message = f"`{word}` is given twice"
+            others = (Label(clauses[0].span, "first given here"),)
+            yield Diagnostic("duplicate-clause", message, again.span, others=others)
     if not any(isinstance(clause, ast.Mask) for clause in item.clauses):
         message = f"attention `{item.name.text}` has no `mask`"
         help_text = "write `mask full` if every query sees every key"
         yield Diagnostic("missing-clause", message, item.name.span, "", help_text)
 
 
-def _check_clause(clause: ast.Clause, typing: Typing) -> None:
+def _check_clause(clause: ast.Clause, item: ast.Attention, typing: Typing) -> None:
+    """Types of everything in a clause; mistakes go to the typing's findings."""
+    if isinstance(clause, ast.Case | ast.Skip | ast.Assert) and clause.condition:
+        typing.expect(clause.condition, Type.PATTERN)
     match clause:
         case ast.Heads():
-            typing.expect(clause.count, Type.INTEGER)
+            alone = replace(typing, inputs={})
+            alone.expect(clause.count, Type.INTEGER)
             if clause.kv_count is not None:
-                typing.expect(clause.kv_count, Type.INTEGER)
+                alone.expect(clause.kv_count, Type.INTEGER)
         case ast.Mask():
             typing.expect(clause.body, Type.PATTERN)
-            if clause.condition is not None:
-                typing.expect(clause.condition, Type.PATTERN)
+        case ast.UseLayout():
+            _check_layout(clause.name, item, typing)
+        case ast.Input():
+            alone = replace(typing, inputs={})
+            for axis in clause.axes:
+                if axis != ast.Name("b"):
+                    alone.expect(axis, Type.INTEGER)
+        case ast.Order():
+            if clause.kind.text in ("tile", "phase"):
+                for argument in clause.arguments:
+                    typing.expect(argument.value, Type.INTEGER)
+        case ast.Score():
+            replace(typing, place=Place.SCORE).expect(clause.body, Type.DECIMAL)
+        case ast.Sink():
+            replace(typing, place=Place.SINK).expect(clause.body, Type.DECIMAL)
+        case ast.Output():
+            replace(typing, place=Place.OUTPUT).expect(clause.body, Type.DECIMAL)
+        case ast.Weights():
+            _check_weights(clause, typing)
+        case ast.Skip():
+            pass
         case ast.Assert():
             _check_claim(clause.claim, typing)
-            if clause.condition is not None:
-                typing.expect(clause.condition, Type.PATTERN)
         case _:
             assert_never(clause)
+
+
+def _check_layout(name: ast.Name, item: ast.Attention, typing: Typing) -> None:
+    """The layout that an attention uses: names in it are the attention's."""
+    layout = typing.scope.layouts.get(name.text)
+    if layout is None:
+        message = f"`{name.text}` is not declared"
+        help_text = did_you_mean(name.text, typing.scope.layouts)
+        typing.report("unknown-name", message, name.span, "unknown layout", help_text)
+        return
+    alone = replace(typing, inputs={}, layout=LayoutNames())
+    for segment in layout.segments:
+        for argument in sizes_of(segment):
+            alone.expect(argument.value, Type.INTEGER)
+    typing.found.extend(valid_errors(layout, item))
+
+
+def _check_weights(clause: ast.Weights, typing: Typing) -> None:
+    kinds = [kind.value for kind in WeightKind]
+    if clause.kind.text not in kinds:
+        message = f"there are no weights `{clause.kind.text}`"
+        shown = "there are `softmax`, `relu2(c)` and `sigmoid(b)`"
+        help_text = did_you_mean(clause.kind.text, kinds) or shown
+        typing.report("bad-weights", message, clause.kind.span, "", help_text)
+    elif clause.kind.text == "softmax" and clause.argument is not None:
+        message = "`softmax` takes no argument"
+        help_text = "scale the logits: `score 0.5 * s`"
+        typing.report("bad-weights", message, clause.argument.span, "", help_text)
+    elif clause.kind.text == "relu2" and clause.argument is None:
+        message = "`relu2` needs its factor"
+        typing.report("bad-weights", message, clause.kind.span, "", "write `relu2(c)`")
+    if clause.argument is not None:
+        constants = replace(typing, inputs={}, place=Place.WEIGHTS)
+        constants.expect(clause.argument, Type.DECIMAL)
 
 
 def _check_claim(claim: ast.Claim, typing: Typing) -> None:

@@ -20,13 +20,26 @@ from patternc.syntax.parse import parse
 INDICES = frozenset("qkhgN")
 """The indices of this version: query, key, query head, key/value head, length."""
 
-LATER_NAMES = frozenset(["b", "Q", "K", "V", "s", "o", "v", "layer", "step", "scale"])
+STEPS = frozenset({"layer", "step"})
+"""Run-time integers that every attention has: the layer, the denoising step."""
+
+GIVEN = {"s": "score", "o": "output", "v": "output"}
+"""What a kernel has at hand in one clause only, and that clause."""
+
+LATER_NAMES = frozenset({"Q", "K", "V", "scale"})
 """Reserved names whose meaning comes with a later version."""
 
-BUILT_IN = frozenset(["abs", "min", "max", "clamp", "range", "full", "empty"])
+FLOAT_FUNCTIONS = frozenset(
+    ["exp", "log", "tanh", "sigmoid", "sqrt", "relu", "softcap", "where"]
+)
+"""Functions of decimal numbers, for `score`, `sink` and `output`."""
+
+BUILT_IN = FLOAT_FUNCTIONS | frozenset(
+    ["abs", "min", "max", "clamp", "bitlen", "range", "full", "empty"]
+)
 """Names of the language's own functions and patterns."""
 
-RESERVED = INDICES | LATER_NAMES | BUILT_IN
+RESERVED = INDICES | STEPS | GIVEN.keys() | {"b"} | LATER_NAMES | BUILT_IN
 RESERVED_WORDS = frozenset(
     ["in", "mask", "union", "every", "retention", "density", "within"]
 )
@@ -37,21 +50,22 @@ Callable = ast.Pattern | ast.Function
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """The patterns and functions that a body can name.
+    """The patterns, functions and layouts that a body can name.
 
-    `standard` marks the scope of the standard patterns: they never see a file's
-    declarations, so hiding one of them changes nothing in the others.
+    A standard pattern never sees the declarations of the file that uses it, so hiding
+    one changes nothing in the others: its scope is its own file.
     """
 
     declared: Mapping[str, Callable] = field(default_factory=dict)
-    standard: bool = False
+    layouts: Mapping[str, ast.Layout] = field(default_factory=dict)
 
     def find(self, name: str) -> tuple[Callable, Scope] | None:
         """What `name` declares and the scope of its body, or None."""
         if name in self.declared:
             return self.declared[name], self
         if name in stdlib_patterns.names():
-            return _standard_pattern(name), STANDARD
+            home = _standard_scope(name)
+            return home.declared[name], home
         return None
 
     def names(self) -> tuple[str, ...]:
@@ -59,16 +73,16 @@ class Scope:
         return (*self.declared, *stdlib_patterns.names())
 
 
-STANDARD = Scope(standard=True)
-
-
 def scope_of(file: ast.File) -> Scope:
     """The scope of a file's bodies. Of two declarations of a name the first counts."""
     declared: dict[str, Callable] = {}
+    layouts: dict[str, ast.Layout] = {}
     for item in file.items:
         if isinstance(item, ast.Pattern | ast.Function):
             declared.setdefault(item.name.text, item)
-    return Scope(declared)
+        elif isinstance(item, ast.Layout):
+            layouts.setdefault(item.name.text, item)
+    return Scope(declared, layouts)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -81,10 +95,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 @cache
-def _standard_pattern(name: str) -> ast.Pattern:
+def _standard_scope(name: str) -> Scope:
+    """The scope of a standard pattern: what its own file declares."""
     text = stdlib_patterns.text(name)
-    file = parse(Source(f"<standard>/{name}.pat", text))
-    for item in file.items:
-        if isinstance(item, ast.Pattern) and item.name.text == name:
-            return item
-    raise LookupError(f"{name}.pat declares no pattern `{name}`")
+    scope = scope_of(parse(Source(f"<standard>/{name}.pat", text)))
+    if not isinstance(scope.declared.get(name), ast.Pattern):
+        raise TypeError(f"{name}.pat declares no pattern `{name}`")
+    return scope

@@ -8,7 +8,7 @@ job: deciding what is too large (`check.expand`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,19 +29,26 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
+    Truth,
 )
 from patternc.source import Span
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An integer expression, `lo <= value <= hi`; exact Python integers."""
+    """An integer expression, `lo <= value <= hi`; exact Python integers.
+
+    `guards` are what must hold for its reads and coordinates to mean something: they
+    join the comparison that the number ends up in. `size` counts them.
+    """
 
     expr: IntExpr
     lo: int
     hi: int
     size: int = 1
     depth: int = 1
+    guards: tuple[Truths, ...] = ()
 
     def contains(self, value: int) -> bool:
         """Whether the bounds allow `value`."""
@@ -67,22 +74,49 @@ def index(axis: Axis, lo: int, hi: int, span: Span) -> Number:
     return Number(Index(axis, span), lo, hi)
 
 
+def parameter(name: str, lo: int, hi: int, span: Span) -> Number:
+    """The value of a run-time parameter."""
+    return Number(Param(name, span), lo, hi)
+
+
 def binary(op: IntOp, lhs: Number, rhs: Number, span: Span) -> Number:
     """`lhs op rhs`; a divisor's bounds must not contain 0."""
     lo, hi = _bounds(Binary(op, Param("lhs"), Param("rhs")), lhs=lhs, rhs=rhs)
     size, depth = _measure((lhs, rhs))
-    return Number(Binary(op, lhs.expr, rhs.expr, span), lo, hi, size, depth)
+    expr = Binary(op, lhs.expr, rhs.expr, span)
+    return Number(expr, lo, hi, size, depth, guards_of(lhs, rhs))
 
 
 def absolute(operand: Number, span: Span) -> Number:
     """`abs(operand)`."""
     lo, hi = _bounds(Abs(Param("operand")), operand=operand)
-    return Number(Abs(operand.expr, span), lo, hi, operand.size + 1, operand.depth + 1)
+    size, depth = _measure((operand,))
+    return Number(Abs(operand.expr, span), lo, hi, size, depth, operand.guards)
+
+
+def read(table: str, indices: Sequence[Number], lo: int, hi: int, span: Span) -> Number:
+    """An element of an integer or truth-value input, `lo <= value <= hi`."""
+    expr = Read(table, tuple(index.expr for index in indices), span)
+    size, depth = _measure(indices)
+    return Number(expr, lo, hi, size, depth, guards_of(*indices))
+
+
+def guarded(number: Number, guards: Sequence[Truths]) -> Number:
+    """The number with further conditions for it to mean something."""
+    found = tuple(dict.fromkeys((*number.guards, *guards)))
+    size = number.size + sum(guard.size for guard in found[len(number.guards) :])
+    return replace(number, guards=found, size=size)
+
+
+def guards_of(*parts: Number) -> tuple[Truths, ...]:
+    """The guards of all parts, each once."""
+    return tuple(dict.fromkeys(guard for part in parts for guard in part.guards))
 
 
 def compare(op: CompareOp, lhs: Number, rhs: Number, span: Span) -> Truths:
-    """`lhs op rhs`."""
-    return Truths(Compare(op, lhs.expr, rhs.expr, span), *_measure((lhs, rhs)))
+    """`lhs op rhs` with the guards of both sides: false where one of them is."""
+    plain = Truths(Compare(op, lhs.expr, rhs.expr, span), *_measure((lhs, rhs)))
+    return all_of((*guards_of(lhs, rhs), plain), span)
 
 
 def all_of(terms: Sequence[Truths], span: Span) -> Truths:
@@ -101,6 +135,11 @@ def any_of(terms: Sequence[Truths], span: Span) -> Truths:
     return Truths(expr, *_measure(terms))
 
 
+def truth(value: bool, span: Span) -> Truths:
+    """`full` or `empty`."""
+    return Truths(Truth(value, span))
+
+
 def complement(term: Truths, span: Span) -> Truths:
     """True where `term` is not."""
     return Truths(Not(term.expr, span), term.size + 1, term.depth + 1)
@@ -108,7 +147,8 @@ def complement(term: Truths, span: Span) -> Truths:
 
 def _measure(parts: Sequence[Number | Truths]) -> tuple[int, int]:
     """The size and the depth of a node over `parts`."""
-    return 1 + sum(p.size for p in parts), 1 + max(p.depth for p in parts)
+    deepest = max((part.depth for part in parts), default=0)
+    return 1 + sum(part.size for part in parts), 1 + deepest
 
 
 def _exact(lo: int, hi: int) -> Bounds:
@@ -133,11 +173,13 @@ def _bounds(shape: IntExpr, **parts: Number) -> tuple[int, int]:
 
 
 def varying_name(expr: Expr) -> str | None:
-    """The name of an index or run-time parameter; None for every other node."""
+    """The name of an index, run-time parameter or input; None for other nodes."""
     match expr:
         case Index():
             return expr.axis.value
         case Param():
             return expr.name
+        case Read():
+            return expr.table
         case _:
             return None

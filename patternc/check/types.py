@@ -1,42 +1,40 @@
 """Types of expressions, without any parameter's value.
 
-In: a file and its scope. Out: diagnostics for unknown names, wrong arity, wrong types.
-What passes can be lowered without meeting any of them. Not its job: values
-(`check.expand`).
+In: a file and its scope. Out: diagnostics for unknown names, wrong arity, wrong types,
+names outside of their clause. What passes can be lowered without meeting any of them.
+Not its job: values (`check.expand`, `check.floats`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import assert_never
 
-from patternc.check.scope import BUILT_IN, INDICES, LATER_NAMES, Scope, did_you_mean
+from patternc.check.kinds import ARITY, ELEMENT_TYPES, HIDDEN, Place, Type
+from patternc.check.layout_names import LayoutNames
+from patternc.check.scope import (
+    BUILT_IN,
+    GIVEN,
+    INDICES,
+    LATER_NAMES,
+    RESERVED,
+    STEPS,
+    Scope,
+    did_you_mean,
+)
 from patternc.diagnostics import Diagnostic, Label
+from patternc.ir.nodes import IntOp
 from patternc.limits import DIAGNOSTICS
 from patternc.source import Span
 from patternc.syntax import ast
 
-
-class Type(Enum):
-    """What an expression is, as messages call it."""
-
-    INTEGER = "an integer"
-    DECIMAL = "a decimal number"
-    PATTERN = "a pattern"
-    SET = "a set of integers"
-    RANGE = "a range"
-    MASKS = "the attention's mask"
-
-
-# The least and the greatest number of arguments; None for any number.
-_ARITY: Mapping[str, tuple[int, int | None]] = {
-    "abs": (1, 1),
-    "min": (2, None),
-    "max": (2, None),
-    "clamp": (3, 3),
-    "range": (2, 2),
+_WHY_HIDDEN = {
+    Place.MASK: "",
+    Place.SCORE: "",
+    Place.SINK: "a sink is one logit for each head",
+    Place.WEIGHTS: "the argument of weights is a constant",
+    Place.OUTPUT: "keys have been summed over",
 }
 
 
@@ -44,19 +42,29 @@ _ARITY: Mapping[str, tuple[int, int | None]] = {
 class Typing:
     """The types of the expressions of one body; `found` collects what is wrong.
 
-    `parameters` are the body's own. A wrong part has the type None, which fits
-    everywhere: one mistake gives one message.
+    `parameters` and `inputs` are the body's own. `layout` is None where it is not known
+    yet, as in a pattern. A wrong part has the type None, which fits everywhere: one
+    mistake gives one message.
     """
 
     scope: Scope
     parameters: Mapping[str, Type]
     found: list[Diagnostic] = field(default_factory=list)
+    inputs: Mapping[str, ast.Input] = field(default_factory=dict)
+    layout: LayoutNames | None = None
+    place: Place = Place.MASK
 
     def expect(self, expr: ast.Expr, wanted: Type) -> None:
         """Check `expr` and that it is of the type `wanted`."""
         found = self.type_of(expr)
         if found is None or found is wanted:
             return
+        if wanted is Type.DECIMAL and found is Type.INTEGER:
+            return
+        self.report_mismatch(expr, wanted, found)
+
+    def report_mismatch(self, expr: ast.Expr, wanted: Type, found: Type) -> None:
+        """Report that an expression is not what it has to be."""
         if found is Type.MASKS:
             self.report(
                 "bad-assert",
@@ -80,17 +88,18 @@ class Typing:
                 return self.type_of_name(expr)
             case ast.Call():
                 return self.type_of_call(expr)
-            case ast.Moved():
-                self.expect(expr.target, Type.PATTERN)
-                self.expect(expr.query, Type.INTEGER)
-                self.expect(expr.key, Type.INTEGER)
-                return Type.PATTERN
+            case ast.Indexed():
+                return self.type_of_indexed(expr)
+            case ast.Coordinate():
+                return self.type_of_coordinate(expr)
             case ast.Negative():
-                return self.all_of(Type.INTEGER, expr.operand)
+                return self.type_of_numbers(expr.operand)
             case ast.Complement():
                 return self.all_of(Type.PATTERN, expr.operand)
             case ast.Arithmetic():
-                return self.all_of(Type.INTEGER, expr.lhs, expr.rhs)
+                return self.type_of_arithmetic(expr)
+            case ast.Ratio():
+                return self.type_of_ratio(expr)
             case ast.Union() | ast.Intersection():
                 return self.all_of(Type.PATTERN, *expr.terms)
             case ast.Chain():
@@ -114,32 +123,118 @@ class Typing:
             self.expect(part, wanted)
         return wanted
 
+    def type_of_numbers(self, *parts: ast.Expr) -> Type | None:
+        """What arithmetic gives: decimals once a part is one, where there are any."""
+        if self.place is Place.MASK:
+            return self.all_of(Type.INTEGER, *parts)
+        types = [self.type_of(part) for part in parts]
+        number = (Type.INTEGER, Type.DECIMAL, None)
+        for part, found in zip(parts, types, strict=True):
+            if found not in number:
+                self.expect(part, Type.DECIMAL)  # reports it
+        if Type.DECIMAL in types:
+            return Type.DECIMAL
+        return Type.INTEGER if set(types) <= {Type.INTEGER} else None
+
+    def type_of_arithmetic(self, expr: ast.Arithmetic) -> Type | None:
+        if expr.op in (IntOp.FLOORDIV, IntOp.MOD):
+            return self.all_of(Type.INTEGER, expr.lhs, expr.rhs)
+        return self.type_of_numbers(expr.lhs, expr.rhs)
+
+    def type_of_ratio(self, expr: ast.Ratio) -> Type:
+        if self.place is Place.MASK:
+            self.type_of_numbers(expr.lhs, expr.rhs)
+            message = "`/` divides decimal numbers; a mask has integers only"
+            self.report("type", message, expr.span, "", "write `//` for floor division")
+        else:
+            self.all_of(Type.DECIMAL, expr.lhs, expr.rhs)
+        return Type.DECIMAL if self.place is not Place.MASK else Type.INTEGER
+
     def type_of_chain(self, expr: ast.Chain) -> Type:
         self.expect(expr.first, Type.INTEGER)
         for place, link in enumerate(expr.links):
             if link.op is not None:
                 self.expect(link.operand, Type.INTEGER)
                 continue
-            found = self.type_of(link.operand)
-            if found not in (Type.SET, Type.RANGE, None):
-                message = f"expected a set or a range after `in`, found {found.value}"
-                help_text = "write `in {0, 3}` or `in range(0, 4)`"
-                self.report("type", message, link.operand.span, "", help_text)
-            elif place + 1 < len(expr.links):
+            self.check_group(link.operand)
+            if place + 1 < len(expr.links):
                 message = "a comparison cannot go on after `in`"
                 help_text = "join two comparisons with `&`"
                 self.report("type", message, link.operand.span, "", help_text)
                 break
         return Type.PATTERN
 
+    def check_group(self, group: ast.Expr) -> None:
+        """What stands after `in`: a set, a range or a segment of the layout."""
+        if isinstance(group, ast.Name) and group.text not in self.parameters:
+            if self.layout is not None:
+                self.found.extend(self.layout.segment_errors(group, len(self.found)))
+            return
+        found = self.type_of(group)
+        if found not in (Type.SET, Type.RANGE, None):
+            message = f"expected a set or a range after `in`, found {found.value}"
+            help_text = "write `in {0, 3}`, `in range(0, 4)` or `in text`, a segment"
+            self.report("type", message, group.span, "", help_text)
+
+    def type_of_coordinate(self, expr: ast.Coordinate) -> Type | None:
+        if expr.token.text not in ("q", "k"):
+            message = f"`{expr.token.text}` has no coordinates"
+            help_text = "the query and the key have: `q.x`, `k.x`"
+            self.report("unknown-axis", message, expr.token.span, "", help_text)
+            return None
+        if self.type_of_name(expr.token) is None:
+            return None
+        if self.layout is not None:
+            self.found.extend(self.layout.axis_errors(expr.axis, len(self.found)))
+        return Type.INTEGER
+
+    def type_of_indexed(self, expr: ast.Indexed) -> Type | None:
+        target = expr.target
+        if isinstance(target, ast.Name) and target.text in self.inputs:
+            declared = self.inputs[target.text]
+            self.all_of(Type.INTEGER, *expr.indices)
+            self.check_indices(target, declared, len(expr.indices), expr.span)
+            return ELEMENT_TYPES[declared.element]
+        found = self.type_of(target)
+        self.all_of(Type.INTEGER, *expr.indices)
+        if found is not Type.PATTERN:
+            if found is not None:
+                self.report_mismatch(target, Type.PATTERN, found)
+            return None
+        if len(expr.indices) != 2:
+            count = len(expr.indices)
+            message = f"a pattern is moved to 2 coordinates, {count} given"
+            help_text = "write `p[e1, e2]`: `e1` is put for `q` and `e2` for `k`"
+            self.report("arity", message, expr.span, "", help_text)
+        return Type.PATTERN
+
+    def check_indices(
+        self, name: ast.Name, declared: ast.Input, count: int, at: Span
+    ) -> None:
+        """Report an index too many or too few of an input."""
+        axes = [axis for axis in declared.axes if axis != ast.Name("b")]
+        if count == len(axes):
+            return
+        plural = "index" if len(axes) == 1 else "indices"
+        message = f"`{name.text}` is read with {len(axes)} {plural}, {count} given"
+        shown = ", ".join(axis.span.text for axis in axes)
+        help_text = f"write `{name.text}[{shown}]`" if axes else "it is read by name"
+        others = (Label(declared.span, "declared here"),)
+        self.found.append(Diagnostic("arity", message, at, "", help_text, others))
+
     def type_of_name(self, name: ast.Name) -> Type | None:
         text = name.text
         if text in self.parameters:
             return self.parameters[text]
-        if text in INDICES:
-            return Type.INTEGER
+        if text in self.inputs:
+            self.check_indices(name, self.inputs[text], 0, name.span)
+            return ELEMENT_TYPES[self.inputs[text].element]
+        if text in INDICES | STEPS:
+            return self.type_of_index(name)
         if text in ("full", "empty"):
             return Type.PATTERN
+        if text in GIVEN or text == "b":
+            return self.type_of_given(name)
         if text in LATER_NAMES:
             message = f"`{text}` is not supported here yet"
             self.report("unsupported", message, name.span, "a reserved name")
@@ -154,18 +249,34 @@ class Typing:
         self.check_count(name, declared, 0, name.span)
         return _result(declared)
 
+    def type_of_index(self, name: ast.Name) -> Type | None:
+        if name.text not in HIDDEN[self.place]:
+            return Type.INTEGER
+        message = f"there is no `{name.text}` in `{self.place.value}`"
+        self.report("wrong-place", message, name.span, _WHY_HIDDEN[self.place])
+        return None
+
+    def type_of_given(self, name: ast.Name) -> Type | None:
+        """`s` stands in `score`, `o` and `v` in `output`, `b` nowhere."""
+        where = GIVEN.get(name.text, "the axes of an input")
+        if where == self.place.value:
+            return Type.DECIMAL
+        shown = f"`{where}`" if name.text in GIVEN else where
+        message = f"`{name.text}` stands in {shown} only"
+        self.report("wrong-place", message, name.span)
+        return None
+
     def type_of_call(self, call: ast.Call) -> Type | None:
         name, count = call.name, len(call.arguments)
-        if name.text in _ARITY:
-            self.all_of(Type.INTEGER, *call.arguments)
-            least, most = _ARITY[name.text]
+        if name.text in ARITY:
+            result = self.type_of_built_in(call)
+            least, most = ARITY[name.text]
             if count < least or (most is not None and count > most):
                 wanted = f"{least}" if most is not None else f"{least} or more"
                 self.report_arity(name, wanted, count, call.span)
-            return Type.RANGE if name.text == "range" else Type.INTEGER
+            return result
         self.all_of(Type.INTEGER, *call.arguments)
-        no_call = name.text in INDICES | LATER_NAMES | BUILT_IN
-        if no_call or name.text in self.parameters:
+        if name.text in RESERVED | self.parameters.keys() | self.inputs.keys():
             message = f"`{name.text}` cannot be called"
             self.report("type", message, name.span)
             return None
@@ -175,6 +286,21 @@ class Typing:
         self.check_count(name, declared, count, call.span)
         return _result(declared)
 
+    def type_of_built_in(self, call: ast.Call) -> Type | None:
+        match call.name.text:
+            case "range":
+                self.all_of(Type.INTEGER, *call.arguments)
+                return Type.RANGE
+            case "bitlen":
+                return self.all_of(Type.INTEGER, *call.arguments)
+            case "abs" | "min" | "max" | "clamp":
+                return self.type_of_numbers(*call.arguments)
+            case "where":
+                self.all_of(Type.PATTERN, *call.arguments[:1])
+                return self.all_of(Type.DECIMAL, *call.arguments[1:])
+            case _:
+                return self.all_of(Type.DECIMAL, *call.arguments)
+
     def declared(self, name: ast.Name) -> ast.Pattern | ast.Function | None:
         """The declaration of a name; unknown names are reported."""
         found = self.scope.find(name.text)
@@ -183,8 +309,8 @@ class Typing:
         message = f"`{name.text}` is not declared"
         help_text = ""
         if len(self.found) < DIAGNOSTICS:
-            known = [*self.scope.names(), *self.parameters, *BUILT_IN]
-            help_text = did_you_mean(name.text, known)
+            own = [*self.parameters, *self.inputs]
+            help_text = did_you_mean(name.text, [*self.scope.names(), *own, *BUILT_IN])
         self.report("unknown-name", message, name.span, "unknown name", help_text)
         return None
 
@@ -226,21 +352,10 @@ def _hint(wanted: Type, found: Type) -> tuple[str, str]:
     """A label and a help sentence for the commonest mistakes."""
     if wanted is Type.PATTERN and found is Type.INTEGER:
         return "a number, not a set of pairs", "compare it with something: `... == 0`"
-    if wanted is Type.INTEGER and found is Type.PATTERN:
+    if wanted is not Type.PATTERN and found is Type.PATTERN:
         return "a set of pairs, not a number", "combine patterns with `&`, `|` and `~`"
     if found in (Type.SET, Type.RANGE):
         return "", "a set or range stands to the right of `in`"
     if found is Type.DECIMAL:
-        return "", "decimal numbers are for `assert density` only"
+        return "", "masks, conditions, indices, `//` and `%` have integers only"
     return "", ""
-
-
-def parameter_types(item: ast.Item) -> dict[str, Type]:
-    """The types of an item's parameters: integers unless typed, or by the default."""
-    types = {}
-    for parameter in item.parameters:
-        is_float = parameter.kind is ast.Kind.FLOAT or (
-            parameter.kind is None and isinstance(parameter.default, ast.Decimal)
-        )
-        types[parameter.name.text] = Type.DECIMAL if is_float else Type.INTEGER
-    return types

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from patternc.check import terms
-from patternc.check.expand import Environment, Expansion
-from patternc.check.scope import did_you_mean
+from patternc.check.environment import Environment
+from patternc.check.expand import Expansion
+from patternc.check.kinds import Type, parameter_types
+from patternc.check.scope import STEPS, did_you_mean
 from patternc.check.terms import Number
-from patternc.check.types import Type, parameter_types
 from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ir.nodes import Param, RuntimeParam
 from patternc.ir.walk import subexpressions
@@ -30,6 +31,7 @@ class Binding:
     integers: Mapping[str, Number]
     decimals: Mapping[str, Fraction]
     runtime: tuple[RuntimeParam, ...]
+    steps: tuple[RuntimeParam, ...] = ()  # `layer` and `step`, in case they are read
 
 
 def bind(
@@ -67,7 +69,26 @@ def bind(
             message = f"parameter `{name}` of `{item.name.text}` has no value"
             help_text = f"give it one, or a default: `{name} = 64`"
             found.append(Diagnostic("missing-value", message, span, "", help_text))
-    return Binding(integers, decimals, tuple(runtime))
+    steps = tuple(_step(name, item, values, found) for name in sorted(STEPS))
+    return Binding(integers, decimals, tuple(runtime), steps)
+
+
+def _step(
+    name: str,
+    item: ast.Attention | ast.Pattern,
+    values: Mapping[str, int | float],
+    found: list[Diagnostic],
+) -> RuntimeParam:
+    """The run-time integer `layer` or `step`: 0 unless a value is given."""
+    value = values.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int):
+        message = f"the value of `{name}` is not an integer: {value!r}"
+        found.append(Diagnostic("wrong-value", message, item.name.span))
+        return RuntimeParam(name, 0, item.name.span)
+    if not 0 <= value <= POSITION:
+        message = f"the value of `{name}` lies between 0 and {POSITION}"
+        found.append(Diagnostic("wrong-value", message, item.name.span))
+    return RuntimeParam(name, value, item.name.span)
 
 
 def _unknown(
@@ -75,7 +96,7 @@ def _unknown(
 ) -> Iterator[Diagnostic]:
     known = [parameter.name.text for parameter in item.parameters]
     for name in values:
-        if name not in known:
+        if name not in known and name not in STEPS:
             message = f"`{item.name.text}` has no parameter `{name[:80]}`"
             help_text = did_you_mean(name, known)
             span = item.name.span

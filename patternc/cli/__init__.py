@@ -22,6 +22,7 @@ from patternc.version import VERSION
 COMMANDS = {
     "check": "find every error in pattern files",
     "mask": "show, count or write the mask of one head",
+    "patterns": "list the standard patterns, or show one",
     "explain": "show what the compiler made of an attention, and why",
     "compile": "write a kernel module that needs torch and triton only",
     "verify": "run every backend against the dense reference",

@@ -1,6 +1,6 @@
 """`patternc mask FILE`: the mask of one head, as numbers, a picture or a file.
 
-In: a program, an attention, sizes, a head. Out: with --digest one JSON line, otherwise
+In: a program, an attention, sizes, a head, files of its inputs. Out: with --digest one JSON line, otherwise
 a picture in the terminal; --out writes a PNG or an .npy file too. The mask comes from
 the meaning of the program (--via reference) or from the tile schedule alone
 (--via plan); both must agree. Needs no torch. Not its job: attention values.
@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from patternc import driver
 from patternc.check import lower
 from patternc.cli.files import write_whole
+from patternc.cli.inputs import Call, Table, add_inputs, read_tables, tables_of
 from patternc.cli.options import (
+    Value,
     add_entry,
     add_program,
     head,
@@ -30,10 +33,11 @@ from patternc.cli.options import (
     values_of,
 )
 from patternc.cli.report import UsageError
-from patternc.ir.evaluate import dense_mask
+from patternc.ir.evaluate import Tables, dense_mask
 from patternc.ir.nodes import Attention
 from patternc.picture import mask_png, terminal_picture
 from patternc.plan.expand import plan_mask
+from patternc.source import Source
 from patternc.syntax.load import read_source
 from patternc.syntax.parse import parse
 
@@ -72,29 +76,26 @@ class Digest:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which mask of a program is looked at: the arguments of `add_view`, checked.
+
+    `k_len` None is the length of the attention's layout, or `DEFAULT_LENGTH`.
+    """
+
+    entry: str | None
+    values: Mapping[str, Value]
+    head: int
+    q_len: int | None
+    k_len: int | None
+    q_offset: int | None
+    batch: int
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE, --entry, --set, sizes, --head, --digest, --via and --out."""
+    """FILE, what to look at, --digest, --via and --out."""
     add_program(parser)
-    add_entry(parser)
-    parser.add_argument(
-        "--q-len", type=length, metavar="N", help="number of queries (default: --k-len)"
-    )
-    parser.add_argument(
-        "--k-len",
-        type=length,
-        default=DEFAULT_LENGTH,
-        metavar="N",
-        help=f"number of keys (default: {DEFAULT_LENGTH})",
-    )
-    parser.add_argument(
-        "--q-offset",
-        type=offset,
-        metavar="N",
-        help="position of the first query (default: k-len minus q-len)",
-    )
-    parser.add_argument(
-        "--head", type=head, default=0, metavar="H", help="the query head (default: 0)"
-    )
+    add_view(parser)
     parser.add_argument(
         "--digest", action="store_true", help="print one JSON line and no picture"
     )
@@ -109,31 +110,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_view(parser: argparse.ArgumentParser) -> None:
+    """--entry, --set, --input, --batch, sizes and --head."""
+    add_entry(parser)
+    add_inputs(parser)
+    parser.add_argument(
+        "--q-len", type=length, metavar="N", help="number of queries (default: --k-len)"
+    )
+    parser.add_argument(
+        "--k-len",
+        type=length,
+        metavar="N",
+        help=f"number of keys (default: that of its layout, or {DEFAULT_LENGTH})",
+    )
+    parser.add_argument(
+        "--q-offset",
+        type=offset,
+        metavar="N",
+        help="position of the first query (default: k-len minus q-len)",
+    )
+    parser.add_argument(
+        "--head", type=head, default=0, metavar="H", help="the query head (default: 0)"
+    )
+
+
+def view_of(args: argparse.Namespace) -> View:
+    """The view that parsed arguments ask for. Raises `UsageError`."""
+    return View(
+        args.entry,
+        values_of(args.set),
+        args.head,
+        args.q_len,
+        args.k_len,
+        args.q_offset,
+        args.batch,
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Make the mask, then show, count or write it."""
-    q_len = args.k_len if args.q_len is None else args.q_len
-    if q_len * args.k_len > MOST_PAIRS:
-        raise UsageError(
-            f"a mask of {q_len} x {args.k_len} pairs is too large to list;"
-            f" at most {MOST_PAIRS} pairs"
-        )
     if args.out is not None and args.out.suffix not in (".png", ".npy"):
         raise UsageError(f"--out {args.out}: expected a name that ends in .png or .npy")
-    mask = _mask(args, q_len)
+    source, given = read_source(args.file), read_tables(args.input)
+    mask = mask_of(source, view_of(args), given, args.via)
     if args.out is not None:
         write_whole(args.out, _content(args.out.suffix, mask))
-    found = digest(mask)
     if args.digest:
-        print(json.dumps(asdict(found)))
-        return 0
+        print(json.dumps(asdict(digest(mask))))
+    else:
+        show(mask, args.head)
+    return 0
+
+
+def show(mask: Bools, wanted: int) -> None:
+    """Print a picture of the mask [n_q, n_k] of a head, and its counts."""
+    found = digest(mask)
     print(terminal_picture(mask))
     print(
-        f"head {args.head}: {found.visible} of {mask.size} pairs visible,"
+        f"head {wanted}: {found.visible} of {mask.size} pairs visible,"
         f" density {found.density:.6f}, {found.empty_rows} empty rows"
     )
     tiles = ", ".join(f"{count} {kind}" for kind, count in asdict(found.tiles).items())
     print(f"tiles of {TILE} x {TILE}: {tiles}")
-    return 0
 
 
 def digest(mask: Bools) -> Digest:
@@ -167,19 +205,46 @@ def tile_counts(mask: Bools) -> TileCounts:
     return TileCounts(empty, seen.size - empty - full, full)
 
 
-def _mask(args: argparse.Namespace, q_len: int) -> Bools:
-    """The mask [q_len, k_len] of the head that was asked for."""
-    source = read_source(args.file)
-    values = values_of(args.set)
-    q_offset = args.k_len - q_len if args.q_offset is None else args.q_offset
-    if args.via == "plan":
-        kernel = driver.compile_source(source, args.entry, values)
-        _require_head(args.head, kernel.attention)
+def mask_of(source: Source, view: View, given: Mapping[str, Table], via: str) -> Bools:
+    """The mask [q_len, k_len] that is looked at; `via` as for --via.
+
+    Raises `PatternError` for what is wrong with the program, `UsageError` for a head,
+    a length or a table that does not fit it.
+    """
+    if via == "plan":
+        kernel = driver.compile_source(source, view.entry, view.values)
+        call = _call(kernel.attention, view)
+        tables = tables_of(kernel.attention, given, call)
         params = defaults(kernel.attention)
-        return plan_mask(kernel, args.head, q_len, args.k_len, q_offset, params)
-    attention = lower(parse(source), args.entry, values)
-    _require_head(args.head, attention)
-    return _reference_mask(attention, args.head, q_len, args.k_len, q_offset)
+        return plan_mask(
+            kernel, view.head, call.n_q, call.n_k, call.q_offset, params, tables
+        )
+    attention = lower(parse(source), view.entry, view.values)
+    call = _call(attention, view)
+    return _reference_mask(
+        attention, view.head, call, tables_of(attention, given, call)
+    )
+
+
+def _call(attention: Attention, view: View) -> Call:
+    """The sizes of a call, checked against the attention and against memory."""
+    _require_head(view.head, attention)
+    layout = attention.layout
+    usual = DEFAULT_LENGTH if layout is None else layout.size
+    n_k = usual if view.k_len is None else view.k_len
+    n_q = n_k if view.q_len is None else view.q_len
+    q_offset = n_k - n_q if view.q_offset is None else view.q_offset
+    if n_q * n_k > MOST_PAIRS:
+        raise UsageError(
+            f"a mask of {n_q} x {n_k} pairs is too large to list;"
+            f" at most {MOST_PAIRS} pairs"
+        )
+    if layout is not None and (n_k != layout.size or q_offset + n_q != layout.size):
+        raise UsageError(
+            f"the layout {layout.name} has {layout.size} tokens:"
+            f" not {n_k} keys, with queries up to {q_offset + n_q}"
+        )
+    return Call(n_q, n_k, q_offset, view.batch)
 
 
 def _require_head(wanted: int, attention: Attention) -> None:
@@ -191,17 +256,18 @@ def _require_head(wanted: int, attention: Attention) -> None:
 
 
 def _reference_mask(
-    attention: Attention, wanted: int, q_len: int, k_len: int, q_offset: int
+    attention: Attention, wanted: int, call: Call, tables: Tables
 ) -> Bools:
     """`dense_mask` in slices of rows: its integers take eight bytes a pair."""
     expr = attention.case_of(wanted).mask
     params = defaults(attention)
-    height = max(1, _PAIRS_AT_ONCE // k_len)
-    mask = np.empty((q_len, k_len), dtype=np.bool_)
-    for first in range(0, q_len, height):
-        rows = min(height, q_len - first)
+    height = max(1, _PAIRS_AT_ONCE // call.n_k)
+    mask = np.empty((call.n_q, call.n_k), dtype=np.bool_)
+    for first in range(0, call.n_q, height):
+        rows = min(height, call.n_q - first)
+        start = call.q_offset + first
         mask[first : first + rows] = dense_mask(
-            expr, wanted, rows, k_len, q_offset + first, params
+            expr, wanted, rows, call.n_k, start, params, tables
         )
     return mask
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any as Anything
 from typing import assert_never
 
 import numpy as np
@@ -29,19 +30,26 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
     Truth,
 )
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Tables = Mapping[str, NDArray[Anything]]
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where an expression is looked at: a value for each axis and parameter."""
+    """Where an expression is looked at: a value for each axis, parameter and input.
+
+    `tables` holds the inputs of one batch element, as int64 or bool arrays without a
+    batch axis (a batch scalar is an array of no axes).
+    """
 
     axes: Mapping[Axis, int | Ints]
     params: Mapping[str, int] = field(default_factory=dict)
+    tables: Tables = field(default_factory=dict)
 
 
 def evaluate_int(expr: IntExpr, at: Point) -> Ints:
@@ -58,6 +66,8 @@ def evaluate_int(expr: IntExpr, at: Point) -> Ints:
             return np.asarray(_binary(expr.op, lhs, rhs))
         case Abs():
             return np.asarray(np.abs(evaluate_int(expr.operand, at)))
+        case Read():
+            return _read(expr, at)
         case _:
             assert_never(expr)
 
@@ -93,8 +103,9 @@ def dense_mask(
     n_k: int,
     q_offset: int | None = None,
     params: Mapping[str, int] | None = None,
+    tables: Tables | None = None,
 ) -> Bools:
-    """The mask of one head as a bool array [n_q, n_k].
+    """The mask of one head, of one batch element, as a bool array [n_q, n_k].
 
     Row `r` is the query at absolute position `r + q_offset`; the default offset
     `n_k - n_q` aligns the last query with the last key.
@@ -104,8 +115,24 @@ def dense_mask(
     keys = np.arange(n_k, dtype=np.int64)[None, :]
     axes: dict[Axis, int | Ints] = {Axis.QUERY: queries, Axis.KEY: keys}
     axes |= {Axis.HEAD: head, Axis.LENGTH: n_k}
-    seen = evaluate(mask, Point(axes, params or {}))
+    seen = evaluate(mask, Point(axes, params or {}, tables or {}))
     return np.broadcast_to(seen, (n_q, n_k)).copy()
+
+
+def _read(expr: Read, at: Point) -> Ints:
+    """Outside of the table the value is 0: the guard beside it is false there."""
+    table = np.asarray(at.tables[expr.table], dtype=np.int64)
+    if table.size == 0:
+        return np.asarray(0, dtype=np.int64)
+    indices = [evaluate_int(index, at) for index in expr.indices]
+    inside = np.asarray(True)
+    for index, size in zip(indices, table.shape, strict=True):
+        inside = inside & (index >= 0) & (index < size)
+    clipped = tuple(
+        np.clip(index, 0, size - 1)
+        for index, size in zip(indices, table.shape, strict=True)
+    )
+    return np.where(inside, table[clipped], 0)
 
 
 def _binary(op: IntOp, lhs: Ints, rhs: Ints) -> Ints:

@@ -25,6 +25,7 @@ from patternc.ir.nodes import (
     IntOp,
     Not,
     Param,
+    Read,
     Truth,
 )
 from patternc.ir.walk import axes_of, rewrite, substitute
@@ -35,9 +36,14 @@ def fold_bool(expr: BoolExpr) -> BoolExpr:
     return cast(BoolExpr, rewrite(expr, _fold))
 
 
+def fold_int(expr: IntExpr) -> IntExpr:
+    """An integer with its constants folded."""
+    return cast(IntExpr, rewrite(expr, _fold))
+
+
 def _fold(expr: Expr) -> Expr:
     match expr:
-        case Const() | Index() | Param() | Truth():
+        case Const() | Index() | Param() | Truth() | Read():
             return expr
         case Abs(operand=Const(value=value)):
             return Const(abs(value), expr.span)

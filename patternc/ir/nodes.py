@@ -4,7 +4,8 @@ In: nothing. Out: the frozen dataclasses that checking makes, passes rewrite and
 planning reads. Not its job: meaning (`ir.evaluate`), traversal (`ir.walk`), text
 (`ir.text`).
 
-An expression is an integer (`IntExpr`) or a truth value (`BoolExpr`) over the
+An expression is an integer (`IntExpr`), a truth value (`BoolExpr`) or, in scores and
+outputs, a floating number (`FloatExpr`) over the
 indices `q`, `k`, `h`, `N` (absolute query and key position, query head, number of
 keys) and run-time parameters. Tile schedules use `qt` and `kt` (query and key tile)
 too. `//` and `%` are floor division and its remainder. Equality is structural:
@@ -96,6 +97,20 @@ class Abs:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """An element of an integer or truth-value input (a truth value reads as 0 or 1).
+
+    The batch element, where the input has a batch axis, is that of the call: `indices`
+    leave it out. Every index is inside its axis wherever the comparison around it
+    matters: checking puts `0 <= index < size` beside the comparison that reads.
+    """
+
+    table: str
+    indices: tuple[IntExpr, ...]
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Truth:
     """`full` (True) or `empty` (False)."""
 
@@ -137,7 +152,7 @@ class Not:
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
-IntExpr = Const | Index | Param | Binary | Abs
+IntExpr = Const | Index | Param | Binary | Abs | Read
 BoolExpr = Truth | Compare | All | Any | Not
 Expr = IntExpr | BoolExpr
 
@@ -152,6 +167,299 @@ QUERY_TILE = Index(Axis.QUERY_TILE)
 KEY_TILE = Index(Axis.KEY_TILE)
 FULL_PATTERN = Truth(True)
 EMPTY_PATTERN = Truth(False)
+
+
+class FloatOp(Enum):
+    """Binary operations on floating numbers."""
+
+    ADD = "+"
+    SUB = "-"
+    MUL = "*"
+    DIV = "/"
+    MIN = "min"
+    MAX = "max"
+
+
+class FloatFunction(Enum):
+    """Functions of one floating number."""
+
+    NEGATE = "-"
+    ABS = "abs"
+    EXP = "exp"
+    LOG = "log"
+    TANH = "tanh"
+    SIGMOID = "sigmoid"
+    SQRT = "sqrt"
+    RELU = "relu"
+
+
+class Given(Enum):
+    """The floating values that a kernel has at hand.
+
+    SCORE is `s`, the scaled logit q.k * scale in natural units (in `score` only);
+    OUTPUT is `o`, an element of the output row, and VALUE is `v`, the same element of
+    the query token's own value row (in `output` only).
+    """
+
+    SCORE = "s"
+    OUTPUT = "o"
+    VALUE = "v"
+
+
+@dataclass(frozen=True, slots=True)
+class FloatConst:
+    """A number written with or without a decimal point."""
+
+    value: float
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenValue:
+    """`s`, `o` or `v`."""
+
+    which: Given
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FromInt:
+    """An integer expression as a floating number."""
+
+    operand: IntExpr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatRead:
+    """An element of a floating input; indices as for `Read`, read as 0 outside."""
+
+    table: str
+    indices: tuple[IntExpr, ...]
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatBinary:
+    """`lhs op rhs` on floating numbers."""
+
+    op: FloatOp
+    lhs: FloatExpr
+    rhs: FloatExpr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatCall:
+    """A function of one floating number."""
+
+    function: FloatFunction
+    operand: FloatExpr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatSelect:
+    """`then` where `condition` holds, else `otherwise`: `where(c, a, b)`."""
+
+    condition: BoolExpr
+    then: FloatExpr
+    otherwise: FloatExpr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+FloatExpr = (
+    FloatConst
+    | GivenValue
+    | FromInt
+    | FloatRead
+    | FloatBinary
+    | FloatCall
+    | FloatSelect
+)
+
+
+class Element(Enum):
+    """What an input holds."""
+
+    INT = "int"
+    BOOL = "bool"
+    FLOAT = "float"
+
+
+class AxisKind(Enum):
+    """What an axis of an input runs over."""
+
+    BATCH = "b"
+    HEAD = "h"  # query heads
+    KV_HEAD = "g"  # key/value heads
+    QUERY = "q"  # queries by absolute position: q_offset + n_q long
+    KEY = "k"  # keys: N long
+    SIZE = "size"  # a length written in the program
+
+
+@dataclass(frozen=True, slots=True)
+class InputAxis:
+    """One axis of an input as declared.
+
+    For QUERY and KEY the axis is indexed by `(position - shift) // divisor`, as in
+    `keep[q // 128, k // 128]`; `size` is the length of a SIZE axis, else 0.
+    """
+
+    kind: AxisKind
+    shift: int = 0
+    divisor: int = 1
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A tensor given at each call: `input doc[k] : int`.
+
+    Its shape is that of `axes`, in order; without a BATCH axis a leading batch axis of
+    1 or B may be given too. `is_sorted` promises that values never fall along the
+    last axis.
+    """
+
+    name: str
+    element: Element
+    axes: tuple[InputAxis, ...]
+    is_sorted: bool = False
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive tokens of a layout: `[start, start + size)`.
+
+    `axes` are names and sizes, outermost first; their product is `size`. `valid` is
+    the input or run-time parameter that says how many tokens count; the others are
+    padding, which sees only itself. Checking has already put all of that into the
+    masks; the layout remains for orders and pictures.
+    """
+
+    name: str
+    start: int
+    size: int
+    axes: tuple[tuple[str, int], ...] = ()
+    valid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The segments of a sequence, in order; together N tokens."""
+
+    name: str
+    segments: tuple[Segment, ...]
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    @property
+    def size(self) -> int:
+        """All tokens."""
+        return sum(segment.size for segment in self.segments)
+
+
+class CurveKind(Enum):
+    """Space-filling curves."""
+
+    HILBERT = "hilbert"
+    MORTON = "morton"
+
+
+@dataclass(frozen=True, slots=True)
+class AxesOrder:
+    """Tokens sorted by coordinates, the first axis named outermost."""
+
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TileOrder:
+    """Boxes of `sizes` tokens (one for each axis) one after another, row-major."""
+
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseOrder:
+    """Tokens sorted by position % stride, then by position."""
+
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class CurveOrder:
+    """Tokens along a space-filling curve through the segment's axes."""
+
+    curve: CurveKind
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOrder:
+    """Tokens sorted by an integer input (stable)."""
+
+    table: str
+
+
+TokenOrder = AxesOrder | TileOrder | PhaseOrder | CurveOrder | LabelOrder
+
+
+@dataclass(frozen=True, slots=True)
+class OrderCase:
+    """The order of one segment (None: of the whole sequence) for some heads.
+
+    A schedule: it changes speed, never a result.
+    """
+
+    heads: tuple[int, ...]
+    segment: str | None
+    order: TokenOrder
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreCase:
+    """What replaces the logit `s` of some heads."""
+
+    heads: tuple[int, ...]
+    score: FloatExpr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+class WeightKind(Enum):
+    """How logits become weights: SOFTMAX normalises, the others do not."""
+
+    SOFTMAX = "softmax"
+    RELU2 = "relu2"  # max(s * factor, 0)^2, MossFormer
+    SIGMOID = "sigmoid"  # sigmoid(s + bias)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightCase:
+    """The weights of some heads; `argument` is relu2's factor or sigmoid's bias."""
+
+    heads: tuple[int, ...]
+    kind: WeightKind
+    argument: float = 0.0
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkCase:
+    """A learned logit without a key: it joins the softmax's sum, and adds no value."""
+
+    heads: tuple[int, ...]
+    logit: FloatExpr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputCase:
+    """What replaces the output `o` of some heads; `skip` heads have no case at all."""
+
+    heads: tuple[int, ...]
+    output: FloatExpr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +485,9 @@ class Attention:
     """A checked attention, parameters bound except the run-time ones.
 
     `heads` query heads share `kv_heads` key and value heads, `heads // kv_heads`
-    to each. The cases cover every head once.
+    to each. The cases cover every head once. Heads without a score, weight, sink,
+    output or order case keep the plain one. `skipped` heads give 0 (LSE -inf), visit
+    nothing, and have the mask `empty`.
     """
 
     name: str
@@ -186,6 +496,14 @@ class Attention:
     params: tuple[RuntimeParam, ...]
     cases: tuple[HeadCase, ...]
     asserts: tuple[Assertion, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    layout: Layout | None = None
+    orders: tuple[OrderCase, ...] = ()
+    scores: tuple[ScoreCase, ...] = ()
+    weights: tuple[WeightCase, ...] = ()
+    sinks: tuple[SinkCase, ...] = ()
+    outputs: tuple[OutputCase, ...] = ()
+    skipped: tuple[int, ...] = ()
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
     @property

@@ -24,6 +24,7 @@ from patternc.ir.nodes import (
     IntExpr,
     Not,
     Param,
+    Read,
     Truth,
 )
 
@@ -41,6 +42,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return (expr.term,)
         case Abs():
             return (expr.operand,)
+        case Read():
+            return expr.indices
         case _:
             assert_never(expr)
 
@@ -72,6 +75,9 @@ def rewrite(expr: Expr, rule: Callable[[Expr], Expr]) -> Expr:
             return rule(
                 replace(expr, operand=cast(IntExpr, rewrite(expr.operand, rule)))
             )
+        case Read():
+            indices = tuple(cast(IntExpr, rewrite(at, rule)) for at in expr.indices)
+            return rule(replace(expr, indices=indices))
         case _:
             assert_never(expr)
 
@@ -100,3 +106,8 @@ def axes_of(expr: Expr) -> frozenset[Axis]:
 def params_of(expr: Expr) -> frozenset[str]:
     """The run-time parameters that an expression reads."""
     return frozenset(n.name for n in subexpressions(expr) if isinstance(n, Param))
+
+
+def tables_of(expr: Expr) -> frozenset[str]:
+    """The inputs that an expression reads."""
+    return frozenset(n.table for n in subexpressions(expr) if isinstance(n, Read))

@@ -24,3 +24,7 @@ class FoldConstants:
             replace(case, mask=fold_bool(case.mask)) for case in attention.cases
         )
         return replace(attention, cases=cases)
+
+    def notes(self, attention: Attention) -> tuple[str, ...]:
+        """Nothing: what it writes is seen in the masks."""
+        return ()

@@ -44,6 +44,10 @@ class Normalize:
         )
         return replace(attention, cases=cases)
 
+    def notes(self, attention: Attention) -> tuple[str, ...]:
+        """Nothing: what it writes is seen in the masks."""
+        return ()
+
 
 def normalize(expr: BoolExpr, negated: bool = False) -> BoolExpr:
     """`expr`, or its complement, in normal form."""

@@ -10,6 +10,11 @@ holds `kt * block_k <= k < (kt + 1) * block_k`. A tile is FULL if every pair in 
 visible, EMPTY if none is, PARTIAL otherwise, lengths left aside: what lies beyond
 `n_q` and `n_k` is clipped by the backend, so the last key tile needs a bounds test
 when `n_k % block_k != 0`, even when it is FULL.
+
+A cover may have an order. Then, in a call that is square (`is_ordered`), tiles hold
+positions, not tokens: tile `qt` holds the tokens at the positions
+`[qt * block_q, (qt + 1) * block_q)` of the order (`plan.order`). Every other call takes
+plain tiles.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from patternc.ir.nodes import Attention, BoolExpr, IntExpr
+from patternc.ir.nodes import Attention, BoolExpr, IntExpr, Layout, OrderCase
 from patternc.source import NOWHERE, Span
 
 
@@ -54,14 +59,27 @@ class TileCover:
     `ranges` are disjoint and together hold every live tile, symbolic in the head,
     the length and run-time parameters. They are None where no closed form was found;
     `reason` says why, and the tiles are then listed for the sizes of a call
-    (`plan.quadtree`).
+    (`plan.quadtree`). `pieces` counts the ranges that there
+    would be without fusion (`plan.fuse`).
+
+    `order` holds one case for each segment that is ordered (None: the whole sequence)
+    and `layout` the segments. The ranges are of plain tiles: an ordered call lists its
+    tiles.
     """
 
     heads: tuple[int, ...]
     mask: BoolExpr
     ranges: tuple[KeyRange, ...] | None
     reason: str = ""
+    order: tuple[OrderCase, ...] = ()
+    layout: Layout | None = None
+    pieces: int = 0
     span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    def is_ordered(self, n_q: int, n_k: int, q_offset: int) -> bool:
+        """Whether a call of these sizes takes tiles of positions."""
+        fits = self.layout is None or self.layout.size == n_k
+        return bool(self.order) and n_q == n_k and q_offset == 0 and fits
 
 
 @dataclass(frozen=True, slots=True)

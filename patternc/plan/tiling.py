@@ -13,10 +13,12 @@ a congruence is a stride and not an `if`.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 
 import islpy as isl
 
-from patternc.analysis.loops import Loop, NoLoop, disjoint, row_loops
+from patternc.analysis.loops import Loop, NoLoop, row_loops
 from patternc.analysis.residual import residual_in
 from patternc.analysis.sets import (
     NotAffine,
@@ -25,60 +27,126 @@ from patternc.analysis.sets import (
     bounded_context,
     parameter_names,
     params_of_set,
-    tile_relation,
 )
 from patternc.ir.evaluate import Point, evaluate_int
-from patternc.ir.nodes import FULL_PATTERN, Attention, Axis, BoolExpr, HeadCase
+from patternc.ir.nodes import (
+    FULL_PATTERN,
+    Attention,
+    Axis,
+    Binary,
+    BoolExpr,
+    Compare,
+    Expr,
+    HeadCase,
+    IntOp,
+    OrderCase,
+)
 from patternc.ir.text import print_expr
-from patternc.ir.walk import axes_of, params_of
+from patternc.ir.walk import axes_of, children, params_of, subexpressions
+from patternc.plan.fuse import fuse_ranges, fuse_tiles
 from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover, TileKind
 
 MAX_RANGES = 12
 """More loops than this for one head group are slower than a list of tiles."""
 
+MAX_OPERATIONS = 100_000
+"""isl's steps for one head group: some 50 ms, what most published patterns need."""
+
+MAX_DIVISIONS = 6
+"""Different `//` and `%` in a mask that is still given to isl."""
+
+MAX_COMPARED = 3
+"""Of these in one comparison, if more than two stand side by side: they all meet."""
+
 
 def plan(attention: Attention, schedule: Schedule) -> Kernel:
     """The tile schedule of an attention. Never fails: what has no closed form says so."""
     covers = tuple(
-        cover_of_case(case, attention.heads, schedule) for case in attention.cases
+        replace(cover, heads=heads, order=order, layout=attention.layout)
+        for case in attention.cases
+        for cover in (cover_of_case(case, attention.heads, schedule),)
+        for heads, order in _by_order(case, attention)
     )
     return Kernel(attention, covers, schedule)
 
 
+def _by_order(
+    case: HeadCase, attention: Attention
+) -> list[tuple[tuple[int, ...], tuple[OrderCase, ...]]]:
+    """The heads of a case that have one order together, and their order cases."""
+    groups: dict[tuple[OrderCase, ...], list[int]] = {}
+    for head in case.heads:
+        own = tuple(order for order in attention.orders if head in order.heads)
+        groups.setdefault(own, []).append(head)
+    return [(tuple(heads), own) for own, heads in groups.items()]
+
+
 def cover_of_case(case: HeadCase, heads: int, schedule: Schedule) -> TileCover:
     """The cover of one head group; `ranges` is None, with a reason, if none is found."""
+    cover = TileCover(case.heads, case.mask, None, span=case.span)
     try:
-        found = _closed_form(case, heads, schedule)
+        _check_divisions(case.mask)
+        found, pieces = _closed_form(case, heads, schedule)
     except (NotAffine, TooHard, NoLoop) as error:
-        return TileCover(case.heads, case.mask, None, str(error), case.span)
+        return replace(cover, reason=str(error))
     if len(found) > MAX_RANGES:
         reason = f"the pattern falls into {len(found)} ranges"
-        return TileCover(case.heads, case.mask, None, reason, case.span)
-    return TileCover(case.heads, case.mask, found, "", case.span)
+        return replace(cover, reason=reason)
+    return replace(cover, ranges=found, pieces=pieces)
+
+
+def _check_divisions(mask: BoolExpr) -> None:
+    """isl's own count of steps misses what many divisions that meet cost it."""
+    ways = _divisions(mask)
+    if len(ways) > MAX_DIVISIONS:
+        raise TooHard(f"it divides in {len(ways)} ways, too many to derive it exactly")
+    for node in subexpressions(mask):
+        if isinstance(node, Compare):
+            many, side_by_side = len(_divisions(node)), len(set(_outermost(node)))
+            if many > MAX_COMPARED and side_by_side > 2:
+                raise TooHard(f"a comparison of {many} divisions is too much work")
+
+
+def _divisions(expr: Expr) -> set[Expr]:
+    """The different `//` and `%` in an expression."""
+    return {node for node in subexpressions(expr) if _divides(node)}
+
+
+def _outermost(expr: Expr) -> Iterator[Expr]:
+    """The `//` and `%` that stand in no other one."""
+    if _divides(expr):
+        yield expr
+    else:
+        for child in children(expr):
+            yield from _outermost(child)
+
+
+def _divides(expr: Expr) -> bool:
+    return isinstance(expr, Binary) and expr.op in (IntOp.FLOORDIV, IntOp.MOD)
 
 
 def _closed_form(
     case: HeadCase, heads: int, schedule: Schedule
-) -> tuple[KeyRange, ...]:
+) -> tuple[tuple[KeyRange, ...], int]:
+    """The ranges, and how many there would be without fusion."""
     names = parameter_names(axes_of(case.mask), tuple(params_of(case.mask)))
-    with bounded_context() as context:
+    with bounded_context(MAX_OPERATIONS) as context:
         points = SetBuilder(context, ("q", "k"), names)
         domain = points.where("k >= 0").intersect(points.known(heads))
         visible = points.set_of(case.mask).intersect(domain)
         to_tiles = points.tile_map(schedule.block_q, schedule.block_k)
-        tiles = tile_relation(visible, domain, to_tiles)
-        pieces = [(TileKind.PARTIAL, piece) for piece in disjoint(tiles.partial)]
-        pieces += [(TileKind.FULL, piece) for piece in disjoint(tiles.full)]
+        tiles = fuse_tiles(visible, domain, to_tiles)
         rows = SetBuilder(context, (), (*names, Axis.QUERY_TILE.value))
         known = rows.known(heads).params()
         ranges: list[KeyRange] = []
-        for kind, piece in pieces:
+        for kind, piece in tiles.pieces:
             residual: BoolExpr = FULL_PATTERN
             if kind is TileKind.PARTIAL:
                 inside = domain.intersect(piece.apply(to_tiles.reverse()))
                 residual = residual_in(case.mask, inside, points)
             ranges += _ranges(kind, piece, known, residual, case)
-    return tuple(sorted(ranges, key=_visiting_order))
+        fused = fuse_ranges(ranges, rows, known)
+        return tuple(sorted(fused, key=_visiting_order)), max(tiles.terms, len(ranges))
 
 
 def _visiting_order(part: KeyRange) -> tuple[bool, int, str]:

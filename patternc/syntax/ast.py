@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 
-from patternc.ir.nodes import CompareOp, IntOp, Relation
+from patternc.ir.nodes import CompareOp, Element, IntOp, Relation
 from patternc.source import NOWHERE, Source, Span
 
 
@@ -49,12 +49,20 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """`target[query, key]`: a pattern at other coordinates."""
+class Indexed:
+    """`target[indices]`: an element of an input, or a pattern at other coordinates."""
 
     target: Expr
-    query: Expr
-    key: Expr
+    indices: tuple[Expr, ...]
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinate:
+    """`token.axis`: where a token lies on an axis of its segment."""
+
+    token: Name
+    axis: Name
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
@@ -79,6 +87,15 @@ class Arithmetic:
     """`lhs op rhs` on integers."""
 
     op: IntOp
+    lhs: Expr
+    rhs: Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """`lhs / rhs` on decimal numbers."""
+
     lhs: Expr
     rhs: Expr
     span: Span = field(default=NOWHERE, compare=False, repr=False)
@@ -145,10 +162,12 @@ Expr = (
     | Integer
     | Decimal
     | Call
-    | Moved
+    | Indexed
+    | Coordinate
     | Negative
     | Complement
     | Arithmetic
+    | Ratio
     | Chain
     | Union
     | Intersection
@@ -216,6 +235,107 @@ class Mask:
 
 
 @dataclass(frozen=True, slots=True)
+class Argument:
+    """`value` or `name = value`, in a segment or an order."""
+
+    name: Name | None
+    value: Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`name[size]` or `name[axis = size, ...]`, with `valid = count` now and then."""
+
+    name: Name
+    arguments: tuple[Argument, ...]
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UseLayout:
+    """`layout name` in an attention."""
+
+    name: Name
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """`input name[axes] : element sorted`."""
+
+    name: Name
+    axes: tuple[Expr, ...]
+    element: Element
+    is_sorted: bool
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """`order segment by kind(arguments)`, for some heads."""
+
+    segment: Name
+    kind: Name
+    arguments: tuple[Argument, ...]
+    condition: Expr | None
+    otherwise: bool
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """`score body`, for some heads."""
+
+    body: Expr
+    condition: Expr | None
+    otherwise: bool
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """`weights kind(argument)`, for some heads."""
+
+    kind: Name
+    argument: Expr | None
+    condition: Expr | None
+    otherwise: bool
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """`sink body`, for some heads."""
+
+    body: Expr
+    condition: Expr | None
+    otherwise: bool
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """`output body`, for some heads."""
+
+    body: Expr
+    condition: Expr | None
+    otherwise: bool
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """`skip for condition`."""
+
+    condition: Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+Case = Mask | Order | Score | Weights | Sink | Output
+
+
+@dataclass(frozen=True, slots=True)
 class SetClaim:
     """`lhs within rhs` or `lhs == rhs`."""
 
@@ -271,7 +391,7 @@ class Assert:
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
-Clause = Heads | Mask | Assert
+Clause = Heads | UseLayout | Input | Case | Skip | Assert
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +404,21 @@ class Attention:
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
-Item = Pattern | Function | Attention
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`layout name = segments`."""
+
+    name: Name
+    segments: tuple[Segment, ...]
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """None: names in a layout are those of the attention that uses it."""
+        return ()
+
+
+Item = Pattern | Function | Layout | Attention
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from lark import Transformer
 
-from patternc.ir.nodes import CompareOp, IntOp, Relation
+from patternc.ir.nodes import CompareOp, Element, IntOp, Relation
 from patternc.source import Span
 from patternc.syntax import ast
 
@@ -46,10 +46,20 @@ class Builder(Transformer[Any, Any]):
         name, parameters = _heading(parts)
         return ast.Function(name, parameters, parts[-1], _whole(parts))
 
+    def layout(self, parts: Parts) -> ast.Layout:
+        segments = tuple(part for part in parts if isinstance(part, ast.Segment))
+        return ast.Layout(_name(parts[1]), segments, _whole(parts))
+
+    def segment(self, parts: Parts) -> ast.Segment:
+        return ast.Segment(_name(parts[0]), _arguments(parts), _whole(parts))
+
+    def argument(self, parts: Parts) -> ast.Argument:
+        name = _name(parts[0]) if len(parts) == 3 else None
+        return ast.Argument(name, parts[-1], _whole(parts))
+
     def attention(self, parts: Parts) -> ast.Attention:
         name, parameters = _heading(parts)
-        kinds = ast.Heads | ast.Mask | ast.Assert
-        clauses = tuple(part for part in parts if isinstance(part, kinds))
+        clauses = tuple(part for part in parts if isinstance(part, ast.Clause))
         return ast.Attention(name, parameters, clauses, _whole(parts))
 
     def parameters(self, parts: Parts) -> tuple[ast.Parameter, ...]:
@@ -80,9 +90,51 @@ class Builder(Transformer[Any, Any]):
         kv_count = parts[3] if len(parts) > 2 else None
         return ast.Heads(parts[1], kv_count, _whole(parts))
 
+    def use_layout(self, parts: Parts) -> ast.UseLayout:
+        return ast.UseLayout(_name(parts[1]), _whole(parts))
+
+    def input(self, parts: Parts) -> ast.Input:
+        axes = parts[2].items if isinstance(parts[2], _Axes) else ()
+        is_sorted = isinstance(parts[-1], Token)
+        word = parts[-2] if is_sorted else parts[-1]
+        element = Element(word.word.text)
+        last = parts[-1].span if is_sorted else word.word.span
+        span = parts[0].span.to(last)
+        return ast.Input(_name(parts[1]), axes, element, is_sorted, span)
+
+    def axes(self, parts: Parts) -> _Axes:
+        return _Axes(_items(parts))
+
+    def element(self, parts: Parts) -> _Element:
+        return _Element(parts[0])
+
+    def cases(self, parts: Parts) -> _Cases:
+        condition = parts[1] if len(parts) == 2 else None
+        return _Cases(condition, condition is None, _whole(parts))
+
     def mask(self, parts: Parts) -> ast.Mask:
-        condition = parts[3] if len(parts) == 4 else None
-        return ast.Mask(parts[1], condition, len(parts) == 3, _whole(parts))
+        return ast.Mask(parts[1], *_cases(parts))
+
+    def order(self, parts: Parts) -> ast.Order:
+        segment, kind = _name(parts[1]), _name(parts[3])
+        return ast.Order(segment, kind, _arguments(parts), *_cases(parts))
+
+    def score(self, parts: Parts) -> ast.Score:
+        return ast.Score(parts[1], *_cases(parts))
+
+    def weights(self, parts: Parts) -> ast.Weights:
+        with_argument = len(parts) > 3
+        argument = parts[3] if with_argument else None
+        return ast.Weights(_name(parts[1]), argument, *_cases(parts))
+
+    def sink(self, parts: Parts) -> ast.Sink:
+        return ast.Sink(parts[1], *_cases(parts))
+
+    def output(self, parts: Parts) -> ast.Output:
+        return ast.Output(parts[1], *_cases(parts))
+
+    def skip(self, parts: Parts) -> ast.Skip:
+        return ast.Skip(parts[2], _whole(parts))
 
     def assertion(self, parts: Parts) -> ast.Assert:
         claim, end = parts[1]
@@ -126,7 +178,7 @@ class Builder(Transformer[Any, Any]):
     def not_(self, parts: Parts) -> ast.Expr:
         return ast.Complement(parts[1], _whole(parts))
 
-    def order(self, parts: Parts) -> Token:
+    def sign(self, parts: Parts) -> Token:
         token: Token = parts[0]
         return token
 
@@ -146,8 +198,14 @@ class Builder(Transformer[Any, Any]):
     def negative(self, parts: Parts) -> ast.Expr:
         return ast.Negative(parts[1], _whole(parts))
 
-    def moved(self, parts: Parts) -> ast.Expr:
-        return ast.Moved(parts[0], parts[2], parts[4], _whole(parts))
+    def ratio(self, parts: Parts) -> ast.Expr:
+        return ast.Ratio(parts[0], parts[2], _whole(parts))
+
+    def indexed(self, parts: Parts) -> ast.Expr:
+        return ast.Indexed(parts[0], _items(parts[2:-1]), _whole(parts))
+
+    def coordinate(self, parts: Parts) -> ast.Expr:
+        return ast.Coordinate(_name(parts[0]), _name(parts[2]), _whole(parts))
 
     def call(self, parts: Parts) -> ast.Expr:
         return ast.Call(_name(parts[0]), _items(parts[2:-1]), _whole(parts))
@@ -186,6 +244,41 @@ class _Kind:
     runtime: bool
     kind: ast.Kind | None
     span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class _Cases:
+    """`for condition` or `otherwise`, on its way into a clause."""
+
+    condition: ast.Expr | None
+    otherwise: bool
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """The axes of an input."""
+
+    items: tuple[ast.Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """The word for an input's elements."""
+
+    word: Token
+
+
+def _cases(parts: Parts) -> tuple[ast.Expr | None, bool, Span]:
+    """The condition, whether it is `otherwise`, and the place of the whole clause."""
+    last = parts[-1]
+    if isinstance(last, _Cases):
+        return last.condition, last.otherwise, _whole(parts)
+    return None, False, _whole(parts)
+
+
+def _arguments(parts: Parts) -> tuple[ast.Argument, ...]:
+    return tuple(part for part in parts if isinstance(part, ast.Argument))
 
 
 def _only(parts: Parts) -> ast.Expr:

@@ -56,15 +56,15 @@ def children(expr: ast.Expr) -> tuple[ast.Expr, ...]:
     match expr:
         case ast.Name() | ast.Integer() | ast.Decimal():
             return ()
-        case ast.TheMask() | ast.UnionOver():
+        case ast.TheMask() | ast.UnionOver() | ast.Coordinate():
             return ()
         case ast.Call():
             return expr.arguments
-        case ast.Moved():
-            return (expr.target, expr.query, expr.key)
+        case ast.Indexed():
+            return (expr.target, *expr.indices)
         case ast.Negative() | ast.Complement():
             return (expr.operand,)
-        case ast.Arithmetic():
+        case ast.Arithmetic() | ast.Ratio():
             return (expr.lhs, expr.rhs)
         case ast.Chain():
             return (expr.first, *(link.operand for link in expr.links))
@@ -86,6 +86,9 @@ def _expressions(item: ast.Item) -> list[ast.Expr]:
     match item:
         case ast.Pattern() | ast.Function():
             found.append(item.body)
+        case ast.Layout():
+            for segment in item.segments:
+                found.extend(argument.value for argument in segment.arguments)
         case ast.Attention():
             for clause in item.clauses:
                 found.extend(clause_expressions(clause))
@@ -99,8 +102,18 @@ def clause_expressions(clause: ast.Clause) -> list[ast.Expr]:
     match clause:
         case ast.Heads():
             parts: list[ast.Expr | None] = [clause.count, clause.kv_count]
-        case ast.Mask():
+        case ast.UseLayout():
+            parts = []
+        case ast.Input():
+            parts = [*clause.axes]
+        case ast.Mask() | ast.Score() | ast.Sink() | ast.Output():
             parts = [clause.body, clause.condition]
+        case ast.Order():
+            parts = [*(part.value for part in clause.arguments), clause.condition]
+        case ast.Weights():
+            parts = [clause.argument, clause.condition]
+        case ast.Skip():
+            parts = [clause.condition]
         case ast.Assert():
             parts = [*_claim_expressions(clause.claim), clause.condition]
         case _:

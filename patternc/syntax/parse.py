@@ -27,9 +27,9 @@ from patternc.syntax.build import Builder, Token
 from patternc.syntax.measure import literal_error, too_deep
 from patternc.syntax.words import (
     ASSERT_WORDS,
+    CLAUSES,
     KEYWORDS,
     LATER_CLAUSES,
-    LATER_ITEMS,
     NEVER_NAMES,
     expected,
 )
@@ -46,7 +46,9 @@ def parse(source: Source) -> ast.File:
         raise (PatternError(errors) if errors else whole) from None
 
 
-_ITEM_START = re.compile(r"^(?:pattern|def|attention)\b", re.MULTILINE)
+_ITEM_START = re.compile(
+    r"^(?:(?:pattern|def|attention)\b|layout\s+\w+\s*=)", re.MULTILINE
+)
 
 
 def _errors_by_item(source: Source) -> list[Diagnostic]:
@@ -140,10 +142,10 @@ class _Reader:
                 kind = "NAME"
         elif kind == "EQUAL" and self.clause in (["THE_MASK"], _UNION_OVER):
             kind = "SET_EQUAL"
-        if kind in ("HEADS", "MASK", "RBRACE"):
-            self.clause = None
-        elif kind == "ASSERT":
+        if kind == "ASSERT":
             self.clause = []
+        elif kind in CLAUSES or kind == "RBRACE":
+            self.clause = None
         elif self.clause is not None and len(self.clause) < 4:
             self.clause.append(kind)
         return kind
@@ -190,20 +192,17 @@ class _Reader:
 
     def later(self, token: Token, accepts: set[str]) -> Diagnostic | None:
         """Whether a word of the full language stands where this version has none."""
-        clause = "MASK" in accepts and token.text in LATER_CLAUSES
-        item = "PATTERN" in accepts and token.text in LATER_ITEMS
-        if not clause and not item:
+        if "MASK" not in accepts or token.text not in LATER_CLAUSES:
             return None
         message = f"`{token.text}` is not supported yet"
-        label = "this version has `heads`, `mask` and `assert`"
+        label = "this version selects nothing at run time"
+        if token.text == "schedule":
+            label = "an `order` is the only schedule that this version has"
         return Diagnostic("unsupported", message, token.span, label)
 
     def bad_character(self, at: int) -> PatternError:
         """The diagnostic for a character that starts no token."""
         char, span = self.source.text[at], Span(self.source, at, at + 1)
-        if char == "." and self.source.text[at - 1 : at].isidentifier():
-            message = "coordinates of an axis (`q.f`) are not supported yet"
-            return self.error("unsupported", message, span)
         if char == "@":
             return self.error("unsupported", "`@` is not supported yet", span)
         shown = f"`{char}`" if char.isprintable() else "a control character"
@@ -241,7 +240,6 @@ _UNION_OVER = ["UNION", "OVER", "NAME"]
 
 _INSTEAD = {
     "!": "write `~` for a complement and `!=` for unequal",
-    "/": "write `//` for floor division",
     "^": "write `(a | b) & ~(a & b)` for the pairs in one of two patterns",
     ";": "no sign ends a clause: start the next one",
 }

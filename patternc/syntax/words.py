@@ -12,10 +12,19 @@ KEYWORDS = {
     for word in [
         "pattern",
         "def",
+        "layout",
         "attention",
         "heads",
         "kv",
+        "input",
         "mask",
+        "order",
+        "by",
+        "score",
+        "weights",
+        "sink",
+        "output",
+        "skip",
         "for",
         "otherwise",
         "assert",
@@ -23,7 +32,9 @@ KEYWORDS = {
         "in",
         "runtime",
         "int",
+        "bool",
         "float",
+        "sorted",
         "has",
         "at",
         "over",
@@ -45,20 +56,24 @@ NEVER_NAMES = frozenset(
 )
 """Words that start something: where a name is expected, they are a mistake."""
 
-LATER_ITEMS = frozenset({"layout"})
-LATER_CLAUSES = frozenset(
+CLAUSES = frozenset(
     [
-        "layout",
-        "order",
-        "input",
-        "let",
-        "score",
-        "output",
-        "schedule",
-        "weights",
-        "skip",
+        "HEADS",
+        "LAYOUT",
+        "INPUT",
+        "MASK",
+        "ORDER",
+        "SCORE",
+        "WEIGHTS",
+        "SINK",
+        "OUTPUT",
+        "SKIP",
+        "ASSERT",
     ]
 )
+"""Terminals that start a clause."""
+
+LATER_CLAUSES = frozenset({"let", "schedule"})
 """Words of the language that this version does not have yet."""
 
 _SIGNS = {
@@ -88,11 +103,13 @@ _OPERATORS = frozenset(
         "STAR",
         "FLOORDIV",
         "PERCENT",
+        "SLASH",
         "IN",
         "SET_EQUAL",
         "WITHIN",
         "LSQUARE",
         "LPAR",
+        "DOT",
     ]
 )
 _COMPARISONS = frozenset(
@@ -128,10 +145,13 @@ def expected(accepts: Collection[str]) -> str:
         left -= _OPERATORS
     elif left and left <= _COMPARISONS:
         return "a comparison such as `<=`"
-    items = {"PATTERN", "DEF", "ATTENTION"}
+    items = {"PATTERN", "DEF", "LAYOUT", "ATTENTION"}
     if items <= left:
-        words += ["`pattern`", "`def`", "`attention`"]
+        words += ["`pattern`", "`def`", "`layout`", "`attention`"]
         left -= items
+    if left >= CLAUSES:
+        words.append("a clause such as `mask`")
+        left -= CLAUSES
     if "NAME" in left:
         words.append("a name")
         left.discard("NAME")

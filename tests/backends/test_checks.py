@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from patternc.backends import checks
-from patternc.backends.checks import check_call, check_params
+from patternc.backends.checks import (
+    check_call,
+    check_inputs,
+    check_params,
+    check_values,
+)
 
 
 def tensor(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -185,3 +190,218 @@ def test_the_file_imports_nothing_but_torch_and_the_standard_library() -> None:
         "operator",
         "torch",
     }
+
+
+# --- inputs -------------------------------------------------------------------------
+
+DECLARED: checks.Declared = {
+    "doc": ("int", (("k", 0, 1, 0),), True),
+    "keep": ("bool", (("h", 0, 1, 0), ("q", 0, 4, 0), ("k", 2, 3, 0)), False),
+    "bias": ("float", (("size", 0, 1, 7), ("g", 0, 1, 0)), False),
+    "prefix": ("int", (("b", 0, 1, 0),), False),
+}
+
+
+def given(**changed: object) -> dict[str, object]:
+    """Inputs of a call of 2 batch elements, 4 heads on 2, rows 4 to 8 of 9 keys."""
+    right: dict[str, object] = {
+        "doc": torch.zeros(9, dtype=torch.int16),
+        "keep": torch.zeros(4, 3, 3, dtype=torch.bool),
+        "bias": torch.zeros(7, 2, dtype=torch.bfloat16),
+        "prefix": torch.zeros(2, dtype=torch.int64),
+    }
+    return right | changed
+
+
+def inputs(
+    values: dict[str, object], dtype: torch.dtype = torch.float32, **sizes: int
+) -> dict[str, Tensor]:
+    wanted = {
+        "batch": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "n_q": 5,
+        "n_k": 9,
+        "q_offset": 4,
+        **sizes,
+    }
+    device = torch.device("cpu")
+    return check_inputs("demo", DECLARED, values, device=device, dtype=dtype, **wanted)
+
+
+def test_inputs_come_back_with_a_batch_axis() -> None:
+    found = inputs(given())
+    assert {name: tuple(x.shape) for name, x in found.items()} == {
+        "doc": (1, 9),
+        "keep": (1, 4, 3, 3),
+        "bias": (1, 7, 2),
+        "prefix": (2,),
+    }
+    assert [x.dtype for x in found.values()] == [
+        torch.int16,
+        torch.bool,
+        torch.float32,
+        torch.int64,
+    ]
+    for batch in (1, 2):
+        own = given(doc=torch.zeros(batch, 9, dtype=torch.uint8))
+        assert inputs(own)["doc"].shape == (batch, 9)
+    assert inputs(given(), torch.float64)["bias"].dtype == torch.float64
+    assert inputs(given(), torch.float16)["bias"].dtype == torch.float32
+
+
+def test_gradients_pass_the_check() -> None:
+    bias = torch.zeros(7, 2, dtype=torch.float16, requires_grad=True)
+    torch.autograd.backward(inputs(given(bias=bias))["bias"].sum())
+    assert bias.grad is not None
+    assert (bias.grad == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("axis", "length", "size"),
+    [
+        (("k", 0, 1, 0), 9, 9),
+        (("k", 0, 4, 0), 9, 3),
+        (("k", 0, 4, 0), 8, 2),
+        (("k", 5, 1, 0), 9, 4),
+        (("k", 9, 1, 0), 9, 0),
+        (("k", 10, 3, 0), 9, 0),
+        (("k", -2, 4, 0), 9, 3),
+        (("k", 0, 1, 0), 0, 0),
+        (("q", 0, 2, 0), -3, 0),
+        (("size", 0, 1, 7), 9, 7),
+        (("h", 0, 1, 0), 9, 9),
+    ],
+)
+def test_a_position_axis_ends_with_the_last_position(
+    axis: checks.AxisOf, length: int, size: int
+) -> None:
+    assert checks.axis_size(axis, {"q": length, "k": length, "h": length}) == size
+
+
+WRONG_INPUT: dict[str, tuple[dict[str, object], type[Exception], str]] = {
+    "missing": ({"doc": None}, TypeError, "`doc`: expected a tensor of int, got noth"),
+    "type": ({"doc": [1]}, TypeError, "`doc`: expected a torch.Tensor, got list"),
+    "int: float": ({"doc": torch.zeros(9)}, TypeError, "`doc`: .*integer.*float32"),
+    "int: bool": (
+        {"doc": torch.zeros(9, dtype=torch.bool)},
+        TypeError,
+        "`doc`: expected an integer dtype, got torch.bool",
+    ),
+    "bool: int": (
+        {"keep": torch.zeros(4, 3, 3, dtype=torch.uint8)},
+        TypeError,
+        "`keep`: expected torch.bool, got torch.uint8",
+    ),
+    "float: int": (
+        {"bias": torch.zeros(7, 2, dtype=torch.int32)},
+        TypeError,
+        "`bias`: expected a floating dtype, got torch.int32",
+    ),
+    "float: complex": (
+        {"bias": torch.zeros(7, 2, dtype=torch.complex64)},
+        TypeError,
+        "`bias`: expected a floating dtype, got torch.complex64",
+    ),
+    "short": (
+        {"doc": torch.zeros(8, dtype=torch.int32)},
+        ValueError,
+        r"`doc`: expected \[9\], or with a batch axis \[2, 9\] \(k\), got \[8\]",
+    ),
+    "batch": (
+        {"doc": torch.zeros(3, 9, dtype=torch.int32)},
+        ValueError,
+        r"`doc`: .*\[2, 9\].*got \[3, 9\]",
+    ),
+    "own batch": (
+        {"prefix": torch.zeros(1, dtype=torch.int32)},
+        ValueError,
+        r"`prefix`: expected \[2\] \(b\), got \[1\]",
+    ),
+    "shape": (
+        {"keep": torch.zeros(4, 3, 4, dtype=torch.bool)},
+        ValueError,
+        r"`keep`: expected \[4, 3, 3\].*\(h, q, k\), got \[4, 3, 4\]",
+    ),
+    "device": (
+        {"doc": torch.zeros(9, dtype=torch.int32, device="meta")},
+        ValueError,
+        "`doc`: expected a tensor on cpu as `q`, got one on meta",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INPUT)
+def test_a_wrong_input_is_named(case: str) -> None:
+    changed, error, message = WRONG_INPUT[case]
+    with pytest.raises(error, match=f"^demo: {message}"):
+        inputs(given(**changed))
+
+
+def test_an_unknown_name_is_told_what_there_is() -> None:
+    message = "`dok` is neither a .* nor an input; its inputs are `doc`; its .* `width`"
+    with pytest.raises(TypeError, match=message):
+        check_params("demo", {"width": 1}, {"dok": 1}, ["doc"])
+    with pytest.raises(TypeError, match="its inputs are `doc`; it has no such param"):
+        check_params("demo", {}, {"dok": 1}, ["doc"])
+    assert check_params("demo", {"width": 1}, {"doc": 1}, ["doc"]) == {"width": 1}
+
+
+def test_values_are_looked_at_on_request() -> None:
+    check_values("demo", DECLARED, inputs(given()))
+    wrong = {
+        "doc": (
+            torch.tensor([0, 0, 2, 1, 1, 1, 3, 3, 3]),
+            r"never fall.*got 1 .*\[3\]",
+        ),
+        "bias": (torch.full((7, 2), math.nan), "finite numbers, got nan"),
+        "prefix": (torch.tensor([0, 2**31]), "32 bits, got 2147483648 at batch elem"),
+    }
+    for name, (value, message) in wrong.items():
+        with pytest.raises(ValueError, match=f"^demo: `{name}`: expected .*{message}"):
+            check_values("demo", DECLARED, inputs(given(**{name: value})))
+    infinite = inputs(given(bias=torch.full((7, 2), -math.inf)))
+    with pytest.raises(ValueError, match="`bias`: .*-inf"):
+        check_values("demo", DECLARED, infinite)
+
+
+def test_a_narrow_sorted_input_is_compared_without_overflow() -> None:
+    falls = torch.tensor([0, 0, 0, 0, 0, 0, 0, 255, 1], dtype=torch.uint8)
+    with pytest.raises(ValueError, match="`doc`: .*never fall.*got 1"):
+        check_values("demo", DECLARED, inputs(given(doc=falls)))
+    rises = torch.tensor([0, 0, 0, 0, 0, 0, 1, 2, 255], dtype=torch.uint8)
+    check_values("demo", DECLARED, inputs(given(doc=rises)))
+
+
+def test_a_layout_has_one_length() -> None:
+    checks.check_length("demo", 9, 4, 9, 5)
+    with pytest.raises(ValueError, match="`k`: expected the 9 tokens of .*, got 8"):
+        checks.check_length("demo", 9, 4, 8, 4)
+    with pytest.raises(ValueError, match="`q`: .* end at token 9 .*, got 4 from 4 on"):
+        checks.check_length("demo", 9, 4, 9, 4)
+
+
+@pytest.mark.parametrize(
+    ("n_q", "n_k", "q_offset"), [(4, 9, 6), (4, 9, -1), (10, 9, 0)]
+)
+def test_an_output_with_v_needs_every_query_among_the_keys(
+    n_q: int, n_k: int, q_offset: int
+) -> None:
+    checks.check_own_values("demo", 4, 9, 5)
+    checks.check_own_values("demo", 0, 9, 50)
+    with pytest.raises(ValueError, match="`q`: expected every query among the keys"):
+        checks.check_own_values("demo", n_q, n_k, q_offset)
+
+
+def test_weights_without_a_sum_have_no_lse() -> None:
+    checks.check_lse("demo", ())
+    with pytest.raises(ValueError, match="`return_lse`: expected False, .* head 3"):
+        checks.check_lse("demo", (3, 5))
+
+
+def test_the_batch_is_that_of_the_inputs() -> None:
+    assert checks.batch_of(DECLARED, {}) is None
+    assert checks.batch_of(DECLARED, given(prefix=3)) is None
+    assert checks.batch_of(DECLARED, given()) == 2
+    two = given(doc=torch.zeros(4, 9), prefix=torch.zeros(1))
+    assert checks.batch_of(DECLARED, two) == 4

@@ -61,6 +61,61 @@ WIDE = {
     "asserts": "attention a { heads 65536 mask full "
     + "assert mask within full for h >= 0 " * 2_000
     + "}",
+    "unconditional cases": "attention a { heads 65536 " + "mask full " * 6_000 + "}",
+    "orders": "attention a { heads 65536 mask full "
+    + "".join(f"order x{i} by phase(2) " for i in range(2_000))
+    + "}",
+    "orders of all": "attention a { heads 65536 mask full "
+    + "order all by phase(2) " * 2_000
+    + "}",
+    "reads": "attention a { heads 1 input t[k] : int mask "
+    + "t[q] + " * 4_000
+    + "t[k] == 0 }",
+    "different reads": "attention a { heads 1 input t[k] : int mask "
+    + "".join(f"t[q + {i}] + " for i in range(3_000))
+    + "t[k] == 0 }",
+    "nested reads": "attention a { heads 1 input t[k] : int mask "
+    + "t[" * 99
+    + "q"
+    + "]" * 99
+    + " == 0 }",
+    "segments": "layout l = "
+    + " + ".join(f"s{i}[1]" for i in range(4_000))
+    + " attention a { heads 1 layout l mask "
+    + " | ".join(f"q in s{i}" for i in range(500))
+    + "}",
+    "unknown axes": "layout l = s["
+    + ", ".join(f"a{i} = 1" for i in range(290))
+    + "] attention a { heads 1 layout l mask "
+    + " | ".join(f"q.b{i} == 0" for i in range(2_500))
+    + "}",
+    "large sizes": "layout l = s["
+    + ", ".join(f"a{i} = 1073741824" for i in range(3_000))
+    + "] attention a { heads 1 layout l mask full }",
+    "valid lengths": "layout l = "
+    + " + ".join(f"s{i}[1, valid = n]" for i in range(1_500))
+    + " attention a(n: runtime = 1) { heads 1 layout l mask full }",
+    "inputs": "attention a { heads 1 mask full "
+    + "".join(f"input t{i}[k, b] : int " for i in range(2_500))
+    + "}",
+    "layers": "attention a { heads 65536 mask full for layer < h mask empty otherwise }",
+    "cases over layers": "attention a { heads 64 "
+    + "".join(f"mask full for (layer + h) % 97 == {i} " for i in range(97))
+    + "}",
+    "hard layers": "attention a { heads 1 mask full for "
+    + " & ".join(
+        f"(layer // {i} + step // {i + 1}) % {i + 2} != 1" for i in range(2, 60)
+    )
+    + " mask causal for layer % 3 == step // 7 % 5 mask empty otherwise }",
+    "doubling scores": "attention a { heads 1 mask full score "
+    + "softcap(s, " * 90
+    + "s"
+    + ")" * 90
+    + "}",
+    "wide scores": "attention a { heads 1 mask full score "
+    + "s + " * 9_000
+    + "exp(s, s) }",
+    "bit lengths": "pattern p = " + "bitlen(" * 60 + "q * k" + ")" * 60 + " == 0",
     "items": "pattern\n" * 100_000,
     "unknown names": "pattern p = " + " & ".join(f"zz{i}" for i in range(9_000)),
 }
@@ -231,7 +286,35 @@ WORDS = st.sampled_from(
         "#",
         "\n",
         "layout",
+        "order",
+        "by",
+        "axes",
+        "phase",
+        "labels",
+        "all",
+        "input",
+        "bool",
+        "sorted",
         "score",
+        "weights",
+        "relu2",
+        "output",
+        "skip",
+        "let",
+        "where",
+        "softcap",
+        "bitlen",
+        "s",
+        "o",
+        "v",
+        "b",
+        "layer",
+        "step",
+        "t",
+        "text",
+        "x",
+        "valid",
+        "/",
         ".",
         "@",
     ]
@@ -249,3 +332,9 @@ def test_any_words_end_with_findings(text: str) -> None:
     render_text(findings(text))
     render_text(findings(f"pattern p(w) = {text}"))
     render_text(findings(f"attention a {{ heads 4 kv 2 mask {text} }}"))
+    layout = "layout a = text[5] + p[x = 3, y = 4] + w[7, valid = t] "
+    data = "input t[b] : int input doc[k] : int input s2[h] : float mask full"
+    start = f"{layout} attention a {{ heads 4 kv 2 layout a {data}"
+    render_text(findings(f"{layout} {text}"))
+    render_text(findings(f"{start} {text} }}"))
+    render_text(findings(f"{start} score {text} }}"))

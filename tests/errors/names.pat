@@ -15,5 +15,5 @@ def g2(t) = t + unknown                        # E[unknown-name]
 attention h2(b = 3) { heads 1 mask full }      # E[reserved-name]
 attention i(p: runtime float) {                # E[bad-parameter]
     heads 1
-    mask full for layer in {3}                 # E[unsupported]
+    mask full for layre == 3                   # E[unknown-name]
 }

@@ -8,7 +8,7 @@ import pytest
 
 from patternc.diagnostics import PatternError
 from patternc.grammar import build_parser
-from patternc.ir.nodes import CompareOp, IntOp, Relation
+from patternc.ir.nodes import CompareOp, Element, IntOp, Relation
 from patternc.source import Source
 from patternc.syntax import ast
 from patternc.syntax.build import Builder
@@ -57,6 +57,10 @@ def test_the_grammar_has_no_conflict_and_no_colliding_terminals() -> None:
         ("a[q, k][k, q]", "(a[q, k])[k, q]"),
         ("f(1)[q, k]", "(f(1))[q, k]"),
         ("--q == 0", "(-(-q)) == 0"),
+        ("a * b / c // d == 0", "(((a * b) / c) // d) == 0"),
+        ("q.x + doc[q] in {1}", "((q.x) + (doc[q])) in {1}"),
+        ("-q.x == 0", "(-(q.x)) == 0"),
+        ("t[q, k, 3][q, k]", "(t[q, k, 3])[q, k]"),
     ],
 )
 def test_precedence(short: str, full: str) -> None:
@@ -128,6 +132,84 @@ def test_asserts() -> None:
     assert found.bound == ast.Decimal(Fraction(7, 100))
 
 
+def clauses(text: str) -> tuple[ast.Clause, ...]:
+    (item,) = parse(Source("x.pat", f"attention a {{ {text} }}")).items
+    assert isinstance(item, ast.Attention)
+    return item.clauses
+
+
+def test_layouts() -> None:
+    text = "layout l = text[226] + video[f = 13, x = 2 * w,] + tail[9, valid = n]"
+    (item,) = parse(Source("x.pat", text)).items
+    assert isinstance(item, ast.Layout)
+    assert [segment.name.text for segment in item.segments] == ["text", "video", "tail"]
+    names = [
+        [None if part.name is None else part.name.text for part in segment.arguments]
+        for segment in item.segments
+    ]
+    assert names == [[None], ["f", "x"], [None, "valid"]]
+    assert item.span.text == text
+    assert item.segments[2].arguments[1].span.text == "valid = n"
+
+
+def test_inputs() -> None:
+    doc, keep, scale = clauses(
+        "input doc[b, k] : int sorted input keep[h, q // 128,] : bool input t : float"
+    )
+    assert isinstance(doc, ast.Input) and isinstance(keep, ast.Input)
+    assert doc.axes == (ast.Name("b"), ast.Name("k"))
+    assert (doc.element, doc.is_sorted) == (Element.INT, True)
+    assert doc.span.text == "input doc[b, k] : int sorted"
+    assert (keep.element, keep.is_sorted) == (Element.BOOL, False)
+    assert keep.span.text == "input keep[h, q // 128,] : bool"
+    assert scale == ast.Input(ast.Name("t"), (), Element.FLOAT, False)
+
+
+def test_orders_and_weights() -> None:
+    tile, phase, weights, plain, skip = clauses(
+        "order video by tile(f = 6, y = 8) for h == 0 order all by phase(4) otherwise"
+        " weights relu2(0.5) for h == 1 weights softmax skip for h in {2}"
+    )
+    assert isinstance(tile, ast.Order) and isinstance(phase, ast.Order)
+    assert [part.name for part in tile.arguments] == [ast.Name("f"), ast.Name("y")]
+    assert (phase.segment, phase.kind) == (ast.Name("all"), ast.Name("phase"))
+    assert (phase.condition, phase.otherwise) == (None, True)
+    assert phase.span.text == "order all by phase(4) otherwise"
+    assert isinstance(weights, ast.Weights)
+    assert weights.argument == ast.Decimal(Fraction(1, 2))
+    assert plain == ast.Weights(ast.Name("softmax"), None, None, False)
+    assert isinstance(skip, ast.Skip)
+
+
+def test_scores_sinks_and_outputs() -> None:
+    score, sink, output = clauses("score s / 2 + q.x sink t[h] output (1 - u) * o")
+    assert isinstance(score, ast.Score) and isinstance(score.body, ast.Arithmetic)
+    halved = ast.Ratio(ast.Name("s"), ast.Integer(2))
+    assert score.body.lhs == halved
+    assert score.body.rhs == ast.Coordinate(ast.Name("q"), ast.Name("x"))
+    assert isinstance(sink, ast.Sink)
+    assert sink.body == ast.Indexed(ast.Name("t"), (ast.Name("h"),))
+    assert isinstance(output, ast.Output)
+
+
+def test_clause_words_are_names_elsewhere() -> None:
+    text = "pattern sink(order, by, input, score, output, skip, weights, sorted) ="
+    parse(Source("x.pat", f"{text} order + by + input + score < output"))
+    parsed = clauses(
+        "mask sink(3) | layout & order sink 0.5 assert mask within sink(3)"
+    )
+    assert [type(one) for one in parsed] == [ast.Mask, ast.Sink, ast.Assert]
+
+
+def test_a_layout_starts_an_item_only_where_it_declares() -> None:
+    text = "layout a = text[\nattention x {\nlayout a\nheads\n}\nlayout c = d[)\n"
+    assert messages(text) == [
+        "expected an expression, found the next item",
+        "expected an expression, found `}`",
+        "expected an expression, found `)`",
+    ]
+
+
 def test_spans_are_the_narrowest() -> None:
     text = "  pattern p(w) = (k <= q) & window(w)[q // 2, k] # end"
     (item,) = parse(Source("x", text)).items
@@ -136,9 +218,11 @@ def test_spans_are_the_narrowest() -> None:
     assert isinstance(item.body, ast.Intersection)
     first, second = item.body.terms
     assert (first.span.text, second.span.text) == ("(k <= q)", "window(w)[q // 2, k]")
-    assert isinstance(second, ast.Moved) and isinstance(second.query, ast.Arithmetic)
-    assert second.query.span.text == "q // 2"
-    assert second.query.op is IntOp.FLOORDIV
+    assert isinstance(second, ast.Indexed)
+    query = second.indices[0]
+    assert isinstance(query, ast.Arithmetic)
+    assert query.span.text == "q // 2"
+    assert query.op is IntOp.FLOORDIV
 
 
 def test_all_syntax_errors_are_found_at_once() -> None:
@@ -156,21 +240,33 @@ def test_all_syntax_errors_are_found_at_once() -> None:
         ("pattern", "expected a name, found the end of the file"),
         (
             "3",
-            "expected `pattern`, `def`, `attention` or the end of the file, found `3`",
+            (
+                "expected `pattern`, `def`, `layout`, `attention` or the end of the"
+                " file, found `3`"
+            ),
         ),
         ("attention a { mask for h }", "expected an expression, found `for`"),
         (
             "attention a { heads 1 mask full",
             (
-                "expected `}`, `assert`, `for`, `heads`, `mask` or `otherwise`,"
+                "expected `}`, `for`, `otherwise` or a clause such as `mask`,"
                 " found the end of the file"
             ),
         ),
-        ("pattern p = q.f", "coordinates of an axis (`q.f`) are not supported yet"),
+        ("pattern p = q.3 < 4", "expected a name, found `3`"),
+        ("pattern p = abs((q).f) < 4", "expected `,`, `)` or an operator, found `.`"),
         ("pattern p = Q @ K", "`@` is not supported yet"),
-        ("layout a = text[3]", "`layout` is not supported yet"),
-        ("attention a { score s }", "`score` is not supported yet"),
-        ("attention a { heads 1 mask full order x }", "`order` is not supported yet"),
+        ("layout a = text", "expected `[`, found the end of the file"),
+        ("layout a = text[]", "expected an expression, found `]`"),
+        ("attention a { let x = 3 }", "`let` is not supported yet"),
+        ("attention a { schedule x }", "`schedule` is not supported yet"),
+        ("attention a { heads 1 mask full order x }", "expected `by`, found `}`"),
+        ("attention a { input x[k] }", "expected `:`, found `}`"),
+        (
+            "attention a { input x : long }",
+            "expected `bool`, `float` or `int`, found `long`",
+        ),
+        ("attention a { skip mask full }", "expected `for`, found `mask`"),
     ],
 )
 def test_messages(text: str, message: str) -> None:

@@ -1,0 +1,80 @@
+"""What an expression can be, and where it can stand.
+
+In: nothing. Out: `Type`, `Place` and what the language's own names have of each. Not its
+job: finding the type of an expression (`check.types`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from patternc.ir.nodes import Element
+from patternc.syntax import ast
+
+
+class Type(Enum):
+    """What an expression is, as messages call it."""
+
+    INTEGER = "an integer"
+    DECIMAL = "a decimal number"
+    PATTERN = "a pattern"
+    SET = "a set of integers"
+    RANGE = "a range"
+    MASKS = "the attention's mask"
+
+
+class Place(Enum):
+    """The clause that an expression stands in: it decides which names there are."""
+
+    MASK = "mask"
+    SCORE = "score"
+    SINK = "sink"
+    WEIGHTS = "weights"
+    OUTPUT = "output"
+
+
+ELEMENT_TYPES = {
+    Element.INT: Type.INTEGER,
+    Element.BOOL: Type.PATTERN,
+    Element.FLOAT: Type.DECIMAL,
+}
+"""What an element of an input is, where it is read."""
+
+HIDDEN: Mapping[Place, str] = {
+    Place.MASK: "",
+    Place.SCORE: "",
+    Place.SINK: "qk",
+    Place.WEIGHTS: "qkhgN",
+    Place.OUTPUT: "k",
+}
+"""The indices that a clause does not have."""
+
+ARITY: Mapping[str, tuple[int, int | None]] = {
+    "abs": (1, 1),
+    "bitlen": (1, 1),
+    "min": (2, None),
+    "max": (2, None),
+    "clamp": (3, 3),
+    "range": (2, 2),
+    "exp": (1, 1),
+    "log": (1, 1),
+    "tanh": (1, 1),
+    "sigmoid": (1, 1),
+    "sqrt": (1, 1),
+    "relu": (1, 1),
+    "softcap": (2, 2),
+    "where": (3, 3),
+}
+"""The least and the greatest number of arguments; None for any number."""
+
+
+def parameter_types(item: ast.Item) -> dict[str, Type]:
+    """The types of an item's parameters: integers unless typed, or by the default."""
+    types = {}
+    for parameter in item.parameters:
+        is_float = parameter.kind is ast.Kind.FLOAT or (
+            parameter.kind is None and isinstance(parameter.default, ast.Decimal)
+        )
+        types[parameter.name.text] = Type.DECIMAL if is_float else Type.INTEGER
+    return types

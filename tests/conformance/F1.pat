@@ -1,0 +1,2 @@
+# FlashMask: full.
+attention F1 { heads 1  mask full }

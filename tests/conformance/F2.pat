@@ -1,0 +1,2 @@
+# FlashMask: causal.
+attention F2 { heads 1  mask causal }
