@@ -74,6 +74,8 @@ class BoundsPrinter(Printer):
                 return self._apply(_INT_FUNCTIONS[expr.op], expr.lhs, expr.rhs)
             case Abs():
                 return self._apply("absolute_of", expr.operand)
+            case Read():
+                raise LookupError(f"no bounds are known of the input `{expr.table}`")
             case Truth():
                 return f"always({expr.value})"
             case Compare():
@@ -86,8 +88,6 @@ class BoundsPrinter(Printer):
                 return self._apply("all_of", *expr.terms)
             case Any():
                 return self._apply("any_of", *expr.terms)
-            case Read():
-                raise TypeError(f"`{expr.table}` is read, which `refusal` refuses")
             case _:
                 assert_never(expr)
 

@@ -1,34 +1,92 @@
 """The text of `backends/checks.py`, for generated modules.
 
-In: that file, which reads nothing of patternc. Out: its imports and its body, so that
-a generated module checks calls just as patternc does. Not its job: the checks.
+In: that file, which reads nothing of patternc, and the names of the checks that a
+module calls. Out: their text with all that it needs, so that a generated module checks
+calls just as patternc does. Not its job: the checks.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from functools import cache
 from importlib import resources
 
 
-def imports() -> list[str]:
-    """The import statements, without torch's and those of `__future__`."""
-    text, statements = _parsed()
-    found = [ast.get_source_segment(text, node) or "" for node in statements]
-    return [line for line in found if "__future__" not in line and "torch" not in line]
+def imports(names: Collection[str]) -> list[str]:
+    """The import statements that `body(names)` needs, without torch's."""
+    _, nodes = _parsed()
+    used = {word for node in _needed(names) for word in _names_in(node)}
+    found = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [f"import {x.name}" for x in node.names if x.name in used]
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            words = sorted(x.name for x in node.names if x.name in used)
+            if words:
+                found.append(f"from {node.module} import {', '.join(words)}")
+    return [line for line in found if line != "import torch"]
 
 
-def body() -> str:
-    """All that follows the imports, ending in a newline."""
-    text, statements = _parsed()
-    last = statements[-1].end_lineno or 0
-    return "\n".join(text.splitlines()[last:]).strip("\n") + "\n"
+def body(names: Collection[str]) -> str:
+    """The definitions of `names` and of what they use, ending in a newline."""
+    text, _ = _parsed()
+    lines = text.splitlines()
+    needed = _needed(names)
+    parts, last = [], None
+    for node in needed:
+        start = node.lineno - 1
+        own = "\n".join(lines[start : node.end_lineno])
+        # Two empty lines around functions, none between a name and its docstring.
+        if last is not None:
+            if isinstance(node, ast.Expr):
+                gap = "\n"
+            elif isinstance(node, ast.FunctionDef) or isinstance(last, ast.FunctionDef):
+                gap = "\n\n\n"
+            else:
+                gap = "\n\n"
+            parts.append(gap)
+        parts.append(own)
+        last = node
+    return "".join(parts) + "\n"
 
 
 @cache
 def _parsed() -> tuple[str, list[ast.stmt]]:
-    """The text and its import statements."""
+    """The text and its statements."""
     file = resources.files("patternc.backends").joinpath("checks.py")
     text = file.read_text(encoding="utf-8")
-    nodes = ast.parse(text).body
-    return text, [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+    return text, ast.parse(text).body[1:]
+
+
+def _needed(names: Collection[str]) -> list[ast.stmt]:
+    """The statements that define `names` and what these use, in order."""
+    _, nodes = _parsed()
+    defined = {name: node for node in nodes for name in _defined_by(node)}
+    wanted: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name in defined and name not in wanted:
+            wanted.add(name)
+            pending += _names_in(defined[name])
+    found: list[ast.stmt] = []
+    follows = False
+    for node in nodes:
+        is_text = isinstance(node, ast.Expr)
+        follows = follows if is_text else bool(wanted & set(_defined_by(node)))
+        if follows:
+            found.append(node)
+    return found
+
+
+def _defined_by(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef):
+        return [node.name]
+    if isinstance(node, ast.Assign):
+        return [item.id for item in node.targets if isinstance(item, ast.Name)]
+    return []
+
+
+def _names_in(node: ast.AST) -> list[str]:
+    return [item.id for item in ast.walk(node) if isinstance(item, ast.Name)]

@@ -16,28 +16,25 @@ import re
 from collections.abc import Mapping, Sequence
 
 from patternc.analysis.interval import Box
-from patternc.backends.triton import checks_text
+from patternc.backends.declared import declarations
+from patternc.backends.triton import checks_text, profiles
 from patternc.backends.triton.bounds import BoundsPrinter
+from patternc.backends.triton.dense import dense_text, mask_lines
 from patternc.backends.triton.expr import (
-    Printer,
     TorchPrinter,
     calls_floor_helpers,
     kernel_box,
 )
+from patternc.backends.triton.features import Features, features_of
+from patternc.backends.triton.kernels import device_functions, kernel_text
+from patternc.backends.triton.launches import checks_called, launch_text
 from patternc.backends.triton.ranges import (
-    Slots,
-    assign_slots,
     has_lists,
-    heads_condition,
     is_listed,
-    loop_lines,
     place,
     printable,
-    range_lines,
 )
-from patternc.backends.triton.refusal import refusal
 from patternc.backends.triton.template import fill
-from patternc.diagnostics import PatternError
 from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
 from patternc.ir.walk import axes_of
@@ -67,25 +64,28 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
 
     `pattern_text` is what METADATA's hash is of and what the header shows; `name` is
     the attention's name. Raises `ValueError` if `name` or a run-time parameter is not
-    an ASCII identifier, `PatternError` for a program that has no kernel yet.
+    an ASCII identifier.
     """
-    if (problem := refusal(kernel)) is not None:
-        raise PatternError([problem])
     for word in (name, *(param.name for param in kernel.attention.params)):
         if not _IDENTIFIER.fullmatch(word):
             raise ValueError(f"not an identifier: {word!r}")
-    slots = assign_slots(kernel)
-    forward = _forward(slots)
+    features = features_of(kernel)
+    checks = checks_called(kernel.attention, features)
+    device = device_functions(kernel, features)
+    kernels = [kernel_text(kernel, features, False)]
+    if features.is_ordered:
+        kernels.append(kernel_text(kernel, features, True))
     parts = [
         _header(pattern_text, name),
-        _imports(),
-        _constants(kernel, pattern_text, name),
-        checks_text.body(),
-        fill("floor") if calls_floor_helpers(forward) else "",
-        forward,
-        _launch(kernel),
-        *([_listed(kernel), fill("lists")] if has_lists(kernel) else []),
-        _reference(kernel),
+        _imports(checks, features),
+        _constants(kernel, features, pattern_text, name),
+        checks_text.body(checks),
+        fill("floor") if calls_floor_helpers("".join(kernels)) else "",
+        *device,
+        *kernels,
+        launch_text(kernel, features),
+        *_lists(kernel, features),
+        _reference(kernel, features),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -105,9 +105,12 @@ def _header(pattern_text: str, name: str) -> str:
     return "\n".join([about, "", *(f"# {line}".rstrip() for line in comments)])
 
 
-def _imports() -> str:
+def _imports(checks: list[str], features: Features) -> str:
     """Standard library first. Those of the checks are read from their own file."""
-    lines = sorted({"import contextlib", "import math", *checks_text.imports()})
+    needed = {"import contextlib", "import math", *checks_text.imports(checks)}
+    if features.lists_data:
+        needed.add("import itertools")
+    lines = sorted(needed)
     plain = [line for line in lines if line.startswith("import ")]
     from_lines = [line for line in lines if line.startswith("from ")]
     other = [
@@ -119,7 +122,7 @@ def _imports() -> str:
     return "\n".join([*plain, *from_lines, "", *other])
 
 
-def _constants(kernel: Kernel, pattern_text: str, name: str) -> str:
+def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str) -> str:
     attention, schedule = kernel.attention, kernel.schedule
     defaults = {param.name: param.default for param in attention.params}
     metadata: dict[str, Value] = {
@@ -147,10 +150,23 @@ def _constants(kernel: Kernel, pattern_text: str, name: str) -> str:
             f"HEAD_DIMS = {tuple(BEST_STAGES)}",
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
+            *_input_constants(kernel, features),
             *literal("METADATA", metadata),
             "",
         ]
     )
+
+
+def _input_constants(kernel: Kernel, features: Features) -> list[str]:
+    """What is declared, what the kernel reads of it, and what tile lists follow."""
+    lines: list[str] = []
+    if features.inputs:
+        lines += literal("INPUTS", declarations(kernel.attention))
+        lines += literal("TABLES", [item.name for item in features.tables])
+        lines.append("SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)")
+    if features.lists_data:
+        lines += literal("LIST_INPUTS", profiles.list_inputs(kernel))
+    return lines
 
 
 def _stages(schedule: Schedule) -> dict[int, int]:
@@ -214,32 +230,24 @@ def _quoted(text: str) -> str:
     return f'"{inner}"'
 
 
-def _forward(slots: Slots) -> str:
-    kernel = slots.kernel
-    names = [f"p_{param.name}" for param in kernel.attention.params]
-    lists = ["list_tiles", "list_first", "list_partial", "list_full"]
-    return fill(
-        "forward",
-        {
-            "param_names": [f'"{name}",' for name in names],
-            "params": [f"{name}: tl.int32," for name in names],
-            "list_params": [f"{x}," for x in lists] if has_lists(kernel) else [],
-            "ranges": range_lines(slots),
-            "loops": loop_lines(slots),
-        },
-    )
-
-
-def _launch(kernel: Kernel) -> str:
-    listed = has_lists(kernel)
-    call = "lists = tile_lists(n_q, n_k, q_offset, values, q.device)"
-    return fill(
-        "launch",
-        {
-            "tile_lists": [call] if listed else [],
-            "list_arguments": ["*lists,"] if listed else [],
-        },
-    )
+def _lists(kernel: Kernel, features: Features) -> list[str]:
+    """What builds tile lists, if any are needed, and reads inputs on the host."""
+    read = [fill("read")] if features.tables or features.lists_data else []
+    if not features.lists_data:
+        lists = [_listed(kernel), fill("lists")] if has_lists(kernel) else []
+        return [*lists, *read]
+    judges = [
+        profiles.judge_function(at, cover, _box(kernel))
+        for at, cover in profiles.needed(kernel)
+    ]
+    lines = ["JUDGES = {"]
+    lines += [f"    {at}: judge_{at}," for at, _ in profiles.needed(kernel)]
+    lines += ["}", *literal("LISTED", profiles.cover_table(kernel, False))]
+    lines += literal("ORDERED", profiles.cover_table(kernel, True))
+    orders = fill("order_rows").splitlines() if features.is_ordered else []
+    texts = [*judges, "\n".join([*lines, ""]), *read]
+    texts += [fill("orders")] if features.is_ordered else []
+    return [*texts, fill("profile", {"orders": orders})]
 
 
 def _listed(kernel: Kernel) -> str:
@@ -274,30 +282,18 @@ def _heads_literal(target: str, heads: Sequence[int]) -> list[str]:
     return literal(target, tuple(heads))
 
 
-def _reference(kernel: Kernel) -> str:
+def _reference(kernel: Kernel, features: Features) -> str:
     """The dense definition, with every mask as PyTorch text."""
-    names = [f"p_{param.name}" for param in kernel.attention.params]
     printer = TorchPrinter(_POSITIONS, _box(kernel))
-    heads = Printer({Axis.HEAD: "head"}, _box(kernel))
-    last = len(kernel.covers) - 1
-    conditions: list[str] = []
-    masks: list[str] = []
-    for at, cover in enumerate(kernel.covers):
-        indent = 4 if last else 0
-        if at < last:
-            members = heads_condition(cover.heads)
-            conditions += heads.assign(f"in_group_{at}", members, 4)
-        if last:
-            word = "else" if at == last else f"{'elif' if at else 'if'} in_group_{at}"
-            masks.append(f"{word}:")
-        keep = printer.assign("keep", cover.mask, 4 + indent)
-        masks += [" " * indent + line for line in (f"# {place(cover.span)}", *keep)]
+    if not features.is_plain:
+        return dense_text(kernel, features, printer)
+    names = [f"p_{param.name}" for param in kernel.attention.params]
     return fill(
         "reference",
         {
             "params": [f"{name}," for name in names],
             "tensors": [f"{x} = torch.tensor({x}, device=device)" for x in names],
-            "masks": conditions + masks,
+            "masks": mask_lines(kernel, printer),
         },
     )
 

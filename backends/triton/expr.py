@@ -12,8 +12,8 @@ which the generated module then defines.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from patternc.analysis.interval import Bounds, Box, bounds_of, python_bounds
@@ -61,7 +61,8 @@ class Printer:
     """Triton text: `names` calls the axes, `param` is a format for parameters.
 
     `box` bounds what the names can be. `wide` names are used where int32 could
-    overflow. `hoisted` holds what has been assigned to a variable already.
+    overflow. `hoisted` holds what has been assigned to a variable already, `reads` the
+    variables that hold elements of inputs.
     """
 
     names: Mapping[Axis, str]
@@ -69,6 +70,7 @@ class Printer:
     param: str = "p_{}"
     widen: str = "{}.to(tl.int64)"
     hoisted: Mapping[Expr, str] = field(default_factory=dict)
+    reads: Mapping[Expr, str] = field(default_factory=dict)
 
     def print(self, expr: Expr) -> str:
         """The text of an expression, in 64 bits only if 32 are not enough."""
@@ -85,7 +87,7 @@ class Printer:
         names: dict[Expr, str] = {}
         wide = needs_64_bits(expr, self.box)
         while True:
-            printer = type(self)(self.names, self.box, self.param, self.widen, names)
+            printer = replace(self, hoisted={**self.hoisted, **names})
             line = f"{target} = {printer._text(expr, wide)[0]}"
             part = None
             if indent + len(line) > COLUMNS:
@@ -99,11 +101,15 @@ class Printer:
     def _hoistable(self, expr: Expr, wide: bool, used: int) -> Expr | None:
         """The longest proper subexpression that fits on a line of its own."""
         best, longest = None, 12
-        for part in subexpressions(expr):
+        for part in self._parts(expr):
             size = len(self._text(part, wide)[0])
             if part != expr and longest < size <= COLUMNS - used:
                 best, longest = part, size
         return best
+
+    def _parts(self, expr: Expr) -> Iterator[Expr]:
+        """The subexpressions that have a text of their own."""
+        return subexpressions(expr)
 
     def _in(self, expr: Expr, wide: bool, outer: int) -> str:
         text, inner = self._text(expr, wide)
@@ -123,6 +129,8 @@ class Printer:
                 return self._binary(expr, wide)
             case Abs():
                 return self._call("abs", wide, expr.operand)
+            case Read():
+                return self._read(expr, wide)
             case Truth():
                 return self._truth(expr.value)
             case Compare():
@@ -143,10 +151,11 @@ class Printer:
             case Any():
                 terms = [self._in(term, wide, _OR) for term in expr.terms]
                 return " | ".join(terms), _OR
-            case Read():
-                raise TypeError(f"`{expr.table}` is read, which `refusal` refuses")
             case _:
                 assert_never(expr)
+
+    def _read(self, expr: Read, wide: bool) -> Text:
+        return self._name(self.reads[expr], wide)
 
     def _name(self, name: str, wide: bool) -> Text:
         return (self.widen.format(name) if wide else name), _ATOM
@@ -204,6 +213,10 @@ class TorchPrinter(Printer):
 
     widen: str = "{}"
 
+    def _read(self, expr: Read, wide: bool) -> Text:
+        places = [self._in(index, wide, _COMPARE) for index in expr.indices]
+        return f"read({', '.join([f't_{expr.table}', 'b', *places])})", _ATOM
+
     def _divide(self, expr: Binary, wide: bool) -> Text:
         return self._infix(expr, wide)  # of tensors, PyTorch's are Python's
 
@@ -222,7 +235,11 @@ class TorchPrinter(Printer):
 def kernel_box(
     heads: int, block_q: int, block_k: int, params: frozenset[str] | tuple[str, ...]
 ) -> Box:
-    """What the names of a kernel can be, as Python integers."""
+    """What the names of a kernel can be, as Python integers.
+
+    Elements of inputs have 32 bits: the text computes with them in 32 bits where no
+    more can come of it, and in 64 where a table holds 64 itself.
+    """
     axes = {
         Axis.QUERY: python_bounds(-LIMIT, LIMIT),
         Axis.KEY: python_bounds(0, LIMIT),
@@ -231,18 +248,20 @@ def kernel_box(
         Axis.QUERY_TILE: python_bounds(-(LIMIT // block_q) - 1, LIMIT // block_q),
         Axis.KEY_TILE: python_bounds(0, LIMIT // block_k),
     }
-    return Box(axes, {name: python_bounds(-LIMIT, LIMIT) for name in params})
+    elements = python_bounds(-(2**31), 2**31 - 1)
+    values = {name: python_bounds(-LIMIT, LIMIT) for name in params}
+    return Box(axes, values, lambda read, indices: elements)
 
 
 def needs_64_bits(expr: Expr, box: Box) -> bool:
     """Whether an intermediate value of `expr` may leave the range of int32."""
     for part in subexpressions(expr):
         match part:
-            case Const() | Index() | Param() | Binary() | Abs():
+            case Const() | Index() | Param() | Binary() | Abs() | Read():
                 bounds = _bounds(part, box)
                 if bounds.lo < -(2**31) or bounds.hi >= 2**31:
                     return True
-            case Truth() | Compare() | All() | Any() | Not() | Read():
+            case Truth() | Compare() | All() | Any() | Not():
                 continue
             case _:
                 assert_never(part)
@@ -267,7 +286,7 @@ def _fold(node: Expr) -> Expr:
             return Const(int(evaluate_int(node, Point({}))), node.span)
         case Compare() | All() | Any() | Not():
             return Truth(bool(evaluate(node, Point({}))), node.span)
-        case Const() | Index() | Param() | Truth() | Read():
+        case Const() | Index() | Param() | Read() | Truth():
             return node
         case _:
             assert_never(node)

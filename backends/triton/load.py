@@ -18,8 +18,8 @@ from torch import Tensor
 
 from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.triton.emit import emit
-from patternc.backends.triton.refusal import refusal
 from patternc.diagnostics import Diagnostic
+from patternc.ir.nodes import AxisKind
 from patternc.plan.kernel import Kernel
 from patternc.store import Store, default_store
 
@@ -34,22 +34,31 @@ class TritonBackend:
     store: Store = field(default_factory=default_store)
 
     def refuse(self, kernel: Kernel) -> Diagnostic | None:
-        """The first clause of the program that kernels can't do yet, if there is one."""
-        return refusal(kernel)
+        """None: every kernel has a module. What a call asks for is checked there."""
+        return None
 
     def load(self, kernel: Kernel) -> TritonAttention:
         """Write the kernel's module and import it. Raises `OSError`."""
         attention = kernel.attention
         text = emit(kernel, attention.span.source.text, attention.name)
         module = import_file(self.store.put(text, attention.name, ".py"))
-        return TritonAttention(module.forward)
+        axes = {
+            item.name: [axis.kind for axis in item.axes].index(AxisKind.BATCH)
+            for item in attention.inputs
+            if any(axis.kind is AxisKind.BATCH for axis in item.axes)
+        }
+        return TritonAttention(module.forward, axes)
 
 
 @dataclass(frozen=True, slots=True)
 class TritonAttention:
-    """A `LoadedAttention` that runs a generated module's `forward`."""
+    """A `LoadedAttention` that runs a generated module's `forward`.
+
+    `batch_axes` says where the inputs that have a batch axis of their own declare it.
+    """
 
     forward: Forward
+    batch_axes: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -66,6 +75,11 @@ class TritonAttention:
         """See `LoadedAttention`. Also raises for a head size, dtype or device that
         Triton's kernel does not take: `ValueError` or `TypeError`.
         """
+        # `forward` checks the inputs again, shaped as they are declared.
+        declared = {
+            name: tensor.movedim(0, self.batch_axes.get(name, 0))
+            for name, tensor in inputs.items()
+        }
         return self.forward(
             q,
             k,
@@ -74,6 +88,7 @@ class TritonAttention:
             q_offset=q_offset,
             return_lse=return_lse,
             **params,
+            **declared,
         )
 
 

@@ -63,13 +63,15 @@ def compile_offline(
     access: str = "descriptor",
     warps: int | None = None,
     stages: int | None = None,
+    kernel: str = "forward_kernel",
 ) -> Report:
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
-    Warps and stages are those of the module unless given.
+    Warps and stages are those of the module unless given; `kernel` is `ordered_kernel` for
+    calls whose tiles follow an order. Integer inputs are compiled as int32.
     """
     compiled = triton.compile(
-        _source(module, target, head_dim, dtype, access),
+        _source(module, getattr(module, kernel), target, head_dim, dtype, access),
         target=TARGETS[target],
         options={
             "num_warps": warps or module.WARPS,
@@ -91,10 +93,14 @@ def compile_offline(
 
 
 def _source(
-    module: ModuleType, target: str, head_dim: int, dtype: str, access: str
+    module: ModuleType,
+    kernel: triton.JITFunction,
+    target: str,
+    head_dim: int,
+    dtype: str,
+    access: str,
 ) -> ASTSource:
     """The kernel with the types that the launcher would give it."""
-    kernel = module.forward_kernel
     blocks = {"q": module.BLOCK_Q, "k": module.BLOCK_K, "v": module.BLOCK_K}
     values = {
         "HEADS": module.HEADS,
@@ -113,6 +119,10 @@ def _source(
         "list_first": "i64",
         "list_partial": "i32",
         "list_full": "i32",
+        "tokens": "i32",
+        "token_rows": "i32",
+        "v_rows": dtype,
+        **_input_types(module),
         **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkv"}),
     }
     types: dict[str, str] = {}
@@ -125,12 +135,20 @@ def _source(
             constants[(at,)] = values[name]
         elif name in pointers:
             types[name] = f"*{pointers[name]}"
-            aligned[(at,)] = [["tt.divisibility", 16]]
+            if not name.startswith("t_"):  # inputs may have any alignment
+                aligned[(at,)] = [["tt.divisibility", 16]]
         elif name.endswith("_source"):
             types[name] = f"tensordesc<{dtype}[1, 1, {blocks[name[0]]}, {head_dim}]>"
         else:
             types[name] = parameter.annotation_type
     return ASTSource(kernel, types, constants, aligned)
+
+
+def _input_types(module: ModuleType) -> dict[str, str]:
+    """The element types of the inputs' pointers."""
+    types = {"int": "i32", "bool": "i8", "float": "fp32"}
+    inputs = getattr(module, "INPUTS", {})
+    return {f"t_{name}": types[held] for name, (held, *_) in inputs.items()}
 
 
 def _precision(dtype: str, target: str) -> str:

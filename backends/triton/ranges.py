@@ -1,7 +1,7 @@
 """The key tiles of a query tile, as Triton text.
 
-In: a kernel. Out: the lines that count each range's tiles, pick the tile of a step
-and apply the mask. Not its job: the rest of the module (`emit`), expressions (`expr`).
+In: a kernel. Out: what each loop step visits, and the lines that count each range's
+tiles. Not its job: the loops (`loops`), expressions (`expr`).
 
 All head groups share two loops, one over PARTIAL tiles, which are masked, and one over
 FULL tiles, which are not (one loop with a branch is 6 % slower for causal and 25 % with
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from patternc.backends.triton.expr import Printer, kernel_box, needs_64_bits
-from patternc.backends.triton.template import fill
 from patternc.ir.nodes import (
     FULL_PATTERN,
     HEAD,
@@ -37,24 +36,24 @@ from patternc.plan.kernel import Kernel, KeyRange, TileCover, TileKind
 from patternc.source import Span
 
 _RANGE_NAMES = {Axis.QUERY_TILE: "qt", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
-_MASK_NAMES = {Axis.QUERY: "q", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
-_INFINITE = 'float("-inf")'
+MASK_NAMES = {Axis.QUERY: "q", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
 
-# Indents of the holes in forward.py.tmpl.
-_AT_RANGES, _AT_LOOP = 4, 8
+_AT_RANGES = 4  # the indent of the hole in forward.py.tmpl
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
     """What the head groups put into each slot; None where a group has nothing.
 
-    `rules` are the distinct masks of PARTIAL tiles.
+    `rules` are the distinct masks of PARTIAL tiles. `by_element` says whether lists
+    differ between batch elements.
     """
 
     kernel: Kernel
     partial: tuple[tuple[KeyRange | None, ...], ...]
     full: tuple[tuple[KeyRange | None, ...], ...]
     rules: tuple[BoolExpr, ...]
+    by_element: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -78,7 +77,7 @@ def has_lists(kernel: Kernel) -> bool:
     return any(is_listed(cover) for cover in kernel.covers)
 
 
-def assign_slots(kernel: Kernel) -> Slots:
+def assign_slots(kernel: Kernel, by_element: bool = False) -> Slots:
     """Give every range of every head group a slot. A list takes one of each kind."""
     rules: list[BoolExpr] = []
     groups: list[list[KeyRange]] = []
@@ -94,6 +93,7 @@ def assign_slots(kernel: Kernel) -> Slots:
         _columns(groups, TileKind.PARTIAL, rules),
         _columns(groups, TileKind.FULL, rules),
         tuple(rules),
+        by_element,
     )
 
 
@@ -132,8 +132,10 @@ def _columns(
 def range_lines(slots: Slots) -> list[str]:
     """The lines before the loop: the ranges of this head, and where each slot ends."""
     covers = slots.kernel.covers
-    printer = _printer(slots.kernel, _RANGE_NAMES)
+    printer = printer_of(slots.kernel, _RANGE_NAMES)
     lines: list[str] = []
+    if len(covers) > 1 and not slots.every:
+        return ["# no head sees anything"]
     if len(covers) == 1:
         lines += _group_lines(slots, 0, printer, 0)
     else:
@@ -169,9 +171,10 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
     cover = slots.kernel.covers[group]
     lines = [f"# {place(cover.span)}", f"# heads {print_heads(cover.heads)}"]
     if is_listed(cover):
+        head = "(b * list_batch + h)" if slots.by_element else "h"
         lines += [
             "# no closed form: tiles listed for the sizes of the call",
-            "at = h * n_q_tiles + qt - first_q_tile",
+            f"at = {head} * n_q_tiles + qt - first_q_tile",
             "first_listed = tl.load(list_first + at)",
         ]
     elif has_lists(slots.kernel):
@@ -185,10 +188,10 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
             lines += [f"{name}_lo = 0", f"{name}_count = 0"]
         else:
             lines += _count_lines(name, part, printer, _AT_RANGES + indent)
-        if _shared_step(column) is None:
+        if shared_step(column) is None:
             lines.append(f"{name}_step = {part.step if part else 1}")
-        if name.startswith("partial") and _shared_rule(slots, column) is None:
-            lines.append(f"{name}_rule = {_rule(slots, part)}")
+        if name.startswith("partial") and shared_rule(slots, column) is None:
+            lines.append(f"{name}_rule = {rule_of(slots, part)}")
     return lines
 
 
@@ -211,131 +214,17 @@ def _count_lines(name: str, part: KeyRange, printer: Printer, at: int) -> list[s
     return lines
 
 
-def loop_lines(slots: Slots) -> list[str]:
-    """The loops over the key tiles of the query tile, PARTIAL ones first."""
-    lines: list[str] = []
-    for kind, columns in (
-        (TileKind.PARTIAL, slots.partial),
-        (TileKind.FULL, slots.full),
-    ):
-        if columns:
-            holes = {
-                "key_tile": _key_tile_lines(slots, kind),
-                "mask": _mask_lines(slots, kind),
-            }
-            head = "for t in tl.range(FIRST, LAST):"
-            loop = fill("loop", holes).replace(head, _loop_head(slots, kind), 1)
-            lines += [f"# {kind.name} tiles", *loop.rstrip("\n").split("\n")]
-    return lines
-
-
-def _loop_head(slots: Slots, kind: TileKind) -> str:
-    """Steps count through a list from its start, else each kind's from 0."""
-    if kind is TileKind.FULL and has_lists(slots.kernel):
-        return "for t in tl.range(n_partial, n_partial + n_full):"
-    return f"for t in tl.range(0, n_{kind.value}):"
-
-
-def _key_tile_lines(slots: Slots, kind: TileKind) -> list[str]:
-    """The lines that turn a step `t` into its key tile `kt`."""
-    covers = slots.kernel.covers
-    listed = ["kt = tl.load(list_tiles + first_listed + t)"]
-    if all(is_listed(cover) for cover in covers):
-        return listed
-    columns = slots.partial if kind is TileKind.PARTIAL else slots.full
-    names = [f"{kind.value}_{at}" for at in range(len(columns))]
-    # In a kernel with lists the steps of FULL tiles go on from the PARTIAL ones.
-    goes_on = kind is TileKind.FULL and has_lists(slots.kernel)
-    lines = ["step = t - n_partial"] if goes_on else []
-    step_name = "step" if goes_on else "t"
-    for at in reversed(range(len(names))):
-        step = _shared_step(columns[at])
-        since = f"({step_name} - {names[at - 1]}_end)" if at else step_name
-        if step is None:
-            since = f"{since} * {names[at]}_step"
-        elif step != 1:
-            since = f"{since} * {step}"
-        else:
-            since = since.strip("()")
-        tile = f"{names[at]}_lo + {since}"
-        if at < len(names) - 1:
-            tile = f"tl.where({step_name} < {names[at]}_end, {tile}, kt)"
-        lines.append(f"kt = {tile}")
-    if has_lists(slots.kernel):
-        lines += [
-            "listed_at = list_tiles + first_listed + t",
-            "listed_tile = tl.load(listed_at, mask=is_listed, other=0)",
-            "kt = tl.where(is_listed, listed_tile, kt)",
-        ]
-    return lines
-
-
-def _mask_lines(slots: Slots, kind: TileKind) -> list[str]:
-    """The lines that hide invisible pairs in PARTIAL tiles and keys beyond `n_k`."""
-    keys = "k = k0 + tl.arange(0, BLOCK_K)[None, :]"
-    inside = f"s = tl.where(k < n_k, s, {_INFINITE})"
-    if kind is TileKind.FULL:
-        return ["if k0 + BLOCK_K > n_k:", f"    {keys}", f"    {inside}"]
-    lines = [keys, inside]
-    same = all(
-        part is None or part.residual == slots.rules[0]
-        for column in slots.partial
-        for part in column
-        if slots.rules
-    )
-    if not same:
-        lines += _rule_lines(slots)
-    printer = _printer(slots.kernel, _MASK_NAMES)
-    for at, rule in enumerate(slots.rules):
-        body = [f"# {line}" for line in _places(slots, rule)]
-        body.append(f"# tests {print_expr(rule)}")
-        body += printer.assign("keep", rule, _AT_LOOP + (0 if same else 4))
-        body.append(f"s = tl.where(keep, s, {_INFINITE})")
-        if not same:
-            body = [f"if rule == {at}:", *("    " + line for line in body)]
-        lines += body
-    return lines
-
-
-def _rule_lines(slots: Slots) -> list[str]:
-    """The lines that find the rule of a step, -1 for none."""
-    values = []
-    for at, column in enumerate(slots.partial):
-        shared = _shared_rule(slots, column)
-        values.append(f"partial_{at}_rule" if shared is None else str(shared))
-    lines, before = [], "-1"
-    for at in reversed(range(len(values))):
-        is_same = at + 1 < len(values) and values[at] == values[at + 1]
-        if not (is_same and not values[at].startswith("partial")):
-            lines.append(
-                f"rule = tl.where(t < partial_{at}_end, {values[at]}, {before})"
-            )
-        before = "rule"
-    return lines
-
-
-def _places(slots: Slots, rule: BoolExpr) -> list[str]:
-    """The places whose masks became this rule, each once."""
-    found = [
-        place(part.span)
-        for column in slots.partial
-        for part in column
-        if part is not None and part.residual == rule
-    ]
-    return list(dict.fromkeys(found))
-
-
-def _rule(slots: Slots, part: KeyRange | None) -> int:
+def rule_of(slots: Slots, part: KeyRange | None) -> int:
     if part is None or part.residual not in slots.rules:
         return -1
     return slots.rules.index(part.residual)
 
 
-def _shared_rule(slots: Slots, column: Sequence[KeyRange | None]) -> int | None:
-    return _shared(column, lambda part: _rule(slots, part))
+def shared_rule(slots: Slots, column: Sequence[KeyRange | None]) -> int | None:
+    return _shared(column, lambda part: rule_of(slots, part))
 
 
-def _shared_step(column: Sequence[KeyRange | None]) -> int | None:
+def shared_step(column: Sequence[KeyRange | None]) -> int | None:
     return _shared(column, lambda part: part.step)
 
 
@@ -372,7 +261,7 @@ def _between(lo: int, hi: int) -> BoolExpr:
     return most if lo == 0 else All((least, most))
 
 
-def _printer(kernel: Kernel, names: dict[Axis, str]) -> Printer:
+def printer_of(kernel: Kernel, names: dict[Axis, str]) -> Printer:
     attention, schedule = kernel.attention, kernel.schedule
     params = tuple(param.name for param in attention.params)
     box = kernel_box(attention.heads, schedule.block_q, schedule.block_k, params)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from patternc.backends.triton.emit import emit
+from patternc.backends.triton.load import import_file
 from patternc.ir.evaluate import dense_mask
+from patternc.plan.tiling import plan
+from patternc.store import Store
 from tests.backends.triton.programs import SMALL, kernel_of, module_of
 
 CPU = torch.device("cpu")
@@ -16,7 +21,10 @@ N_Q, N_K, OFFSET = 70, 150, 41
 
 
 def test_every_visible_pair_is_in_one_listed_tile(tmp_path: Path) -> None:
-    module, kernel = module_of("mixed", tmp_path), kernel_of("mixed")
+    ordered = kernel_of("mixed").attention
+    kernel = plan(replace(ordered, orders=()), SMALL)
+    text = emit(kernel, "", "mixed")
+    module = import_file(Store(tmp_path).put(text, "mixed", ".py"))
     tiles, first, partial, full = module.build_lists(N_Q, N_K, OFFSET, {})
     assert (tiles.dtype, first.dtype) == (torch.int32, torch.int64)
     rows = np.arange(N_Q) + OFFSET

@@ -20,6 +20,16 @@ HOPPER = (
     "duo,sm_90,64,bf16,descriptor,128,128,8,2",
     "streaming,sm_90,128,bf16,descriptor,64,64,4,3",
 )
+DATA = (
+    "documents,sm_90,128,bf16,descriptor,64,64,4,3",
+    "alibi,sm_90,128,bf16,descriptor,64,64,4,3",
+    "sinks,sm_90,64,fp16,descriptor,64,64,4,2",
+    "phases,sm_90,128,bf16,gather,64,64,4,2",
+)
+OTHER_DATA = (
+    "alibi,sm_80,64,bf16,aligned,64,64,4,2",
+    "phases,gfx942,64,fp16,gather,64,64,4,1",
+)
 AMPERE = "causal,sm_80,64,bf16,aligned,128,64,8,2"
 AMD = "duo,gfx942,64,fp16,aligned,128,64,4,1"
 ANY_STRIDES = "negative,sm_90,64,bf16,any,128,64,8,3"
@@ -41,11 +51,19 @@ def run(script: str, folder: str, *arguments: str) -> str:
 
 def test_machine_code(tmp_path: Path) -> None:
     """One test, so that all is compiled once and in one process."""
-    wanted = (*HOPPER, AMPERE, AMD, ANY_STRIDES)
+    wanted = (*HOPPER, *DATA, *OTHER_DATA, AMPERE, AMD, ANY_STRIDES)
     lines = run("compile_all", str(tmp_path), *wanted).splitlines()
     reports = dict(zip(wanted, map(json.loads, lines), strict=True))
     for name in HOPPER:
         check_hopper(name, reports[name])
+    for name in DATA:
+        assert (reports[name]["spills"], reports[name]["serialised"]) == (0, []), name
+        assert reports[name]["counts"]["HGMMA"] > 0, name
+        loads = reports[name]["counts"]
+        assert loads["LDGSTS" if "gather" in name else "UTMALDG"] > 0, name
+    for name in OTHER_DATA:
+        loads = reports[name]["counts"]
+        assert loads["HMMA"] + loads["v_mfma"] > 0, name
     assert reports[AMPERE]["spills"] == 0
     assert reports[AMPERE]["counts"]["HMMA"] > 0
     assert reports[AMPERE]["counts"]["LDGSTS"] > 0  # asynchronous copies

@@ -1,0 +1,148 @@
+"""The text of a kernel.
+
+In: a planned kernel, what it does beside masks, whether its tiles hold positions of
+orders. Out: the function that runs on the device, and those that it calls. Not its job:
+loops, ranges and weights (`loops`, `ranges`, `weigh`), the launcher (`launches`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from patternc.backends.triton.features import (
+    AnyRead,
+    Features,
+    reads_of,
+    reads_of_float,
+)
+from patternc.backends.triton.loops import loop_lines
+from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
+from patternc.backends.triton.tables import (
+    batch_lines,
+    numbers,
+    pointers,
+    read_functions,
+)
+from patternc.backends.triton.template import fill
+from patternc.backends.triton.weigh import (
+    Weigher,
+    factor_lines,
+    output_lines,
+    prepare_lines,
+    sink_lines,
+    skip_lines,
+)
+from patternc.ir.floats import float_subexpressions
+from patternc.ir.nodes import FloatBinary, FloatCall, FloatFunction, FloatOp, WeightKind
+from patternc.plan.kernel import Kernel
+
+_LISTS = ["list_tiles", "list_first", "list_partial", "list_full"]
+
+
+def takes_lists(kernel: Kernel, features: Features) -> bool:
+    """Whether the kernels of a module have lists of tiles among their arguments."""
+    return has_lists(kernel) or features.is_ordered
+
+
+def pointer_names(kernel: Kernel, features: Features) -> list[str]:
+    """The pointer arguments after the output and the LSE."""
+    return [
+        *(_LISTS if takes_lists(kernel, features) else []),
+        *(["tokens", "token_rows"] if features.is_ordered else []),
+        *pointers(features.tables),
+        *(["v_rows"] if features.reads_own_value else []),
+    ]
+
+
+def number_names(features: Features) -> list[tuple[str, str]]:
+    """The scalar arguments after the run-time parameters, and their types."""
+    batch = [("list_batch", "tl.int32")] if features.lists_data else []
+    return [*batch, *numbers(features.tables)]
+
+
+def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
+    """`forward_kernel`, or `ordered_kernel`, whose tiles hold positions."""
+    if ordered:
+        covers = tuple(
+            replace(cover, ranges=None) if cover.order else cover
+            for cover in kernel.covers
+        )
+        kernel = replace(kernel, covers=covers)
+    slots = assign_slots(kernel, features.lists_data)
+    weigher = Weigher(kernel, features, ordered)
+    params = [f"p_{param.name}" for param in kernel.attention.params]
+    scalars = number_names(features)
+    skip = skip_lines(weigher)
+    queries = fill("gather_queries" if ordered else "queries").splitlines()
+    prepare = [*batch_lines(features.tables), *prepare_lines(weigher)]
+    text = fill(
+        "forward",
+        {
+            "param_names": [f'"{x}",' for x in (*params, *(n for n, _ in scalars))],
+            "alignment": _alignment(features),
+            "list_params": [f"{x}," for x in pointer_names(kernel, features)],
+            "params": [
+                *(f"{name}: tl.int32," for name in params),
+                *(f"{name}: {kind}," for name, kind in scalars),
+            ],
+            "skip": skip,
+            "ranges": range_lines(slots),
+            "queries": queries,
+            "factor": factor_lines(weigher),
+            "prepare": prepare,
+            "loops": loop_lines(slots, weigher),
+            "sinks": sink_lines(weigher),
+            "outputs": output_lines(weigher),
+        },
+    )
+    return (
+        text.replace("def forward_kernel(", "def ordered_kernel(") if ordered else text
+    )
+
+
+def _alignment(features: Features) -> list[str]:
+    """Inputs come with any alignment: one kernel serves all."""
+    names = pointers(features.tables)
+    if not names:
+        return ["]"]
+    inner = [f'    "{name}",' for name in names]
+    return ["],", "do_not_specialize_on_alignment=[", *inner, "],"]
+
+
+def device_functions(kernel: Kernel, features: Features) -> list[str]:
+    """The functions that kernels call, by what they do."""
+    reads: list[AnyRead] = []
+    for cover in kernel.covers:
+        reads += reads_of(cover.mask)
+    for expr in features.floats:
+        reads += reads_of_float(expr)
+    kinds = {case.kind for case in features.unnormalised}
+    called = _called(features)
+    gathers = features.is_ordered or features.reads_own_value
+    needs = {
+        "gather": gathers,
+        "weigh": features.is_ordered or bool(kinds),
+        "relu2": WeightKind.RELU2 in kinds,
+        "sigmoid": WeightKind.SIGMOID in kinds or FloatFunction.SIGMOID in called,
+        "sink": bool(features.sinks),
+        "floats": bool(called - {FloatFunction.SIGMOID}),
+    }
+    texts = [fill("tiles")]
+    texts += [fill(name) for name, is_needed in needs.items() if is_needed]
+    return [*texts, read_functions(reads)] if reads else texts
+
+
+_DEFINED = {FloatFunction.TANH, FloatFunction.RELU, FloatFunction.SIGMOID}
+
+
+def _called(features: Features) -> set[FloatFunction | FloatOp]:
+    """What the expressions use of the functions that modules define themselves."""
+    found: set[FloatFunction | FloatOp] = set()
+    for expr in features.floats:
+        for node in float_subexpressions(expr):
+            match node:
+                case FloatBinary(op=FloatOp.MIN | FloatOp.MAX as op):
+                    found.add(op)
+                case FloatCall(function=function) if function in _DEFINED:
+                    found.add(function)
+    return found
