@@ -5,6 +5,7 @@
 #   make check       formatting, lint, types, tests, and the wheel installed on its own
 #   make fuzz        the property tests for longer; FUZZ_EXAMPLES=2000 FUZZ_SEED=7
 #   make gpu-test    the tests that need a CUDA device
+#   make tables      the parser's tables, after a change of the grammar
 #   make bench       compile times of the example programs
 #
 # The first target that is run makes the environment in .venv; that needs the network.
@@ -28,7 +29,7 @@ TRITON ?= triton==3.6.0
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check fuzz gpu-test bench clean
+.PHONY: setup demo test check fuzz gpu-test tables bench clean
 .DEFAULT_GOAL := test
 
 setup: $(READY)
@@ -62,6 +63,9 @@ fuzz: $(READY)
 
 gpu-test: $(READY)
 	$(RUN) -m pytest -q tests/gpu
+
+tables: $(READY)
+	$(RUN) -m patternc.grammar
 
 bench: $(READY)
 	$(RUN) -m patternc bench --compile examples/*.pat

@@ -110,7 +110,7 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: Path) -> None:
     expected = set()
     for top in ("patternc", "backends", "grammar", "stdlib_patterns"):
         for path in (ROOT / top).rglob("*"):
-            if path.suffix in (".py", ".lark", ".pat", ".tmpl", ".typed"):
+            if path.suffix in (".py", ".json", ".lark", ".pat", ".tmpl", ".typed"):
                 parts = path.relative_to(ROOT).as_posix()
                 expected.add(parts if top == "patternc" else f"patternc/{parts}")
     assert inside == expected
