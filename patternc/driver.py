@@ -74,6 +74,6 @@ def check_source(source: Source) -> tuple[Diagnostic, ...]:
         if isinstance(item, ast.Attention) and all(
             p.default is not None or p.runtime for p in item.parameters
         ):
-            attention = passes.run(check.lower(file, item.name.text))[-1][1]
+            attention = passes.final_masks(check.lower(file, item.name.text))
             found += diagnose(decide_all(attention), attention)
     return tuple(found)

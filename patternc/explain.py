@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 import sympy
 
+from patternc import passes
 from patternc.analysis.count import (
     CountFormula,
     PairCount,
@@ -22,20 +23,28 @@ from patternc.analysis.count import (
 from patternc.analysis.sets import TooHard
 from patternc.driver import Trace
 from patternc.ir.nodes import UNBOUNDED, Const, Truth
-from patternc.ir.text import print_attention, print_expr, print_heads
+from patternc.ir.text import print_attention, print_expr, print_heads, print_order
+from patternc.ir.walk import tables_of
 from patternc.plan.expand import count_tiles, head_classes
 from patternc.plan.kernel import Kernel, KeyRange, TileCover, TileKind
 
 LENGTHS = (1024, 8192, 65536)
-"""The lengths at which pairs and tiles are counted, with as many queries as keys."""
+"""The lengths at which pairs and tiles are counted, with as many queries as keys.
+
+A layout has only one length, its own.
+"""
+
+MOST_PAIRS = 1 << 27
+"""Pairs that are counted one by one where there is no closed form; a few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A pass and the attention after it; `text` is None if nothing changed."""
+    """A pass, the attention after it (None: nothing changed), and what it found."""
 
     name: str
     text: str | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,8 @@ class Group:
     """Heads that share one loop nest; `loops` is None where there is no closed form.
 
     `density` is the mean over the heads as a formula in N, or says why there is none;
-    `latex` is the formula in LaTeX, or empty.
+    `latex` is the formula in LaTeX, or empty. `orders` are those of square calls, whose
+    tiles are then listed; the loops are those of other calls.
     """
 
     heads: str
@@ -64,6 +74,7 @@ class Group:
     reason: str
     density: str
     latex: str
+    orders: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +112,7 @@ class Explanation:
     file: str
     program: str
     stages: tuple[Stage, ...]
-    schedule: dict[str, int]
+    schedule: dict[str, int | None]
     groups: tuple[Group, ...]
     counts: tuple[Count, ...]
     decisions: tuple[Decision, ...]
@@ -110,6 +121,8 @@ class Explanation:
 def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
     """Gather what there is to tell about one compilation."""
     kernel = trace.kernel
+    if kernel.attention.layout is not None:
+        lengths = (kernel.attention.layout.size,)
     values = {
         param.name: param.default
         for param in kernel.attention.params
@@ -148,7 +161,11 @@ def as_text(found: Explanation) -> str:
     for stage in found.stages:
         parts += ["", f"# after {stage.name}:" + ("" if stage.text else " no change")]
         parts += [stage.text] if stage.text else []
-    blocks = ", ".join(f"{key} {value}" for key, value in found.schedule.items())
+        parts += [f"  {note}" for note in stage.notes]
+    blocks = ", ".join(
+        f"{key} {'by head size' if value is None else value}"
+        for key, value in found.schedule.items()
+    )
     parts += ["", f"# schedule: {blocks}"]
     for group in found.groups:
         parts += ["", *_group_lines(group)]
@@ -163,9 +180,10 @@ def _stages(trace: Trace) -> tuple[Stage, ...]:
     """Each pass with its result, where it is not what the pass before left."""
     before = print_attention(trace.attention)
     stages = [Stage("check", before)]
+    notes = dict(passes.notes(trace.attention, trace.kernel.schedule))
     for name, attention in trace.after:
         text = print_attention(attention)
-        stages.append(Stage(name, None if text == before else text))
+        stages.append(Stage(name, None if text == before else text, notes[name]))
         before = text
     return tuple(stages)
 
@@ -181,6 +199,7 @@ def _group(
         reason=cover.reason,
         density=density,
         latex=latex,
+        orders=tuple(print_order(case, cover.layout) for case in cover.order),
     )
 
 
@@ -188,6 +207,8 @@ def _density(
     cover: TileCover, counter: PairCount, values: Mapping[str, int] | None
 ) -> tuple[str, str]:
     """The density as text and in LaTeX."""
+    if read := tables_of(cover.mask):
+        return f"no formula: it depends on the input `{min(read)}`", ""
     if values is None:
         return "no formula: a run-time parameter has no value", ""
     formula = count_formula(counter, cover.heads, values)
@@ -242,6 +263,8 @@ def _counts(
     counts = []
     for n in lengths:
         for cover, counter in zip(kernel.covers, counters, strict=True):
+            if tables_of(cover.mask):  # nothing to count before a call gives the data
+                continue
             for heads in head_classes(cover):
                 tiles = count_tiles(kernel, heads[0], n, n, 0, values)
                 visible = _visible(counter, heads[0], n, values)
@@ -262,6 +285,8 @@ def _counts(
 def _visible(
     counter: PairCount, head: int, n: int, values: Mapping[str, int]
 ) -> int | None:
+    if counter.full is None and n * n > MOST_PAIRS:
+        return None
     try:
         return counter.at(head, n, values)
     except TooHard:
@@ -270,6 +295,9 @@ def _visible(
 
 def _group_lines(group: Group) -> list[str]:
     lines = [f"# heads {group.heads}: {group.mask}"]
+    if group.orders:
+        orders = " and ".join(group.orders)
+        lines.append(f"  square calls: tokens in the order {orders}, tiles listed")
     if group.loops is None:
         lines.append(f"  no closed form: {group.reason}")
         lines.append("  tiles are listed at each call, for its sizes")
@@ -287,7 +315,7 @@ def _group_lines(group: Group) -> list[str]:
 
 def _count_lines(counts: tuple[Count, ...]) -> list[str]:
     if not counts:
-        return ["# pairs and tiles are not counted: a run-time parameter has no value"]
+        return ["# pairs and tiles are not counted: they depend on what a call gives"]
     lines = ["# with N queries and N keys, for each head"]
     lines.append(
         f"{'N':>8}  {'density':>9}  {'visited':>9} {'partial':>9}"

@@ -11,6 +11,7 @@ import sympy
 from patternc import driver
 from patternc.analysis.count import CountFormula
 from patternc.explain import as_json, as_text, density_expression, explain
+from patternc.passes import reorder
 from patternc.source import Source
 from tests.programs import DUO, PHI3_SMALL, one_head
 
@@ -52,3 +53,44 @@ def test_no_closed_form_says_why() -> None:
     text = explained(one_head("q * k < 1000"))
     assert "no closed form: a product of two symbols is not affine" in text
     assert "no formula" in text
+
+
+def test_what_an_input_decides_is_left_open() -> None:
+    text = explained(
+        "attention it { heads 2 input doc[k] : int mask causal & doc[q] == doc[k] }"
+    )
+    assert "no closed form: it reads the input `doc`" in text
+    assert "density: no formula: it depends on the input `doc`" in text
+
+
+def test_a_layout_is_counted_at_its_own_length() -> None:
+    program = """layout clip = video[f = 4, y = 8, x = 8]
+    attention it {
+        heads 2
+        layout clip
+        mask abs(q.y * 8 + q.x - k.y * 8 - k.x) <= 2
+        order video by axes(y, x, f)
+    }"""
+    found = explain(driver.trace_source(Source("test.pat", program)))
+    assert [count.n for count in found.counts] == [256]
+    assert found.counts[0].visited < found.counts[0].total
+    assert found.groups[0].orders == ("video by axes(y, x, f)",)
+    order = "square calls: tokens in the order video by axes(y, x, f), tiles listed"
+    assert order in as_text(found)
+
+
+def test_a_pass_tells_what_it_found() -> None:
+    text = explained(one_head("dilated(4096, 4)"))
+    assert "order all by phase(4) visits" in text
+    assert "stages by head size" in text
+
+
+def test_checking_searches_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(*_: object) -> None:
+        raise AssertionError("an order was searched")
+
+    monkeypatch.setattr(reorder, "_search", search)
+    program = Source("test.pat", one_head("dilated(4000, 4)"))
+    assert driver.check_source(program) == ()
+    with pytest.raises(AssertionError, match="an order was searched"):
+        driver.trace_source(program)

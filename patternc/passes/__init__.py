@@ -33,14 +33,18 @@ class Pass(Protocol):
         ...
 
 
+MASK_PASSES: tuple[Pass, ...] = (
+    FoldConstants(),  # arithmetic on literals, remainders of shifted sums
+    Normalize(),  # `~` on comparisons only, flat `&` and `|` without repetition
+    GroupHeads(),  # heads with one mask, up to a number, share one loop nest
+)
+"""The passes that give a mask its final form: all that deciding asserts needs."""
+
+
 def pipeline(schedule: Schedule | None = None) -> tuple[Pass, ...]:
     """The passes in order, for kernels of a schedule."""
-    return (
-        FoldConstants(),  # arithmetic on literals, remainders of shifted sums
-        Normalize(),  # `~` on comparisons only, flat `&` and `|` without repetition
-        GroupHeads(),  # heads with one mask, up to a number, share one loop nest
-        Reorder(schedule or Schedule()),  # an order of the tokens with fewer tiles
-    )
+    # An order of the tokens with fewer tiles comes last: the search costs the most.
+    return (*MASK_PASSES, Reorder(schedule or Schedule()))
 
 
 PIPELINE = pipeline()
@@ -55,6 +59,13 @@ def run(
         attention = step(attention)
         steps.append((step.name, attention))
     return tuple(steps)
+
+
+def final_masks(attention: Attention) -> Attention:
+    """The attention after `MASK_PASSES`: no order is searched."""
+    for step in MASK_PASSES:
+        attention = step(attention)
+    return attention
 
 
 def notes(

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import combinations, permutations, product
-from typing import ClassVar, assert_never
+from typing import ClassVar
 
 from patternc.ir.nodes import (
     Attention,
@@ -26,10 +26,8 @@ from patternc.ir.nodes import (
     Binary,
     BoolExpr,
     Const,
-    CurveOrder,
     HeadCase,
     IntOp,
-    LabelOrder,
     Layout,
     OrderCase,
     PhaseOrder,
@@ -37,7 +35,7 @@ from patternc.ir.nodes import (
     TileOrder,
     TokenOrder,
 )
-from patternc.ir.text import print_heads
+from patternc.ir.text import print_heads, print_order
 from patternc.ir.walk import axes_of, params_of, subexpressions, tables_of
 from patternc.plan.kernel import Schedule
 from patternc.plan.work import Workload
@@ -107,7 +105,8 @@ class Reorder:
                 )
                 continue
             orders = " and ".join(
-                print_order(order, attention.layout) for order in finding.order
+                f"order {print_order(order, attention.layout)}"
+                for order in finding.order
             )
             lines.append(
                 f"{who}: {orders} visits {finding.found:.1%} of the tiles instead of "
@@ -142,32 +141,6 @@ class Reorder:
             replace(item, heads=case.heads, span=case.span) for item in found.order
         )
         return replace(found, order=order)
-
-
-def print_order(case: OrderCase, layout: Layout | None) -> str:
-    """An order as the language writes it: `order video by tile(f = 2, y = 8, x = 8)`."""
-    order, where = case.order, case.segment or "all"
-    match order:
-        case AxesOrder():
-            text = f"axes({', '.join(order.axes)})"
-        case TileOrder():
-            segment = _segment(layout, where)
-            sides = zip(segment.axes, order.sizes, strict=True)
-            text = f"tile({', '.join(f'{axis[0]} = {side}' for axis, side in sides)})"
-        case PhaseOrder():
-            text = f"phase({order.stride})"
-        case CurveOrder():
-            text = f"curve({order.curve.value})"
-        case LabelOrder():
-            text = f"labels({order.table})"
-        case _:
-            assert_never(order)
-    return f"order {where} by {text}"
-
-
-def _segment(layout: Layout | None, name: str) -> Segment:
-    segments = layout.segments if layout is not None else ()
-    return next(segment for segment in segments if segment.name == name)
 
 
 @lru_cache(maxsize=256)

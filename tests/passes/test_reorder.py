@@ -36,7 +36,8 @@ from patternc.ir.nodes import (
     Segment,
     TileOrder,
 )
-from patternc.passes.reorder import Reorder, print_order
+from patternc.ir.text import print_order
+from patternc.passes.reorder import Reorder
 from patternc.plan.expand import count_tiles, plan_mask
 from patternc.plan.kernel import Schedule
 from patternc.plan.tiling import plan
@@ -200,9 +201,10 @@ def test_the_notes_say_what_is_gained() -> None:
 def test_orders_are_written_as_the_language_does() -> None:
     layout = video(2, 4, 8)
     case = OrderCase((0,), "video", TileOrder((1, 2, 4)))
-    assert print_order(case, layout) == "order video by tile(f = 1, y = 2, x = 4)"
+    written = f"order {print_order(case, layout)}"
+    assert written == "order video by tile(f = 1, y = 2, x = 4)"
     case = OrderCase((0,), "video", AxesOrder(("y", "x", "f")))
-    assert print_order(case, layout) == "order video by axes(y, x, f)"
+    assert f"order {print_order(case, layout)}" == "order video by axes(y, x, f)"
 
 
 def test_a_large_video_is_searched_in_seconds() -> None:
