@@ -49,7 +49,7 @@ q k           absolute positions; the first query stands at q_offset
 q0 k0         the first position of a tile
 n_q n_k       numbers of queries and of keys
 s p           logits in units of the tile's product, and weights
-top total     greatest logit and sum of weights of each row so far
+top total     greatest exponent and sum of weights of each row so far
 full, partial tiles where every pair is visible, or only some
 p_...         a run-time parameter of the pattern"""
 

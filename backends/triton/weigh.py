@@ -210,8 +210,8 @@ def sink_lines(weigher: Weigher) -> list[str]:
             partial(_value_lines, weigher, "sink", case.logit, {}, "[BLOCK_Q, 1]"),
             _AT_TOP,
         )
-    call = "top, total, acc = join_sink(top, total, acc, sink, factor)"
-    return [*lines, "sink = tl.reshape(sink, [BLOCK_Q])", call, "factor = 1.0"]
+    call = "top, total, acc = join_sink(top, total, acc, sink)"
+    return [*lines, "sink = tl.reshape(sink, [BLOCK_Q])", call]
 
 
 def output_lines(weigher: Weigher) -> list[str]:

@@ -13,11 +13,9 @@ from pathlib import Path
 
 from patternc import driver
 from patternc.backends.triton.emit import emit
-from patternc.backends.triton.refusal import refusal
 from patternc.cli.entries import chosen
 from patternc.cli.files import write_whole
 from patternc.cli.options import add_entry, add_program, values_of
-from patternc.diagnostics import PatternError
 from patternc.source import Source
 from patternc.syntax.load import read_source
 
@@ -42,8 +40,6 @@ def run(args: argparse.Namespace) -> int:
     modules = {}
     for name, entry in _modules(source, Path(args.file).stem, args.entry).items():
         kernel = driver.compile_source(source, entry, values_of(args.set))
-        if (problem := refusal(kernel)) is not None:
-            raise PatternError([problem])
         modules[name] = emit(kernel, source.text, _identifier(name))
     args.output.mkdir(parents=True, exist_ok=True)
     for name, text in modules.items():
