@@ -39,6 +39,15 @@ BUILT_IN = FLOAT_FUNCTIONS | frozenset(
 )
 """Names of the language's own functions and patterns."""
 
+CALL_NAMES = frozenset(
+    ["self", "q", "k", "v", "scale", "q_offset", "return_lse", "check"]
+    + ["n_q", "n_k", "plan", "cu_seqlens", "lengths"]
+)
+"""Keyword arguments of a call: no run-time parameter and no input is called so."""
+
+LOAD_NAMES = frozenset(["path", "entry", "backend", "schedule"])
+"""Keyword arguments of `patternc.load`: no parameter of an attention is called so."""
+
 RESERVED = INDICES | STEPS | GIVEN.keys() | {"b"} | LATER_NAMES | BUILT_IN
 RESERVED_WORDS = frozenset(
     ["in", "mask", "union", "every", "retention", "density", "within"]
