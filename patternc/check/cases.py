@@ -14,7 +14,6 @@ import numpy as np
 from patternc.check import terms
 from patternc.check.environment import Environment
 from patternc.check.expand import Expansion
-from patternc.check.scope import STEPS
 from patternc.check.steps import Undecided, example, shown
 from patternc.diagnostics import Diagnostic, Label, PatternError
 from patternc.ir.evaluate import Point, evaluate
@@ -22,6 +21,7 @@ from patternc.ir.fold import fold_bool
 from patternc.ir.nodes import (
     EMPTY_PATTERN,
     FULL_PATTERN,
+    STEPS,
     All,
     Any,
     Axis,

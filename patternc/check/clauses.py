@@ -39,6 +39,7 @@ from patternc.ir.nodes import (
     FULL_PATTERN,
     All,
     Any,
+    AssertSets,
     Attention,
     Axis,
     BoolExpr,
@@ -325,6 +326,10 @@ def with_steps(attention: Attention, steps: Iterable[RuntimeParam]) -> Attention
     for expr in floats:
         for part in discrete_parts(expr):
             read |= params_of(part)
+    for claim in attention.asserts:
+        if isinstance(claim, AssertSets):
+            for side in (claim.lhs.pattern, claim.rhs.pattern):
+                read |= frozenset() if side is None else params_of(side)
     used = tuple(step for step in steps if step.name in read)
     return replace(attention, params=(*attention.params, *used))
 
