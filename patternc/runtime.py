@@ -56,7 +56,7 @@ def failing_assert(
     retain is not a matter of one call: such assertions stay undecided.
     """
     for decision in decisions:
-        if decision.holds is None:
+        if decision.holds is None and can_be_checked(decision.assertion):
             found = _failure(decision.assertion, attention, call)
             if found:
                 span = decision.assertion.span
@@ -64,6 +64,11 @@ def failing_assert(
                 place = f"{span.source.name}:{line}:{column}"
                 return f"the assertion at {place} fails for this call: {found}"
     return None
+
+
+def can_be_checked(item: Assertion) -> bool:
+    """Whether one call can tell that an assertion fails there: retention it can't."""
+    return not isinstance(item, AssertRetention)
 
 
 def _failure(item: Assertion, attention: Attention, call: CallPairs) -> str:

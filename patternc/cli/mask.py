@@ -1,9 +1,11 @@
 """`patternc mask FILE`: the mask of one head, as numbers, a picture or a file.
 
-In: a program, an attention, sizes, a head, files of its inputs. Out: with --digest one JSON line, otherwise
-a picture in the terminal; --out writes a PNG or an .npy file too. The mask comes from
-the meaning of the program (--via reference) or from the tile schedule alone
-(--via plan); both must agree. Needs no torch. Not its job: attention values.
+In: a program, an attention, sizes, a head, files of its inputs. Out: with --digest one
+JSON line, otherwise a picture in the terminal; --out writes a PNG or an .npy file too.
+The mask comes from the meaning of the program (--via reference) or from the tile
+schedule alone (--via plan); both must agree. With --check the asserts that could not be
+proved are looked at for these inputs, in all heads, and 1 is returned if one fails.
+Needs no torch. Not its job: attention values.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from patternc import driver
 from patternc.check import lower
+from patternc.cli.asserts import hold
 from patternc.cli.files import write_whole
 from patternc.cli.inputs import Call, Table, add_inputs, read_tables, tables_of
 from patternc.cli.options import (
@@ -106,6 +109,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="from the program's meaning (default), or from the tile schedule",
     )
     parser.add_argument(
+        "--check",
+        action="store_true",
+        help="also look whether asserts that were not proved hold for these inputs",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="PATH", help="also write m.png or m.npy"
     )
 
@@ -152,14 +160,26 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.suffix not in (".png", ".npy"):
         raise UsageError(f"--out {args.out}: expected a name that ends in .png or .npy")
     source, given = read_source(args.file), read_tables(args.input)
-    mask = mask_of(source, view_of(args), given, args.via)
+    view = view_of(args)
+    mask = mask_of(source, view, given, args.via)
     if args.out is not None:
         write_whole(args.out, _content(args.out.suffix, mask))
     if args.digest:
         print(json.dumps(asdict(digest(mask))))
     else:
         show(mask, args.head)
-    return 0
+    return 0 if not args.check or asserts_hold(source, view, given) else 1
+
+
+def asserts_hold(source: Source, view: View, given: Mapping[str, Table]) -> bool:
+    """Whether no assert fails for these tables; says so on stderr.
+
+    Raises `PatternError` for one that is refuted whatever the tables hold.
+    """
+    attention, decisions = driver.decide_source(source, view.entry, view.values)
+    call = _call(attention, view)
+    tables = tables_of(attention, given, call)
+    return hold(attention, decisions, call, defaults(attention), tables)
 
 
 def show(mask: Bools, wanted: int) -> None:
