@@ -13,12 +13,15 @@ attention documents {
     heads 1
     input doc[k] : int sorted
     mask  doc[q] == doc[k]
+    assert every q has k
 }
 
 attention causal_documents {
     heads 1
     input doc[k] : int sorted
     mask  causal & doc[q] == doc[k]
+    assert mask within causal
+    assert every q has k
 }
 
 attention prefix_documents {
@@ -26,4 +29,5 @@ attention prefix_documents {
     input doc[k] : int sorted
     input until[k] : int sorted
     mask  doc[q] == doc[k] & (k <= q | k < until[q])
+    assert every q has k
 }

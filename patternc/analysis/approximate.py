@@ -2,6 +2,9 @@
 
 In: a mask that reads inputs. Out: a mask that reads none and sees at least, or at
 most, the same pairs. Not its job: bounds of an input's values (`analysis.interval`).
+
+Of the values nothing is known but that an element is equal to itself: `doc[q] ==
+doc[k]` holds at least where q == k.
 """
 
 from __future__ import annotations
@@ -9,7 +12,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from patternc.ir.nodes import All, Any, BoolExpr, Compare, Not, Truth
+from patternc.ir.nodes import (
+    Abs,
+    All,
+    Any,
+    Binary,
+    BoolExpr,
+    Compare,
+    CompareOp,
+    Const,
+    Index,
+    IntExpr,
+    IntOp,
+    Not,
+    Param,
+    Read,
+    Truth,
+)
 from patternc.ir.walk import tables_of
 
 
@@ -24,12 +43,15 @@ def at_most(mask: BoolExpr) -> BoolExpr:
 
 
 def _reads_as(mask: BoolExpr, value: bool) -> BoolExpr:
-    """Comparisons that read become `value`; under `~` the other value is safe."""
+    """Comparisons that read become `value` but where they compare an element with itself.
+
+    Under `~` the other value is safe.
+    """
     match mask:
         case Truth():
             return mask
         case Compare():
-            return Truth(value, mask.span) if tables_of(mask) else mask
+            return _comparison_as(mask, value) if tables_of(mask) else mask
         case Not():
             return replace(mask, term=_reads_as(mask.term, not value))
         case All() | Any():
@@ -37,3 +59,48 @@ def _reads_as(mask: BoolExpr, value: bool) -> BoolExpr:
             return replace(mask, terms=terms)
         case _:
             assert_never(mask)
+
+
+_REFLEXIVE = (CompareOp.EQ, CompareOp.LE, CompareOp.GE)
+"""The comparisons of a number with itself that hold; the others don't."""
+
+
+def _comparison_as(mask: Compare, value: bool) -> BoolExpr:
+    """`value`, but where the comparison is known to be otherwise."""
+    same = _same_element(mask)
+    if same is None or (mask.op in _REFLEXIVE) is value:
+        return Truth(value, mask.span)
+    return Not(same, mask.span) if value else same
+
+
+def _same_element(mask: Compare) -> BoolExpr | None:
+    """When both sides are one element of an input; None if that can't be told."""
+    match mask:
+        case Compare(lhs=Read() as lhs, rhs=Read() as rhs) if lhs.table == rhs.table:
+            indices = tuple(zip(lhs.indices, rhs.indices, strict=True))
+            if not all(_is_affine(a) and _is_affine(b) for a, b in indices):
+                return None
+            terms = (Compare(CompareOp.EQ, a, b, mask.span) for a, b in indices)
+            return All(tuple(terms), mask.span)
+        case _:
+            return None
+
+
+def _is_affine(expr: IntExpr) -> bool:
+    """Whether the exact sets (`analysis.sets`) can express it, at first sight."""
+    match expr:
+        case Const() | Index() | Param():
+            return True
+        case Read():
+            return False
+        case Abs():
+            return _is_affine(expr.operand)
+        case Binary(op=IntOp.FLOORDIV | IntOp.MOD):
+            return _is_affine(expr.lhs) and isinstance(expr.rhs, Const)
+        case Binary(op=IntOp.MUL):
+            number = isinstance(expr.lhs, Const) or isinstance(expr.rhs, Const)
+            return number and _is_affine(expr.lhs) and _is_affine(expr.rhs)
+        case Binary():
+            return _is_affine(expr.lhs) and _is_affine(expr.rhs)
+        case _:
+            assert_never(expr)

@@ -24,6 +24,11 @@ def decide(mask: str, assertion: str, layout: str = "") -> Decision:
         ("causal & doc[q] == doc[k]", "mask within causal"),
         ("q == k | doc[q] == doc[k]", "every q has k"),
         ("window(8) & doc[k] == 3", "retention <= 8"),
+        ("causal & doc[q] == doc[k]", "every q has k"),
+        ("causal & doc[q] <= doc[k]", "every q has k"),
+        ("doc[q] != doc[k]", "mask within ~(q == k)"),
+        ("doc[k - 1] < doc[q]", "mask within (k != q + 1)"),
+        ("doc[q // 2 * 2] == doc[k]", "(k == q & q % 2 == 0) within mask"),
         ("causal & ~(doc[k] == 1 & ~window(9))", "window(9) within mask"),
     ],
 )
@@ -37,7 +42,10 @@ def test_what_holds_for_any_input_is_proved(mask: str, assertion: str) -> None:
     ("mask", "assertion"),
     [
         ("doc[q] == doc[k]", "mask within causal"),
-        ("causal & doc[q] == doc[k]", "every q has k"),
+        ("causal & doc[q] < doc[k]", "every q has k"),
+        ("causal & doc[q - 1] == doc[k]", "every q has k"),
+        ("causal & doc[doc[q]] == doc[doc[k]]", "every q has k"),
+        ("causal & doc[q] == doc[k] + 1", "every q has k"),
         ("doc[k] == 3 & causal", "retention <= 8"),
         ("causal & doc[k] == 3", "mask == causal"),
         ("causal & doc[k] == 3", "density < 0.9 at N = 64"),
