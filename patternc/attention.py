@@ -36,7 +36,7 @@ from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.diagnostics import PatternError
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
-from patternc.runtime import CallPairs, failing_assert
+from patternc.runtime import CallPairs, failing_assert, wrong_length
 from patternc.syntax.load import read_source
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -143,7 +143,7 @@ class Attention:
         and -inf.
 
         With `check` the values of inputs are looked at too: NaN and infinities, what
-        is declared sorted, and every assertion that only data can decide. That waits
+        is declared sorted, `valid` lengths, and every assertion that only data can decide. That waits
         for the device and makes dense masks: it is for debugging.
 
         Raises `TypeError` or `ValueError` that names the argument, `PatternError` if
@@ -340,7 +340,8 @@ class Attention:
         for elements in elements_of(inputs, inputs, q.shape[0]):
             tables = element_inputs(inputs, elements.start).tables
             call = CallPairs(q.shape[2], n_k, q_offset, values, tables)
-            failure = failing_assert(attention, self.trace.decisions, call)
+            failure = wrong_length(attention, call)
+            failure = failure or failing_assert(attention, self.trace.decisions, call)
             if failure is not None:
                 where = "" if len(elements) > 1 else f", batch element {elements.start}"
                 raise ValueError(f"{self.name}: {failure}{where}")

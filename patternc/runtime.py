@@ -1,7 +1,7 @@
-"""Assertions that only the data of a call can decide.
+"""What only the data of a call can decide: open assertions, and lengths of segments.
 
 In: what the compiler could not decide, the sizes of a call, its inputs. Out: the first
-assertion that fails there, in words. Not its job: proofs (`analysis.prove`), checking
+thing that fails there, in words. Not its job: proofs (`analysis.prove`), checking
 the inputs themselves (`backends.checks`). It holds one dense mask at a time, n_q x n_k:
 it is for debugging a program's data, not for every step.
 """
@@ -43,6 +43,19 @@ class CallPairs:
     q_offset: int
     params: Mapping[str, int]
     tables: Tables
+
+
+def wrong_length(attention: Attention, call: CallPairs) -> str | None:
+    """Which `valid` length of a segment is no number of its tokens; None if none is."""
+    for segment in () if attention.layout is None else attention.layout.segments:
+        if not segment.valid:
+            continue
+        given = call.params if segment.valid in call.params else call.tables
+        value = int(given[segment.valid])
+        if not 0 <= value <= segment.size:
+            expected = f"expected 0 to {segment.size} tokens of `{segment.name}`"
+            return f"`{segment.valid}`: {expected}, got {value}"
+    return None
 
 
 def failing_assert(

@@ -5,8 +5,8 @@
 # Picture: --k-len 64 --entry prefix_documents
 #
 # The number of its document is an input for each token, as the sequence holds other
-# documents in each call. Tokens of one document stand together, so numbers never fall;
-# say so (`sorted`), and a kernel finds its tiles by search. Where a document starts
+# documents in each call. Tokens of one document stand together, so numbers never fall:
+# `sorted` says so, and a call can be asked to look. Where a document starts
 # with a prefix that all of it sees, `until` is the position after that prefix.
 
 attention documents {

@@ -250,6 +250,20 @@ def test_check_looks_at_values_and_open_assertions(path: Path) -> None:
         biased(q, k, v, slope=torch.tensor([0, math.nan, 0, 0]), check=True)
 
 
+def test_check_looks_at_the_valid_lengths_of_segments(tmp_path: Path) -> None:
+    file = tmp_path / "padded.pat"
+    file.write_text(
+        "layout pair = text[30, valid = length] + image[10]\n"
+        "attention padded { heads 2 layout pair input length[b] : int mask full }\n"
+    )
+    attn = patternc.load(file)
+    q, k, v = tensors(2, 2)
+    attn(q, k, v, length=torch.tensor([30, 0]), check=True)
+    message = "padded: `length`: expected 0 to 30 tokens of `text`, got 31, batch elem"
+    with pytest.raises(ValueError, match=f"{message}ent 1"):
+        attn(q, k, v, length=torch.tensor([30, 31]), check=True)
+
+
 def test_the_triton_backend_runs_them_or_says_which_clause_it_cannot(
     path: Path,
 ) -> None:

@@ -160,7 +160,7 @@ CLAIMED = """attention claimed {
     heads 2
     input doc[k] : int
     mask  causal & doc[q] == doc[k]   for h == 0
-    mask  doc[q] == doc[k]            otherwise
+    mask  doc[q] % 8 == doc[k]        otherwise
     assert mask within causal         for h == 0
     assert every q has k
     assert doc[q] == doc[k] within band(2)
@@ -230,3 +230,50 @@ def test_check_of_an_assert_that_no_data_can_save(
     path.write_text("attention leak { heads 1 mask full assert mask within causal }")
     assert main(["mask", str(path), "--k-len", "4", "--digest", "--check"]) == 1
     assert "assert-failed" in capsys.readouterr().err
+
+
+PADDED = """layout pair = text[8, valid = length] + image[6, valid = seen]
+
+attention padded(seen: runtime = 6) {
+    heads 1
+    layout pair
+    input length[b] : int
+    mask  full
+}
+"""
+
+
+@pytest.mark.parametrize("via", ["reference", "plan"])
+@pytest.mark.parametrize(
+    ("length", "seen", "message"),
+    [
+        (9, 6, "`length`: expected 0 to 8 tokens of `text`, got 9"),
+        (-1, 6, "`length`: expected 0 to 8 tokens of `text`, got -1"),
+        (8, 7, "`seen`: expected 0 to 6 tokens of `image`, got 7"),
+        (8, 6, ""),
+        (0, 0, ""),
+    ],
+)
+def test_a_segment_has_no_more_valid_tokens_than_tokens(
+    length: int,
+    seen: int,
+    message: str,
+    via: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, table = tmp_path / "padded.pat", tmp_path / "length.npy"
+    path.write_text(PADDED)
+    np.save(table, np.array([length]))
+    asked = ["mask", str(path), "--input", f"length={table}", "--set", f"seen={seen}"]
+    asked += ["--digest", "--via", via]
+    if message:
+        with pytest.raises(SystemExit) as exit_:
+            main(asked)
+        assert exit_.value.code == 2
+        assert message in capsys.readouterr().err
+    else:
+        assert main(asked) == 0
+        valid = length + seen
+        visible = json.loads(capsys.readouterr().out)["visible"]
+        assert visible == valid * valid + 14 - valid

@@ -40,6 +40,7 @@ from patternc.ir.evaluate import Tables, dense_mask
 from patternc.ir.nodes import Attention
 from patternc.picture import mask_png, terminal_picture
 from patternc.plan.expand import plan_mask
+from patternc.runtime import CallPairs, wrong_length
 from patternc.source import Source
 from patternc.syntax.load import read_source
 from patternc.syntax.parse import parse
@@ -178,8 +179,8 @@ def asserts_hold(source: Source, view: View, given: Mapping[str, Table]) -> bool
     """
     attention, decisions = driver.decide_source(source, view.entry, view.values)
     call = _call(attention, view)
-    tables = tables_of(attention, given, call)
-    return hold(attention, decisions, call, defaults(attention), tables)
+    params, tables = _given(attention, given, call)
+    return hold(attention, decisions, call, params, tables)
 
 
 def show(mask: Bools, wanted: int) -> None:
@@ -234,16 +235,26 @@ def mask_of(source: Source, view: View, given: Mapping[str, Table], via: str) ->
     if via == "plan":
         kernel = driver.compile_source(source, view.entry, view.values)
         call = _call(kernel.attention, view)
-        tables = tables_of(kernel.attention, given, call)
-        params = defaults(kernel.attention)
+        params, tables = _given(kernel.attention, given, call)
         return plan_mask(
             kernel, view.head, call.n_q, call.n_k, call.q_offset, params, tables
         )
     attention = lower(parse(source), view.entry, view.values)
     call = _call(attention, view)
-    return _reference_mask(
-        attention, view.head, call, tables_of(attention, given, call)
-    )
+    params, tables = _given(attention, given, call)
+    return _reference_mask(attention, view.head, call, params, tables)
+
+
+def _given(
+    attention: Attention, given: Mapping[str, Table], call: Call
+) -> tuple[dict[str, int], dict[str, Table]]:
+    """The parameters and the tables of one batch element. Raises `UsageError`."""
+    params, tables = defaults(attention), tables_of(attention, given, call)
+    pairs = CallPairs(call.n_q, call.n_k, call.q_offset, params, tables)
+    wrong = wrong_length(attention, pairs)
+    if wrong is not None:
+        raise UsageError(wrong)
+    return params, tables
 
 
 def _call(attention: Attention, view: View) -> Call:
@@ -276,11 +287,14 @@ def _require_head(wanted: int, attention: Attention) -> None:
 
 
 def _reference_mask(
-    attention: Attention, wanted: int, call: Call, tables: Tables
+    attention: Attention,
+    wanted: int,
+    call: Call,
+    params: Mapping[str, int],
+    tables: Tables,
 ) -> Bools:
     """`dense_mask` in slices of rows: its integers take eight bytes a pair."""
     expr = attention.case_of(wanted).mask
-    params = defaults(attention)
     height = max(1, _PAIRS_AT_ONCE // call.n_k)
     mask = np.empty((call.n_q, call.n_k), dtype=np.bool_)
     for first in range(0, call.n_q, height):
