@@ -34,6 +34,7 @@ from patternc.backends.protocol import LoadedAttention
 from patternc.backends.reference import mask_tensor
 from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.diagnostics import PatternError
+from patternc.ir.nodes import STEPS
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
 from patternc.runtime import CallPairs, failing_assert, wrong_length
@@ -300,7 +301,14 @@ class Attention:
         attention = self.kernel.attention
         declared = {item.name: item.default for item in attention.params}
         names = [item.name for item in attention.inputs]
-        return check_params(self.name, declared, given, names)
+        steps = {name: given[name] for name in STEPS if name in given}
+        for step, value in check_params(self.name, dict.fromkeys(steps), steps).items():
+            if value < 0:  # cases are proved disjoint and complete from 0 on
+                came = f"expected an integer of at least 0, got {value}"
+                raise ValueError(f"{self.name}: `{step}`: {came}")
+        unread = steps.keys() - declared.keys()
+        read = {name: given[name] for name in given if name not in unread}
+        return check_params(self.name, declared, read, names)
 
     def _inputs(
         self, given: Mapping[str, object], q: Tensor, n_k: int, q_offset: int
