@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import TypeVar, assert_never, cast
 
 import islpy as isl
@@ -178,6 +179,12 @@ def inputs_read(item: Assertion, attention: Attention) -> frozenset[str]:
     return frozenset().union(*(tables_of(mask) for mask in read))
 
 
+def _bounds(attention: Attention) -> tuple[Bound, Bound]:
+    """For a mask one that sees at least as much and one that sees at most as much."""
+    rising = frozenset(item.name for item in attention.inputs if item.is_sorted)
+    return partial(at_least, rising=rising), partial(at_most, rising=rising)
+
+
 def _masks_as(attention: Attention, bound: Bound) -> Attention:
     """The attention with another mask for each of its own."""
     cases = tuple(replace(case, mask=bound(case.mask)) for case in attention.cases)
@@ -250,16 +257,17 @@ def _pairs_of(
 
 
 def _decide_sets(item: AssertSets, attention: Attention) -> Decision:
+    more, less = _bounds(attention)
     try:
         with bounded_context(PROOF_LIMIT) as context:
             points = _builder(context, attention)
-            more, less = _masks_as(attention, at_least), _masks_as(attention, at_most)
-            most = _pairs_of(_side_as(item.lhs, at_least), more, item.heads, points)
-            least = _pairs_of(_side_as(item.rhs, at_most), less, item.heads, points)
+            upper, lower = _masks_as(attention, more), _masks_as(attention, less)
+            most = _pairs_of(_side_as(item.lhs, more), upper, item.heads, points)
+            least = _pairs_of(_side_as(item.rhs, less), lower, item.heads, points)
             bad = most.subtract(least)
             if item.relation is Relation.EQUAL:
-                lhs = _pairs_of(_side_as(item.lhs, at_most), less, item.heads, points)
-                rhs = _pairs_of(_side_as(item.rhs, at_least), more, item.heads, points)
+                lhs = _pairs_of(_side_as(item.lhs, less), lower, item.heads, points)
+                rhs = _pairs_of(_side_as(item.rhs, more), upper, item.heads, points)
                 bad = bad.union(rhs.subtract(lhs))
             if bad.is_empty():
                 return Decision(item, True, _proved(attention))
@@ -292,7 +300,7 @@ def _decide_rows(item: AssertEveryRow, attention: Attention) -> Decision:
         with bounded_context() as context:
             points = _builder(context, attention)
             mask = PairSet(None)
-            sure = _masks_as(attention, at_most)
+            sure = _masks_as(attention, _bounds(attention)[1])
             seen = _pairs_of(mask, sure, item.heads, points)
             square = _square(points, attention, item.heads)
             rows = square.project_out(isl.dim_type.set, 2, 1)
@@ -312,7 +320,7 @@ def _decide_retention(item: AssertRetention, attention: Attention) -> Decision:
     bound = item.bound - (item.op is CompareOp.LT)
     length = None if attention.layout is None else attention.layout.size
     read, steps = inputs_read(item, attention), step_names(attention)
-    for case in _masks_as(attention, at_least).cases:
+    for case in _masks_as(attention, _bounds(attention)[0]).cases:
         heads = tuple(head for head in case.heads if head in item.heads)
         if not heads:
             continue

@@ -10,9 +10,11 @@ from patternc.source import Source
 from patternc.syntax.parse import parse
 
 
-def decide(mask: str, assertion: str, layout: str = "") -> Decision:
+def decide(
+    mask: str, assertion: str, layout: str = "", element: str = "int"
+) -> Decision:
     head = f"layout grid = {layout}\n" if layout else ""
-    use = "layout grid " if layout else "input doc[k] : int "
+    use = "layout grid " if layout else f"input doc[k] : {element} "
     text = f"{head}attention it {{ heads 2 {use} mask {mask} assert {assertion} }}"
     (decision,) = decide_all(lower(parse(Source("test.pat", text))))
     return decision
@@ -68,3 +70,33 @@ def test_a_layout_fixes_the_length() -> None:
     leak = decide(near, "mask within causal", grid)
     assert leak.holds is False
     assert "(N = 24)" in leak.counterexample
+
+
+@pytest.mark.parametrize(
+    ("mask", "assertion"),
+    [
+        ("doc[k] <= doc[q]", "causal within mask"),
+        ("doc[q] >= doc[k]", "causal within mask"),
+        ("doc[k] < doc[q]", "mask within (causal & k < q)"),
+        ("doc[q] > doc[k]", "mask within (causal & k < q)"),
+        ("~(doc[k] > doc[q])", "causal within mask"),
+        ("window(9) & doc[k - 3] <= doc[q]", "(window(4) & k >= 3) within mask"),
+    ],
+)
+def test_sorted_values_never_fall(mask: str, assertion: str) -> None:
+    assert decide(mask, assertion, element="int sorted").holds
+    assert decide(mask, assertion).holds is None
+
+
+@pytest.mark.parametrize(
+    ("mask", "assertion"),
+    [
+        ("doc[k] == doc[q]", "causal within mask"),
+        ("doc[k] < doc[q]", "(causal & k < q) within mask"),
+        ("doc[k] >= doc[q]", "causal within mask"),
+        ("doc[k] >= doc[q]", "mask within ~causal"),
+        ("doc[k] != doc[q]", "mask within causal"),
+    ],
+)
+def test_sorted_values_may_stay_or_rise(mask: str, assertion: str) -> None:
+    assert decide(mask, assertion, element="int sorted").holds is None
