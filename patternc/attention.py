@@ -34,9 +34,10 @@ from patternc.backends.protocol import LoadedAttention
 from patternc.backends.reference import mask_tensor
 from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.diagnostics import PatternError
+from patternc.ir.nodes import STEPS
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
-from patternc.runtime import CallPairs, failing_assert
+from patternc.runtime import CallPairs, failing_assert, wrong_length
 from patternc.syntax.load import read_source
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -143,7 +144,7 @@ class Attention:
         and -inf.
 
         With `check` the values of inputs are looked at too: NaN and infinities, what
-        is declared sorted, and every assertion that only data can decide. That waits
+        is declared sorted, `valid` lengths, and every assertion that only data can decide. That waits
         for the device and makes dense masks: it is for debugging.
 
         Raises `TypeError` or `ValueError` that names the argument, `PatternError` if
@@ -300,7 +301,14 @@ class Attention:
         attention = self.kernel.attention
         declared = {item.name: item.default for item in attention.params}
         names = [item.name for item in attention.inputs]
-        return check_params(self.name, declared, given, names)
+        steps = {name: given[name] for name in STEPS if name in given}
+        for step, value in check_params(self.name, dict.fromkeys(steps), steps).items():
+            if value < 0:  # cases are proved disjoint and complete from 0 on
+                came = f"expected an integer of at least 0, got {value}"
+                raise ValueError(f"{self.name}: `{step}`: {came}")
+        unread = steps.keys() - declared.keys()
+        read = {name: given[name] for name in given if name not in unread}
+        return check_params(self.name, declared, read, names)
 
     def _inputs(
         self, given: Mapping[str, object], q: Tensor, n_k: int, q_offset: int
@@ -340,7 +348,8 @@ class Attention:
         for elements in elements_of(inputs, inputs, q.shape[0]):
             tables = element_inputs(inputs, elements.start).tables
             call = CallPairs(q.shape[2], n_k, q_offset, values, tables)
-            failure = failing_assert(attention, self.trace.decisions, call)
+            failure = wrong_length(attention, call)
+            failure = failure or failing_assert(attention, self.trace.decisions, call)
             if failure is not None:
                 where = "" if len(elements) > 1 else f", batch element {elements.start}"
                 raise ValueError(f"{self.name}: {failure}{where}")

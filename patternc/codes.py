@@ -93,7 +93,7 @@ _NAMES = (
     ),
     Code(
         "reserved-name",
-        "The names of indices, tensors and built-in functions are taken.",
+        "Names of indices, tensors, built-in functions and a call's arguments are taken.",
         "pattern p(k) = k <= q\n",
         "pattern p(n) = n <= q\n",
     ),
@@ -245,6 +245,12 @@ _VALUES = (
         "pattern p = " + " & ".join(f"unknown{i}" for i in range(101)) + "\n",
         "pattern p = k <= q\n",
         stage="limit",
+    ),
+    Code(
+        "sink-without-sum",
+        "A sink joins the sum of a softmax; other weights have no sum.",
+        _attention("heads 4 mask full\n    weights sigmoid\n    sink 1"),
+        _attention("heads 4 mask full\n    weights softmax\n    sink 1"),
     ),
     Code(
         "not-constant",

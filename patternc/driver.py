@@ -60,6 +60,19 @@ def compile_source(
     return trace_source(source, entry, values, schedule).kernel
 
 
+def decide_source(
+    source: Source, entry: str | None = None, values: Values | None = None
+) -> tuple[Attention, tuple[Decision, ...]]:
+    """One entry and what is known of its asserts. Raises `PatternError`.
+
+    For failed asserts too, so that each of these is proved or open.
+    """
+    attention = check.lower(parse(source), entry, values or {})
+    decisions = decide_all(passes.final_masks(attention))
+    raise_errors(diagnose(decisions, attention))
+    return attention, decisions
+
+
 def check_source(source: Source) -> tuple[Diagnostic, ...]:
     """Everything that can be said of a file, asserts decided; errors do not raise."""
     try:

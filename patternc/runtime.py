@@ -1,7 +1,7 @@
-"""Assertions that only the data of a call can decide.
+"""What only the data of a call can decide: open assertions, and lengths of segments.
 
 In: what the compiler could not decide, the sizes of a call, its inputs. Out: the first
-assertion that fails there, in words. Not its job: proofs (`analysis.prove`), checking
+thing that fails there, in words. Not its job: proofs (`analysis.prove`), checking
 the inputs themselves (`backends.checks`). It holds one dense mask at a time, n_q x n_k:
 it is for debugging a program's data, not for every step.
 """
@@ -45,6 +45,19 @@ class CallPairs:
     tables: Tables
 
 
+def wrong_length(attention: Attention, call: CallPairs) -> str | None:
+    """Which `valid` length of a segment is no number of its tokens; None if none is."""
+    for segment in () if attention.layout is None else attention.layout.segments:
+        if not segment.valid:
+            continue
+        given = call.params if segment.valid in call.params else call.tables
+        value = int(given[segment.valid])
+        if not 0 <= value <= segment.size:
+            expected = f"expected 0 to {segment.size} tokens of `{segment.name}`"
+            return f"`{segment.valid}`: {expected}, got {value}"
+    return None
+
+
 def failing_assert(
     attention: Attention,
     decisions: Sequence[Decision],
@@ -56,7 +69,7 @@ def failing_assert(
     retain is not a matter of one call: such assertions stay undecided.
     """
     for decision in decisions:
-        if decision.holds is None:
+        if decision.holds is None and can_be_checked(decision.assertion):
             found = _failure(decision.assertion, attention, call)
             if found:
                 span = decision.assertion.span
@@ -64,6 +77,11 @@ def failing_assert(
                 place = f"{span.source.name}:{line}:{column}"
                 return f"the assertion at {place} fails for this call: {found}"
     return None
+
+
+def can_be_checked(item: Assertion) -> bool:
+    """Whether one call can tell that an assertion fails there: retention it can't."""
+    return not isinstance(item, AssertRetention)
 
 
 def _failure(item: Assertion, attention: Attention, call: CallPairs) -> str:

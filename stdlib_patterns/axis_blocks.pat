@@ -33,4 +33,6 @@ attention axis_blocks(
             column_frame(q - text, frames, height, width) // block,
             column_frame(k - text, frames, height, width) // block
         ] for h % 2 == 1
+    assert (q < text | k < text) within mask
+    assert every q has k
 }

@@ -17,4 +17,5 @@ attention causal_block_table(count = 1) {
     heads count
     input keep[h, q // 128, k // 128] : bool
     mask  causal & keep[h, q // 128, k // 128]
+    assert mask within causal
 }

@@ -13,4 +13,5 @@ attention per_head {
     input sinks[h] : int
     input recent[h] : int
     mask  causal & (k < sinks[h] | q - k < recent[h])
+    assert mask within causal
 }

@@ -11,4 +11,6 @@ attention tree(nodes = 64) {
     heads 1
     input ancestor[nodes, nodes] : bool
     mask  k < N - nodes | ancestor[q - (N - nodes), k - (N - nodes)]
+    assert k < N - nodes within mask                       # the context is seen by all
+    assert mask within (k < N - nodes | q >= N - nodes)    # drafts only by drafts
 }

@@ -250,6 +250,40 @@ def test_check_looks_at_values_and_open_assertions(path: Path) -> None:
         biased(q, k, v, slope=torch.tensor([0, math.nan, 0, 0]), check=True)
 
 
+def test_check_looks_at_the_valid_lengths_of_segments(tmp_path: Path) -> None:
+    file = tmp_path / "padded.pat"
+    file.write_text(
+        "layout pair = text[30, valid = length] + image[10]\n"
+        "attention padded { heads 2 layout pair input length[b] : int mask full }\n"
+    )
+    attn = patternc.load(file)
+    q, k, v = tensors(2, 2)
+    attn(q, k, v, length=torch.tensor([30, 0]), check=True)
+    message = "padded: `length`: expected 0 to 30 tokens of `text`, got 31, batch elem"
+    with pytest.raises(ValueError, match=f"{message}ent 1"):
+        attn(q, k, v, length=torch.tensor([30, 31]), check=True)
+
+
+def test_every_call_may_give_a_layer_and_a_step_from_0_on(tmp_path: Path) -> None:
+    file = tmp_path / "steps.pat"
+    file.write_text(
+        "attention steps {\n"
+        "    heads 2 mask full for layer == 3 mask causal otherwise\n"
+        "}\n"
+    )
+    attn = patternc.load(file)
+    assert attn.mask(N, N, layer=3, step=7).all()
+    assert not attn.mask(N, N, step=7).all()
+    q, k, v = tensors(2, 2)
+    plain = attn(q, k, v)
+    torch.testing.assert_close(attn(q, k, v, layer=2, step=9), plain)
+    for name in ("layer", "step"):
+        with pytest.raises(ValueError, match=f"steps: `{name}`: .* at least 0, got -1"):
+            attn(q, k, v, **{name: -1})  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match=f"steps: `{name}`: expected an integer"):
+            attn(q, k, v, **{name: 0.5})  # type: ignore[call-overload]
+
+
 def test_the_triton_backend_runs_them_or_says_which_clause_it_cannot(
     path: Path,
 ) -> None:

@@ -86,6 +86,8 @@ WRONG: dict[str, tuple[str, NDArray[Any] | None, str]] = {
     "large": ("shift", np.full((2, 3), 2**31), "32 bits, got 2147483648"),
     "negative": ("shift", np.full((2, 3), -(2**31) - 1), "got -2147483649"),
     "unknown": ("docs", np.zeros(N, np.int64), "has no input docs"),
+    "not a number": ("slope", np.array([0, np.nan, 0, 0]), "finite numbers"),
+    "an infinity": ("slope", np.array([0, 0, 0, -np.inf]), "finite numbers"),
     "float input": ("slope", np.zeros(3), "shape [4], got [3]"),
 }
 
@@ -152,3 +154,126 @@ def test_a_layout_fixes_the_length(
         with pytest.raises(SystemExit):
             main([*laid, *sizes])
         assert "pair has 20 tokens" in capsys.readouterr().err
+
+
+CLAIMED = """attention claimed {
+    heads 2
+    input doc[k] : int
+    mask  causal & doc[q] == doc[k]   for h == 0
+    mask  doc[q] % 8 == doc[k]        otherwise
+    assert mask within causal         for h == 0
+    assert every q has k
+    assert doc[q] == doc[k] within band(2)
+    assert density <= 0.5 at N = 8
+    assert retention <= 3             for h == 0
+}
+"""
+
+
+def checked(folder: Path, doc: list[int], *more: str) -> int:
+    path, table = folder / "claimed.pat", folder / "doc.npy"
+    path.write_text(CLAIMED)
+    np.save(table, np.array(doc))
+    size = str(len(doc))
+    options = ["--k-len", size, "--input", f"doc={table}", "--digest", "--check"]
+    return main(["mask", str(path), *options, *more])
+
+
+@pytest.mark.parametrize("via", ["reference", "plan"])
+def test_check_looks_at_the_asserts_that_data_decides(
+    via: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert checked(tmp_path, [0, 0, 0, 1, 1, 2, 2, 2], "--via", via) == 0
+    out, told = capsys.readouterr()
+    assert json.loads(out)["visible"] == 6 + 3 + 6
+    assert "asserts: 1 proved, 3 true of this call, 1 open, as no one call" in told
+
+
+@pytest.mark.parametrize(
+    ("doc", "failure"),
+    [
+        ([0, 0, 0, 0, 1, 1], ":8:5 fails for this call: head 0, q = 0, k = 3: in the"),
+        ([0, 1, 2, 0, 0, 0], ":8:5 fails for this call: head 0, q = 0, k = 3: in the"),
+        ([0, 0, 0], ":9:5 fails for this call: density 0.833333 of 3 x 3 pairs"),
+    ],
+)
+def test_check_shows_where_an_assert_fails(
+    doc: list[int],
+    failure: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert checked(tmp_path, doc, "--head", "1") == 1
+    assert failure in capsys.readouterr().err
+
+
+def test_check_finds_a_row_that_the_offset_leaves_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--q-len", "2", "--q-offset", "7"]
+    assert checked(tmp_path, [1, 2, 3, 4, 5, 6, 7, 8], *sizes) == 1
+    assert ":7:5 fails for this call: head 0, q = 8: the row" in capsys.readouterr().err
+
+
+def test_check_of_a_program_without_asserts_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*arguments(tmp_path, tables()), "--check"]
+    assert main(asked) == 0
+    assert "asserts: there are none" in capsys.readouterr().err
+
+
+def test_check_of_an_assert_that_no_data_can_save(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "leak.pat"
+    path.write_text("attention leak { heads 1 mask full assert mask within causal }")
+    assert main(["mask", str(path), "--k-len", "4", "--digest", "--check"]) == 1
+    assert "assert-failed" in capsys.readouterr().err
+
+
+PADDED = """layout pair = text[8, valid = length] + image[6, valid = seen]
+
+attention padded(seen: runtime = 6) {
+    heads 1
+    layout pair
+    input length[b] : int
+    mask  full
+}
+"""
+
+
+@pytest.mark.parametrize("via", ["reference", "plan"])
+@pytest.mark.parametrize(
+    ("length", "seen", "message"),
+    [
+        (9, 6, "`length`: expected 0 to 8 tokens of `text`, got 9"),
+        (-1, 6, "`length`: expected 0 to 8 tokens of `text`, got -1"),
+        (8, 7, "`seen`: expected 0 to 6 tokens of `image`, got 7"),
+        (8, 6, ""),
+        (0, 0, ""),
+    ],
+)
+def test_a_segment_has_no_more_valid_tokens_than_tokens(
+    length: int,
+    seen: int,
+    message: str,
+    via: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, table = tmp_path / "padded.pat", tmp_path / "length.npy"
+    path.write_text(PADDED)
+    np.save(table, np.array([length]))
+    asked = ["mask", str(path), "--input", f"length={table}", "--set", f"seen={seen}"]
+    asked += ["--digest", "--via", via]
+    if message:
+        with pytest.raises(SystemExit) as exit_:
+            main(asked)
+        assert exit_.value.code == 2
+        assert message in capsys.readouterr().err
+    else:
+        assert main(asked) == 0
+        valid = length + seen
+        visible = json.loads(capsys.readouterr().out)["visible"]
+        assert visible == valid * valid + 14 - valid

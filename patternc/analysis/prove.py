@@ -4,9 +4,11 @@ In: an attention after the passes. Out: for each assertion whether it holds, how
 is known, and a counterexample if it fails. Not its job: checking at run time.
 
 Set assertions speak of the square calls: `0 <= q, k < N` with the default offset, for
-every length N >= 1. They are decided by the same sets that the tile schedule comes
-from. Where a mask is not quasi-affine they are searched for a counterexample up to a
-length instead, and then nothing is proved. Run-time parameters take their defaults.
+every length N >= 1, and of every layer and step that the program reads. They are
+decided by the same sets that the tile schedule comes from. Where a mask is not
+quasi-affine a counterexample is searched for instead (`analysis.search`), and then
+nothing is proved. Other run-time parameters take their defaults, and for densities the
+layer and the step do too.
 """
 
 from __future__ import annotations
@@ -14,20 +16,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import assert_never, cast
+from functools import partial
+from typing import TypeVar, assert_never, cast
 
 import islpy as isl
-import numpy as np
 
 from patternc.analysis.approximate import at_least, at_most
 from patternc.analysis.count import pair_count
 from patternc.analysis.loops import NoLoop
 from patternc.analysis.retention import excess, least_point
-from patternc.analysis.sets import NotAffine, SetBuilder, TooHard, bounded_context
+from patternc.analysis.search import (
+    Place,
+    describe_pair,
+    describe_row,
+    differing_pair,
+    empty_row,
+    search_lengths,
+    step_names,
+)
+from patternc.analysis.sets import (
+    NotAffine,
+    SetBuilder,
+    TooHard,
+    bounded_context,
+    param_id,
+)
 from patternc.diagnostics import Diagnostic, Severity
-from patternc.ir.evaluate import Bools, dense_mask
 from patternc.ir.fold import head_classes
 from patternc.ir.nodes import (
+    STEPS,
     AssertDensity,
     AssertEveryRow,
     Assertion,
@@ -45,16 +62,12 @@ from patternc.ir.nodes import (
 )
 from patternc.ir.walk import params_of, rewrite_bool, tables_of
 
-SEARCH_LIMIT = 1024
-"""A layout of more tokens than this is not searched."""
-
 Bound = Callable[[BoolExpr], BoolExpr]
+
+S = TypeVar("S", AssertSets, AssertEveryRow)
 
 PROOF_LIMIT = 4_000_000
 """isl's steps for one set assertion: a proof may take longer than a schedule."""
-
-SEARCH_LENGTH = 192
-"""Up to this length a counterexample is searched for where nothing can be proved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +91,11 @@ def decide_all(attention: Attention) -> tuple[Decision, ...]:
         how = f"needs a default for the run-time parameter `{missing[0]}`"
         return tuple(Decision(item, None, how) for item in attention.asserts)
     fixed = _bind_defaults(attention)
-    return tuple(_decide(item, fixed) for item in attention.asserts)
+    decided = (_decide(item, fixed) for item in fixed.asserts)
+    return tuple(
+        replace(found, assertion=item)
+        for item, found in zip(attention.asserts, decided, strict=True)
+    )
 
 
 def diagnose(decisions: tuple[Decision, ...], attention: Attention) -> list[Diagnostic]:
@@ -105,17 +122,35 @@ def diagnose(decisions: tuple[Decision, ...], attention: Attention) -> list[Diag
 
 
 def _bind_defaults(attention: Attention) -> Attention:
-    """The attention with its run-time parameters at their defaults."""
-    values = {param.name: cast(int, param.default) for param in attention.params}
+    """The attention with its run-time parameters at their defaults.
+
+    But for the layer and the step, which stay open.
+    """
+    steps = tuple(param for param in attention.params if param.name in STEPS)
+    others = {param.name: param.default for param in attention.params}
+    for step in steps:
+        del others[step.name]
+    return replace(_bound(attention, cast(dict[str, int], others)), params=steps)
+
+
+def _bound(attention: Attention, values: Mapping[str, int]) -> Attention:
+    """The attention, its set assertions too, with parameters at these values."""
+
+    def rule(node: Expr) -> Expr:
+        if isinstance(node, Param) and node.name in values:
+            return Const(values[node.name])
+        return node
 
     def bind(mask: BoolExpr) -> BoolExpr:
-        def rule(node: Expr) -> Expr:
-            return Const(values[node.name]) if isinstance(node, Param) else node
-
         return rewrite_bool(mask, rule) if params_of(mask) else mask
 
-    cases = tuple(replace(case, mask=bind(case.mask)) for case in attention.cases)
-    return replace(attention, cases=cases)
+    asserts = tuple(
+        replace(item, lhs=_side_as(item.lhs, bind), rhs=_side_as(item.rhs, bind))
+        if isinstance(item, AssertSets)
+        else item
+        for item in attention.asserts
+    )
+    return replace(_masks_as(attention, bind), asserts=asserts)
 
 
 def _decide(item: Assertion, attention: Attention) -> Decision:
@@ -144,30 +179,31 @@ def inputs_read(item: Assertion, attention: Attention) -> frozenset[str]:
     return frozenset().union(*(tables_of(mask) for mask in read))
 
 
-def _unread(attention: Attention, bound: Bound) -> Attention:
-    """The attention with every mask bounded by one that reads no input."""
+def _bounds(attention: Attention) -> tuple[Bound, Bound]:
+    """For a mask one that sees at least as much and one that sees at most as much."""
+    rising = frozenset(item.name for item in attention.inputs if item.is_sorted)
+    return partial(at_least, rising=rising), partial(at_most, rising=rising)
+
+
+def _masks_as(attention: Attention, bound: Bound) -> Attention:
+    """The attention with another mask for each of its own."""
     cases = tuple(replace(case, mask=bound(case.mask)) for case in attention.cases)
     return replace(attention, cases=cases)
 
 
-def _unread_side(side: PairSet, bound: Bound) -> PairSet:
+def _side_as(side: PairSet, bound: Bound) -> PairSet:
+    """A side of a set assertion with another pattern for its own, if it has one."""
     if side.pattern is None:
         return side
     return replace(side, pattern=bound(side.pattern))
 
 
-def _search_lengths(attention: Attention) -> tuple[int, ...]:
-    """The lengths at which a counterexample is searched for."""
-    if attention.layout is None:
-        return (1, 2, 3, 17, 64, SEARCH_LENGTH)
-    size = attention.layout.size
-    return (size,) if size <= SEARCH_LIMIT else ()
-
-
 def _proved(attention: Attention) -> str:
+    every = "".join(f" and {param.name}" for param in attention.params)
     if attention.layout is None:
-        return "proved for every length, exactly"
-    return f"proved for the layout's {attention.layout.size} tokens, exactly"
+        return f"proved for every length{every}, exactly"
+    every = every.replace(" and ", " and every ", 1)
+    return f"proved for the layout's {attention.layout.size} tokens{every}, exactly"
 
 
 def _reads(read: frozenset[str]) -> str:
@@ -175,9 +211,13 @@ def _reads(read: frozenset[str]) -> str:
     return f"it depends on what is in {names}: ask for it to be checked on the data"
 
 
-def _builder(context: isl.Context) -> SetBuilder:
-    """Sets of `[N, q, k, h]`: the least point has the least length."""
-    return SetBuilder(context, ("N", "q", "k", "h"), ())
+def _builder(context: isl.Context, attention: Attention) -> SetBuilder:
+    """Sets of `[N, q, k, h]`, then the layer and the step if they are read.
+
+    The least point has the least length.
+    """
+    steps = (param_id(param.name) for param in attention.params)
+    return SetBuilder(context, ("N", "q", "k", "h", *steps), ())
 
 
 def _square(
@@ -186,6 +226,7 @@ def _square(
     """All pairs of the square calls; a layout fixes their length."""
     chosen = " or ".join(f"h = {head}" for head in heads)
     facts = f"0 <= q < N and 0 <= k < N and ({chosen})"
+    facts += "".join(f" and {dim} >= 0" for dim in points.dims[4:])
     if attention.layout is not None:
         facts += f" and N = {attention.layout.size}"
     return points.where(facts)
@@ -194,7 +235,7 @@ def _square(
 def _pairs_of(
     side: PairSet, attention: Attention, heads: tuple[int, ...], points: SetBuilder
 ) -> isl.Set:
-    """The `[N, q, k, h]` of one side of a set assertion."""
+    """The points of one side of a set assertion, as `_builder` orders them."""
     square = _square(points, attention, heads)
     if side.pattern is not None:
         pairs = points.set_of(side.pattern).intersect(square)
@@ -216,85 +257,50 @@ def _pairs_of(
 
 
 def _decide_sets(item: AssertSets, attention: Attention) -> Decision:
+    more, less = _bounds(attention)
     try:
         with bounded_context(PROOF_LIMIT) as context:
-            points = _builder(context)
-            more, less = _unread(attention, at_least), _unread(attention, at_most)
-            most = _pairs_of(_unread_side(item.lhs, at_least), more, item.heads, points)
-            least = _pairs_of(_unread_side(item.rhs, at_most), less, item.heads, points)
+            points = _builder(context, attention)
+            upper, lower = _masks_as(attention, more), _masks_as(attention, less)
+            most = _pairs_of(_side_as(item.lhs, more), upper, item.heads, points)
+            least = _pairs_of(_side_as(item.rhs, less), lower, item.heads, points)
             bad = most.subtract(least)
             if item.relation is Relation.EQUAL:
-                lhs = _pairs_of(
-                    _unread_side(item.lhs, at_most), less, item.heads, points
-                )
-                rhs = _pairs_of(
-                    _unread_side(item.rhs, at_least), more, item.heads, points
-                )
+                lhs = _pairs_of(_side_as(item.lhs, less), lower, item.heads, points)
+                rhs = _pairs_of(_side_as(item.rhs, more), upper, item.heads, points)
                 bad = bad.union(rhs.subtract(lhs))
             if bad.is_empty():
                 return Decision(item, True, _proved(attention))
             if read := inputs_read(item, attention):
                 return Decision(item, None, _reads(read))
-            length, q, k, head = least_point(bad)
+            length, q, k, head, *steps = least_point(bad)
     except (NotAffine, TooHard) as error:
-        return _search(item, attention, str(error))
-    return Decision(
-        item, False, "refuted, exactly", _describe(item, attention, length, head, q, k)
-    )
+        return _searched(item, attention, str(error), differing_pair)
+    at = Place(length, dict(zip(step_names(attention), steps, strict=True)))
+    found = describe_pair(item, attention, at, head, q, k)
+    return Decision(item, False, "refuted, exactly", found)
 
 
-def _describe(
-    item: AssertSets, attention: Attention, length: int, head: int, q: int, k: int
-) -> str:
-    """The counterexample in words; the point is looked up with the evaluator."""
-    lhs = _dense(item.lhs, attention, item.heads, head, length)[q, k]
-    where = f"q = {q}, k = {k}"
-    either = Quantifier.UNION in (item.lhs.quantifier, item.rhs.quantifier)
-    who = "some head" if either else f"head {head}"
-    sides = ("the left side", "the right side")
-    has, lacks = sides if lhs else sides[::-1]
-    return f"{who}, {where} (N = {length}): in {has}, not in {lacks}"
-
-
-def _dense(
-    side: PairSet, attention: Attention, heads: tuple[int, ...], head: int, length: int
-) -> Bools:
-    """One side of a set assertion for one head, point by point."""
-
-    def one(at: int) -> Bools:
-        pattern = side.pattern
-        mask = attention.case_of(at).mask if pattern is None else pattern
-        return dense_mask(mask, at, length, length)
-
-    if side.quantifier is Quantifier.EACH_HEAD:
-        return one(head)
-    return np.asarray(np.logical_or.reduce([one(at) for at in heads]))
-
-
-def _search(item: AssertSets, attention: Attention, why: str) -> Decision:
-    """Look for a counterexample point by point at a few lengths."""
+def _searched(
+    item: S, attention: Attention, why: str, search: Callable[[S, Attention], str]
+) -> Decision:
+    """What a search finds where there is no proof, for the reason `why`."""
     if inputs_read(item, attention):
         return Decision(item, None, why)
-    lengths = _search_lengths(attention)
-    for length in lengths:
-        for head in item.heads:
-            lhs = _dense(item.lhs, attention, item.heads, head, length)
-            rhs = _dense(item.rhs, attention, item.heads, head, length)
-            bad = lhs & ~rhs if item.relation is Relation.WITHIN else lhs != rhs
-            if bad.any():
-                q, k = (int(at) for at in np.argwhere(bad)[0])
-                found = _describe(item, attention, length, head, q, k)
-                return Decision(item, False, "refuted by a search", found)
-    how = f"{why}; no counterexample up to N = {max(lengths, default=0)}"
+    found = search(item, attention)
+    if found:
+        return Decision(item, False, "refuted by a search", found)
+    longest = max(search_lengths(attention), default=0)
+    how = f"{why}; no counterexample up to N = {longest}"
     return Decision(item, None, how)
 
 
 def _decide_rows(item: AssertEveryRow, attention: Attention) -> Decision:
     try:
         with bounded_context() as context:
-            points = _builder(context)
+            points = _builder(context, attention)
             mask = PairSet(None)
-            sure = _unread(attention, at_most)
+            sure = _masks_as(attention, _bounds(attention)[1])
             seen = _pairs_of(mask, sure, item.heads, points)
             square = _square(points, attention, item.heads)
             rows = square.project_out(isl.dim_type.set, 2, 1)
@@ -303,45 +309,35 @@ def _decide_rows(item: AssertEveryRow, attention: Attention) -> Decision:
                 return Decision(item, True, _proved(attention))
             if read := inputs_read(item, attention):
                 return Decision(item, None, _reads(read))
-            length, q, head = least_point(empty)
-            found = f"head {head}, q = {q} (N = {length}): the row is empty"
-            return Decision(item, False, "refuted, exactly", found)
+            length, q, head, *steps = least_point(empty)
     except (NotAffine, TooHard) as error:
-        why = str(error)
-        if inputs_read(item, attention):
-            return Decision(item, None, why)
-    lengths = _search_lengths(attention)
-    for length in lengths:
-        for head in item.heads:
-            mask_of = dense_mask(attention.case_of(head).mask, head, length, length)
-            rows_seen = mask_of.any(axis=1)
-            if not rows_seen.all():
-                q = int(np.argmin(rows_seen))
-                found = f"head {head}, q = {q} (N = {length}): the row is empty"
-                return Decision(item, False, "refuted by a search", found)
-    how = f"{why}; no counterexample up to N = {max(lengths, default=0)}"
-    return Decision(item, None, how)
+        return _searched(item, attention, str(error), empty_row)
+    at = Place(length, dict(zip(step_names(attention), steps, strict=True)))
+    return Decision(item, False, "refuted, exactly", describe_row(at, head, q))
 
 
 def _decide_retention(item: AssertRetention, attention: Attention) -> Decision:
     bound = item.bound - (item.op is CompareOp.LT)
     length = None if attention.layout is None else attention.layout.size
-    read = inputs_read(item, attention)
-    for case in _unread(attention, at_least).cases:
+    read, steps = inputs_read(item, attention), step_names(attention)
+    for case in _masks_as(attention, _bounds(attention)[0]).cases:
         heads = tuple(head for head in case.heads if head in item.heads)
         if not heads:
             continue
         try:
             with bounded_context() as context:
-                over = excess(case.mask, heads, attention.heads, bound, context, length)
+                over = excess(
+                    case.mask, heads, attention.heads, bound, context, length, steps
+                )
         except (NotAffine, TooHard, NoLoop) as error:
             return Decision(item, None, str(error))
         if over is not None and read:
             return Decision(item, None, _reads(read))
         if over is not None:
+            at = Place(over.length, dict(zip(steps, over.steps, strict=True)))
             found = (
                 f"head {over.head} must keep more than {bound} keys when the query at "
-                f"t = {over.moment} runs (N = {over.length})"
+                f"t = {over.moment} runs ({at})"
             )
             return Decision(item, False, "refuted, exactly", found)
     return Decision(item, True, _proved(attention))
@@ -370,12 +366,14 @@ def mean_density(
 def _decide_density(item: AssertDensity, attention: Attention) -> Decision:
     if read := inputs_read(item, attention):
         return Decision(item, None, _reads(read))
+    defaults = {param.name: cast(int, param.default) for param in attention.params}
+    at = Place(item.length, defaults)
     try:
-        density = mean_density(attention, item.heads, item.length, {})
+        density = mean_density(attention, item.heads, item.length, defaults)
     except TooHard as error:
         return Decision(item, None, str(error))
     holds = density_holds(item, density)
-    how = f"counted exactly: density {float(density):.6g} at N = {item.length}"
+    how = f"counted exactly: density {float(density):.6g} at {at}"
     return Decision(item, holds, how, "" if holds else how.removeprefix("counted "))
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from patternc.check import terms
 from patternc.check.environment import Environment
 from patternc.check.expand import Expansion
-from patternc.check.scope import STEPS
 from patternc.check.steps import Undecided, example, shown
 from patternc.diagnostics import Diagnostic, Label, PatternError
 from patternc.ir.evaluate import Point, evaluate
@@ -22,6 +21,7 @@ from patternc.ir.fold import fold_bool
 from patternc.ir.nodes import (
     EMPTY_PATTERN,
     FULL_PATTERN,
+    STEPS,
     All,
     Any,
     Axis,
@@ -54,15 +54,42 @@ class Family:
     many: str
     complete: bool = False  # every head must have one
     steps: bool = False  # conditions may read `layer` and `step`
+    instead: str = ""  # what to write where they may not
 
 
 MASKS = Family("mask", "a mask", "masks", complete=True, steps=True)
-ORDERS = Family("order", "an order", "orders")
+ORDERS = Family(
+    "order",
+    "an order",
+    "orders",
+    instead="an order changes no result: give one that serves all layers and steps",
+)
 SCORES = Family("score", "a score", "scores", steps=True)
-WEIGHTS = Family("weights", "a kind of weights", "kinds of weights")
-SINKS = Family("sink", "a sink", "sinks")
+WEIGHTS = Family(
+    "weights",
+    "a kind of weights",
+    "kinds of weights",
+    instead="write an attention for each kind of weights",
+)
+SINKS = Family(
+    "sink",
+    "a sink",
+    "sinks",
+    instead="write one sink whose value differs: `sink where(layer == 0, x, y)`",
+)
 OUTPUTS = Family("output", "an output", "outputs", steps=True)
-SKIPS = Family("skip", "a skip", "skips")
+SKIPS = Family(
+    "skip",
+    "a skip",
+    "skips",
+    instead="mask the head there: `mask empty for h == 2 & layer == 0`",
+)
+ASSERTS = Family(
+    "assert",
+    "an assert",
+    "asserts",
+    instead="an assert holds at all layers and steps: put the condition in its sets",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +109,11 @@ class Share:
 
 
 def selected(
-    condition: ast.Expr, env: Environment, found: list[Diagnostic]
+    condition: ast.Expr, env: Environment, found: list[Diagnostic], family: Family
 ) -> Heads | None:
     """The heads of a `for`; None after a mistake, which goes to `found`."""
     env.budget.charge(env.heads // HEADS_A_STEP, condition.span)
-    chosen = _conditions(condition, env, found, SKIPS)
+    chosen = _conditions(condition, env, found, family)
     return None if chosen is None else tuple(chosen)
 
 
@@ -137,7 +164,8 @@ def _varying(condition: ast.Expr, expr: BoolExpr, family: Family) -> list[Diagno
             message = (
                 "only `mask`, `score` and `output` have cases over `layer`, `step`"
             )
-            return [Diagnostic("unsupported", message, condition.span)]
+            help_text = family.instead
+            return [Diagnostic("unsupported", message, condition.span, "", help_text)]
         message = "a `for` speaks of heads: `h`, `g` and constants"
         label = f"`{name}` is known only when a kernel runs"
         return [Diagnostic("not-constant", message, condition.span, label)]

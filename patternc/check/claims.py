@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import assert_never
 
-from patternc.check.cases import Heads, selected
+from patternc.check.cases import ASSERTS, Heads, selected
 from patternc.check.environment import Environment
 from patternc.check.expand import Expansion
 from patternc.check.program import equated_sets
@@ -75,7 +75,7 @@ class Claims:
         if clause.condition is None:
             every = range(self.env.heads)
             return tuple(head for head in every if head not in self.skipped)
-        chosen = selected(clause.condition, self.env, self.found)
+        chosen = selected(clause.condition, self.env, self.found, ASSERTS)
         if chosen is None:
             return None
         heads = tuple(head for head in chosen if head not in self.skipped)

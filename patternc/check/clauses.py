@@ -16,6 +16,7 @@ from patternc.check.cases import (
     OUTPUTS,
     SCORES,
     SINKS,
+    SKIPS,
     WEIGHTS,
     Family,
     Heads,
@@ -38,6 +39,7 @@ from patternc.ir.nodes import (
     FULL_PATTERN,
     All,
     Any,
+    AssertSets,
     Attention,
     Axis,
     BoolExpr,
@@ -99,6 +101,7 @@ def lower_clauses(
         skipped=tuple(sorted(lowering.skipped)),
         span=item.span,
     )
+    found.extend(_sinks_without_sum(attention))
     claims = Claims(env, binding.decimals, found, lowering.skipped)
     clauses = [clause for clause in item.clauses if isinstance(clause, ast.Assert)]
     asserts = [claims.lower(clause) for clause in clauses]
@@ -120,7 +123,8 @@ class _Clauses:
     def skip_heads(self) -> None:
         for clause in self.item.clauses:
             if isinstance(clause, ast.Skip):
-                for head in selected(clause.condition, self.env, self.found) or ():
+                heads = selected(clause.condition, self.env, self.found, SKIPS)
+                for head in heads or ():
                     self.skipped.setdefault(head, clause)
 
     def shares(self, clauses: Sequence[ast.Case], family: Family) -> list[Share]:
@@ -288,6 +292,29 @@ def _whole_and_part(orders: Sequence[OrderCase]) -> Iterator[Diagnostic]:
             return
 
 
+def _sinks_without_sum(attention: Attention) -> Iterator[Diagnostic]:
+    """An error for each sink of a head whose weights are divided by no sum."""
+    without = {
+        head: case
+        for case in attention.weights
+        if case.kind is not WeightKind.SOFTMAX
+        for head in case.heads
+    }
+    for sink in attention.sinks:
+        head = next((head for head in sink.heads if head in without), None)
+        if head is None:
+            continue
+        weights = without[head]
+        message = f"head {head} has a sink, and its weights have no sum to join"
+        label = f"the sink of head {head}"
+        why = f"`{weights.kind.value}` is divided by no sum"
+        help_text = "leave the sink out for these heads, or use softmax weights"
+        others = (Label(weights.span, why),)
+        yield Diagnostic(
+            "sink-without-sum", message, sink.span, label, help_text, others
+        )
+
+
 def with_steps(attention: Attention, steps: Iterable[RuntimeParam]) -> Attention:
     """The attention with those of `layer` and `step` as parameters that it reads."""
     read: set[str] = set()
@@ -299,6 +326,10 @@ def with_steps(attention: Attention, steps: Iterable[RuntimeParam]) -> Attention
     for expr in floats:
         for part in discrete_parts(expr):
             read |= params_of(part)
+    for claim in attention.asserts:
+        if isinstance(claim, AssertSets):
+            for side in (claim.lhs.pattern, claim.rhs.pattern):
+                read |= frozenset() if side is None else params_of(side)
     used = tuple(step for step in steps if step.name in read)
     return replace(attention, params=(*attention.params, *used))
 

@@ -10,7 +10,13 @@ from itertools import pairwise
 
 from patternc import stdlib_patterns
 from patternc.check.inputs import inputs_of
-from patternc.check.scope import RESERVED, RESERVED_WORDS, Scope
+from patternc.check.scope import (
+    CALL_NAMES,
+    LOAD_NAMES,
+    RESERVED,
+    RESERVED_WORDS,
+    Scope,
+)
 from patternc.diagnostics import Diagnostic, Label, Severity
 from patternc.syntax import ast
 from patternc.syntax.measure import children
@@ -32,8 +38,9 @@ def declaration_errors(file: ast.File) -> Iterator[Diagnostic]:
             )
         yield from _parameter_errors(item)
         if isinstance(item, ast.Attention):
-            for name in inputs_of(item):
-                yield from _reserved(inputs_of(item)[name].name)
+            for given in inputs_of(item).values():
+                yield from _reserved(given.name)
+                yield from _argument(given.name, CALL_NAMES, "every call")
 
 
 def _hides_standard(item: ast.Item, file: ast.File) -> bool:
@@ -57,6 +64,16 @@ def _reserved(name: ast.Name) -> Iterator[Diagnostic]:
         yield Diagnostic("reserved-name", message, name.span, "", "use another name")
 
 
+def _argument(
+    name: ast.Name, taken: frozenset[str], whose: str
+) -> Iterator[Diagnostic]:
+    """An error for a name that is passed by keyword beside arguments of that name."""
+    if name.text in taken and name.text not in RESERVED:
+        message = f"`{name.text}` is an argument of {whose}"
+        label = "its value could not be told from that"
+        yield Diagnostic("reserved-name", message, name.span, label, "use another name")
+
+
 def _repeated(name: ast.Name, seen: dict[str, ast.Name]) -> Iterator[Diagnostic]:
     first = seen.setdefault(name.text, name)
     if first is not name:
@@ -75,6 +92,10 @@ def _parameter_errors(item: ast.Item) -> Iterator[Diagnostic]:
     for parameter in item.parameters:
         if parameter.name.text != "b" or isinstance(item, ast.Attention):
             yield from _reserved(parameter.name)  # `block_diagonal(b)` is a b too
+        if isinstance(item, ast.Attention):
+            yield from _argument(parameter.name, LOAD_NAMES, "`patternc.load`")
+            if parameter.runtime:
+                yield from _argument(parameter.name, CALL_NAMES, "every call")
         yield from _repeated(parameter.name, seen)
         yield from _kind_errors(item, parameter)
         if parameter.default is not None:

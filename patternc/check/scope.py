@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from patternc import stdlib_patterns
+from patternc.ir.nodes import STEPS
 from patternc.limits import SUGGESTIONS
 from patternc.source import Source
 from patternc.syntax import ast
@@ -19,9 +20,6 @@ from patternc.syntax.parse import parse
 
 INDICES = frozenset("qkhgN")
 """The indices of this version: query, key, query head, key/value head, length."""
-
-STEPS = frozenset({"layer", "step"})
-"""Run-time integers that every attention has: the layer, the denoising step."""
 
 GIVEN = {"s": "score", "o": "output", "v": "output"}
 """What a kernel has at hand in one clause only, and that clause."""
@@ -39,7 +37,16 @@ BUILT_IN = FLOAT_FUNCTIONS | frozenset(
 )
 """Names of the language's own functions and patterns."""
 
-RESERVED = INDICES | STEPS | GIVEN.keys() | {"b"} | LATER_NAMES | BUILT_IN
+CALL_NAMES = frozenset(
+    ["self", "q", "k", "v", "scale", "q_offset", "return_lse", "check"]
+    + ["n_q", "n_k", "plan", "cu_seqlens", "lengths"]
+)
+"""Keyword arguments of a call: no run-time parameter and no input is called so."""
+
+LOAD_NAMES = frozenset(["path", "entry", "backend", "schedule"])
+"""Keyword arguments of `patternc.load`: no parameter of an attention is called so."""
+
+RESERVED = INDICES | {*STEPS} | GIVEN.keys() | {"b"} | LATER_NAMES | BUILT_IN
 RESERVED_WORDS = frozenset(
     ["in", "mask", "union", "every", "retention", "density", "within"]
 )

@@ -19,12 +19,11 @@ from patternc.check.scope import (
     INDICES,
     LATER_NAMES,
     RESERVED,
-    STEPS,
     Scope,
     did_you_mean,
 )
 from patternc.diagnostics import Diagnostic, Label
-from patternc.ir.nodes import IntOp
+from patternc.ir.nodes import STEPS, IntOp
 from patternc.limits import DIAGNOSTICS
 from patternc.source import Span
 from patternc.syntax import ast
@@ -229,7 +228,7 @@ class Typing:
         if text in self.inputs:
             self.check_indices(name, self.inputs[text], 0, name.span)
             return ELEMENT_TYPES[self.inputs[text].element]
-        if text in INDICES | STEPS:
+        if text in INDICES | {*STEPS}:
             return self.type_of_index(name)
         if text in ("full", "empty"):
             return Type.PATTERN

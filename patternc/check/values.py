@@ -15,10 +15,10 @@ from patternc.check import terms
 from patternc.check.environment import Environment
 from patternc.check.expand import Expansion
 from patternc.check.kinds import Type, parameter_types
-from patternc.check.scope import STEPS, did_you_mean
+from patternc.check.scope import did_you_mean
 from patternc.check.terms import Number
 from patternc.diagnostics import Diagnostic, PatternError
-from patternc.ir.nodes import Param, RuntimeParam
+from patternc.ir.nodes import STEPS, Param, RuntimeParam
 from patternc.ir.walk import subexpressions
 from patternc.limits import INT_MAX, INT_MIN, POSITION
 from patternc.syntax import ast

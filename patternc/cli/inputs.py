@@ -86,7 +86,7 @@ def tables_of(
 
     Floating inputs change no mask: they may be left out, and are left out of the
     result. Raises `UsageError` for an unknown or missing name, a wrong dtype or shape,
-    integers beyond 32 bits and values that fall in a sorted input.
+    integers beyond 32 bits, NaN, infinities and values that fall in a sorted input.
     """
     declared = {item.name: item for item in attention.inputs}
     for name in given:
@@ -120,6 +120,8 @@ def _element_table(
         if least < _LEAST or most > _MOST:
             far = least if least < _LEAST else most
             raise UsageError(f"{where}: expected integers of 32 bits, got {far}")
+    if item.element is Element.FLOAT and not np.isfinite(own).all():
+        raise UsageError(f"{where}: expected finite numbers, got NaN or an infinity")
     if item.is_sorted and own.ndim and bool((own[..., 1:] < own[..., :-1]).any()):
         raise UsageError(f"{where}: it is declared sorted, and its values fall")
     return own

@@ -1,9 +1,11 @@
 """`patternc mask FILE`: the mask of one head, as numbers, a picture or a file.
 
-In: a program, an attention, sizes, a head, files of its inputs. Out: with --digest one JSON line, otherwise
-a picture in the terminal; --out writes a PNG or an .npy file too. The mask comes from
-the meaning of the program (--via reference) or from the tile schedule alone
-(--via plan); both must agree. Needs no torch. Not its job: attention values.
+In: a program, an attention, sizes, a head, files of its inputs. Out: with --digest one
+JSON line, otherwise a picture in the terminal; --out writes a PNG or an .npy file too.
+The mask comes from the meaning of the program (--via reference) or from the tile
+schedule alone (--via plan); both must agree. With --check the asserts that could not be
+proved are looked at for these inputs, in all heads, and 1 is returned if one fails.
+Needs no torch. Not its job: attention values.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from patternc import driver
 from patternc.check import lower
+from patternc.cli.asserts import hold
 from patternc.cli.files import write_whole
 from patternc.cli.inputs import Call, Table, add_inputs, read_tables, tables_of
 from patternc.cli.options import (
@@ -37,6 +40,7 @@ from patternc.ir.evaluate import Tables, dense_mask
 from patternc.ir.nodes import Attention
 from patternc.picture import mask_png, terminal_picture
 from patternc.plan.expand import plan_mask
+from patternc.runtime import CallPairs, wrong_length
 from patternc.source import Source
 from patternc.syntax.load import read_source
 from patternc.syntax.parse import parse
@@ -106,6 +110,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="from the program's meaning (default), or from the tile schedule",
     )
     parser.add_argument(
+        "--check",
+        action="store_true",
+        help="also look whether asserts that were not proved hold for these inputs",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="PATH", help="also write m.png or m.npy"
     )
 
@@ -152,14 +161,26 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.suffix not in (".png", ".npy"):
         raise UsageError(f"--out {args.out}: expected a name that ends in .png or .npy")
     source, given = read_source(args.file), read_tables(args.input)
-    mask = mask_of(source, view_of(args), given, args.via)
+    view = view_of(args)
+    mask = mask_of(source, view, given, args.via)
     if args.out is not None:
         write_whole(args.out, _content(args.out.suffix, mask))
     if args.digest:
         print(json.dumps(asdict(digest(mask))))
     else:
         show(mask, args.head)
-    return 0
+    return 0 if not args.check or asserts_hold(source, view, given) else 1
+
+
+def asserts_hold(source: Source, view: View, given: Mapping[str, Table]) -> bool:
+    """Whether no assert fails for these tables; says so on stderr.
+
+    Raises `PatternError` for one that is refuted whatever the tables hold.
+    """
+    attention, decisions = driver.decide_source(source, view.entry, view.values)
+    call = _call(attention, view)
+    params, tables = _given(attention, given, call)
+    return hold(attention, decisions, call, params, tables)
 
 
 def show(mask: Bools, wanted: int) -> None:
@@ -214,16 +235,26 @@ def mask_of(source: Source, view: View, given: Mapping[str, Table], via: str) ->
     if via == "plan":
         kernel = driver.compile_source(source, view.entry, view.values)
         call = _call(kernel.attention, view)
-        tables = tables_of(kernel.attention, given, call)
-        params = defaults(kernel.attention)
+        params, tables = _given(kernel.attention, given, call)
         return plan_mask(
             kernel, view.head, call.n_q, call.n_k, call.q_offset, params, tables
         )
     attention = lower(parse(source), view.entry, view.values)
     call = _call(attention, view)
-    return _reference_mask(
-        attention, view.head, call, tables_of(attention, given, call)
-    )
+    params, tables = _given(attention, given, call)
+    return _reference_mask(attention, view.head, call, params, tables)
+
+
+def _given(
+    attention: Attention, given: Mapping[str, Table], call: Call
+) -> tuple[dict[str, int], dict[str, Table]]:
+    """The parameters and the tables of one batch element. Raises `UsageError`."""
+    params, tables = defaults(attention), tables_of(attention, given, call)
+    pairs = CallPairs(call.n_q, call.n_k, call.q_offset, params, tables)
+    wrong = wrong_length(attention, pairs)
+    if wrong is not None:
+        raise UsageError(wrong)
+    return params, tables
 
 
 def _call(attention: Attention, view: View) -> Call:
@@ -256,11 +287,14 @@ def _require_head(wanted: int, attention: Attention) -> None:
 
 
 def _reference_mask(
-    attention: Attention, wanted: int, call: Call, tables: Tables
+    attention: Attention,
+    wanted: int,
+    call: Call,
+    params: Mapping[str, int],
+    tables: Tables,
 ) -> Bools:
     """`dense_mask` in slices of rows: its integers take eight bytes a pair."""
     expr = attention.case_of(wanted).mask
-    params = defaults(attention)
     height = max(1, _PAIRS_AT_ONCE // call.n_k)
     mask = np.empty((call.n_q, call.n_k), dtype=np.bool_)
     for first in range(0, call.n_q, height):

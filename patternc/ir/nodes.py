@@ -462,6 +462,10 @@ class OutputCase:
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
+STEPS = ("layer", "step")
+"""Run-time integers that every attention has: the layer, the denoising step."""
+
+
 @dataclass(frozen=True, slots=True)
 class RuntimeParam:
     """A declared run-time parameter of an attention and its default, if any."""

@@ -1,7 +1,8 @@
 """The abstract syntax of a `.pat` file.
 
-In: nothing. Out: the frozen dataclasses that parsing makes and checking reads. Names
-are not resolved and types not known here. Every node has the narrowest span that shows
+In: nothing. Out: the frozen dataclasses that parsing makes and checking reads: those of
+`syntax.expressions` by the same names, clauses, declarations, files. Names are not
+resolved and types not known here. Every node has the narrowest span that shows
 it; structural equality ignores spans.
 """
 
@@ -9,172 +10,79 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from fractions import Fraction
 
-from patternc.ir.nodes import CompareOp, Element, IntOp, Relation
+from patternc.ir.nodes import CompareOp, Element, Relation
 from patternc.source import NOWHERE, Source, Span
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A name, where it is used or declared."""
-
-    text: str
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Integer:
-    """An integer literal, at most 64 bits."""
-
-    value: int
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Decimal:
-    """A decimal literal, exactly as written: `0.07` is 7/100."""
-
-    value: Fraction
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """`name(arguments)`."""
-
-    name: Name
-    arguments: tuple[Expr, ...]
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Indexed:
-    """`target[indices]`: an element of an input, or a pattern at other coordinates."""
-
-    target: Expr
-    indices: tuple[Expr, ...]
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Coordinate:
-    """`token.axis`: where a token lies on an axis of its segment."""
-
-    token: Name
-    axis: Name
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Negative:
-    """`-operand`."""
-
-    operand: Expr
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Complement:
-    """`~operand`."""
-
-    operand: Expr
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Arithmetic:
-    """`lhs op rhs` on integers."""
-
-    op: IntOp
-    lhs: Expr
-    rhs: Expr
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """`lhs / rhs` on decimal numbers."""
-
-    lhs: Expr
-    rhs: Expr
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One step of a comparison chain: `op operand`, or `in operand` if op is None."""
-
-    op: CompareOp | None
-    operand: Expr
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """`first op operand op operand ...`: true where every step is."""
-
-    first: Expr
-    links: tuple[Link, ...]
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """`a | b | ...`, two terms or more."""
-
-    terms: tuple[Expr, ...]
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Intersection:
-    """`a & b & ...`, two terms or more."""
-
-    terms: tuple[Expr, ...]
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class SetOf:
-    """`{a, b, ...}`, one item or more."""
-
-    items: tuple[Expr, ...]
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class TheMask:
-    """`mask` in an assert: the attention's own mask."""
-
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class UnionOver:
-    """`union over h` in an assert: the masks of all heads, united."""
-
-    index: Name
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-
-
-Expr = (
-    Name
-    | Integer
-    | Decimal
-    | Call
-    | Indexed
-    | Coordinate
-    | Negative
-    | Complement
-    | Arithmetic
-    | Ratio
-    | Chain
-    | Union
-    | Intersection
-    | SetOf
-    | TheMask
-    | UnionOver
+from patternc.syntax.expressions import (
+    Arithmetic,
+    Call,
+    Chain,
+    Complement,
+    Coordinate,
+    Decimal,
+    Expr,
+    Indexed,
+    Integer,
+    Intersection,
+    Link,
+    Name,
+    Negative,
+    Ratio,
+    SetOf,
+    TheMask,
+    Union,
+    UnionOver,
 )
+
+__all__ = [
+    "Argument",
+    "Arithmetic",
+    "Assert",
+    "Attention",
+    "BareClaim",
+    "Call",
+    "Case",
+    "Chain",
+    "Claim",
+    "Clause",
+    "Complement",
+    "Coordinate",
+    "Decimal",
+    "DensityClaim",
+    "EveryRowClaim",
+    "Expr",
+    "File",
+    "Function",
+    "Heads",
+    "Indexed",
+    "Input",
+    "Integer",
+    "Intersection",
+    "Item",
+    "Kind",
+    "Layout",
+    "Link",
+    "Mask",
+    "Name",
+    "Negative",
+    "Order",
+    "Output",
+    "Parameter",
+    "Pattern",
+    "Ratio",
+    "RetentionClaim",
+    "Score",
+    "Segment",
+    "SetClaim",
+    "SetOf",
+    "Sink",
+    "Skip",
+    "TheMask",
+    "Union",
+    "UnionOver",
+    "UseLayout",
+    "Weights",
+]
 
 
 class Kind(Enum):

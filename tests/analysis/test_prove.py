@@ -172,3 +172,76 @@ def test_runtime_parameters_take_their_defaults() -> None:
     decisions = decide_all(program(without))
     assert all(decision.holds is None for decision in decisions)
     assert "needs a default for the run-time parameter `w`" in decisions[0].how
+
+
+@pytest.mark.parametrize(
+    ("mask", "assertion", "where"),
+    [
+        (
+            "mask full for layer == 3 mask causal otherwise",
+            "mask within causal",
+            "head 0, q = 0, k = 1 (N = 2, layer = 3): in the left side, not in the",
+        ),
+        (
+            "mask causal for step < 5 mask causal & k < q otherwise",
+            "every q has k",
+            "head 0, q = 0 (N = 1, step = 5): the row is empty",
+        ),
+        (
+            "mask window(9) for layer % 4 != 2 | step < 7 mask window(10) otherwise",
+            "retention <= 9",
+            "when the query at t = 9 runs (N = 10, layer = 2, step = 7)",
+        ),
+        (
+            "mask causal & (q * k + layer + step) % 7 < 5",
+            "every q has k",
+            "head 0, q = 0 (N = 1, layer = 2, step = 3): the row is empty",
+        ),
+        (
+            "mask full for layer == 0 mask causal otherwise",
+            "density < 0.9 at N = 8",
+            "density 1 at N = 8, layer = 0",
+        ),
+        (
+            "mask causal",
+            "mask within window(5 + layer)",
+            "head 0, q = 5, k = 0 (N = 6, layer = 0): in the left side, not in the",
+        ),
+    ],
+)
+def test_a_counterexample_names_the_layer_and_the_step(
+    mask: str, assertion: str, where: str
+) -> None:
+    decision = decide(f"attention it {{ heads 2 {mask} assert {assertion} }}")
+    assert decision.holds is False
+    assert where in decision.counterexample
+
+
+@pytest.mark.parametrize(
+    "assertion", ["mask within causal", "every q has k", "retention <= 9"]
+)
+def test_what_holds_at_every_layer_is_proved_for_all_of_them(assertion: str) -> None:
+    mask = "mask window(9) for layer % 4 == 1 mask window(3) otherwise"
+    decision = decide(f"attention it {{ heads 2 {mask} assert {assertion} }}")
+    assert decision.holds
+    assert decision.how == "proved for every length and layer, exactly"
+
+
+def test_a_layout_and_every_layer() -> None:
+    text = (
+        "layout l = text[6] attention it { heads 1 layout l"
+        " mask window(2 + layer + step) assert mask within causal }"
+    )
+    every = "tokens and every layer and step, exactly"
+    assert decide(text).how == f"proved for the layout's 6 {every}"
+
+
+def test_the_sides_of_an_assertion_may_read_a_runtime_parameter() -> None:
+    text = (
+        "attention it(w: runtime = 8) { heads 1 mask window(w)"
+        " assert mask == window(w) assert window(w) within window(7) }"
+    )
+    same, narrower = decide_all(program(text))
+    assert same.holds
+    assert narrower.holds is False
+    assert "q = 7, k = 0" in narrower.counterexample

@@ -10,9 +10,11 @@ from patternc.source import Source
 from patternc.syntax.parse import parse
 
 
-def decide(mask: str, assertion: str, layout: str = "") -> Decision:
+def decide(
+    mask: str, assertion: str, layout: str = "", element: str = "int"
+) -> Decision:
     head = f"layout grid = {layout}\n" if layout else ""
-    use = "layout grid " if layout else "input doc[k] : int "
+    use = "layout grid " if layout else f"input doc[k] : {element} "
     text = f"{head}attention it {{ heads 2 {use} mask {mask} assert {assertion} }}"
     (decision,) = decide_all(lower(parse(Source("test.pat", text))))
     return decision
@@ -24,6 +26,11 @@ def decide(mask: str, assertion: str, layout: str = "") -> Decision:
         ("causal & doc[q] == doc[k]", "mask within causal"),
         ("q == k | doc[q] == doc[k]", "every q has k"),
         ("window(8) & doc[k] == 3", "retention <= 8"),
+        ("causal & doc[q] == doc[k]", "every q has k"),
+        ("causal & doc[q] <= doc[k]", "every q has k"),
+        ("doc[q] != doc[k]", "mask within ~(q == k)"),
+        ("doc[k - 1] < doc[q]", "mask within (k != q + 1)"),
+        ("doc[q // 2 * 2] == doc[k]", "(k == q & q % 2 == 0) within mask"),
         ("causal & ~(doc[k] == 1 & ~window(9))", "window(9) within mask"),
     ],
 )
@@ -37,7 +44,10 @@ def test_what_holds_for_any_input_is_proved(mask: str, assertion: str) -> None:
     ("mask", "assertion"),
     [
         ("doc[q] == doc[k]", "mask within causal"),
-        ("causal & doc[q] == doc[k]", "every q has k"),
+        ("causal & doc[q] < doc[k]", "every q has k"),
+        ("causal & doc[q - 1] == doc[k]", "every q has k"),
+        ("causal & doc[doc[q]] == doc[doc[k]]", "every q has k"),
+        ("causal & doc[q] == doc[k] + 1", "every q has k"),
         ("doc[k] == 3 & causal", "retention <= 8"),
         ("causal & doc[k] == 3", "mask == causal"),
         ("causal & doc[k] == 3", "density < 0.9 at N = 64"),
@@ -60,3 +70,33 @@ def test_a_layout_fixes_the_length() -> None:
     leak = decide(near, "mask within causal", grid)
     assert leak.holds is False
     assert "(N = 24)" in leak.counterexample
+
+
+@pytest.mark.parametrize(
+    ("mask", "assertion"),
+    [
+        ("doc[k] <= doc[q]", "causal within mask"),
+        ("doc[q] >= doc[k]", "causal within mask"),
+        ("doc[k] < doc[q]", "mask within (causal & k < q)"),
+        ("doc[q] > doc[k]", "mask within (causal & k < q)"),
+        ("~(doc[k] > doc[q])", "causal within mask"),
+        ("window(9) & doc[k - 3] <= doc[q]", "(window(4) & k >= 3) within mask"),
+    ],
+)
+def test_sorted_values_never_fall(mask: str, assertion: str) -> None:
+    assert decide(mask, assertion, element="int sorted").holds
+    assert decide(mask, assertion).holds is None
+
+
+@pytest.mark.parametrize(
+    ("mask", "assertion"),
+    [
+        ("doc[k] == doc[q]", "causal within mask"),
+        ("doc[k] < doc[q]", "(causal & k < q) within mask"),
+        ("doc[k] >= doc[q]", "causal within mask"),
+        ("doc[k] >= doc[q]", "mask within ~causal"),
+        ("doc[k] != doc[q]", "mask within causal"),
+    ],
+)
+def test_sorted_values_may_stay_or_rise(mask: str, assertion: str) -> None:
+    assert decide(mask, assertion, element="int sorted").holds is None

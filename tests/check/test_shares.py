@@ -205,3 +205,32 @@ def test_a_pattern_may_read_the_layer() -> None:
     assert attention.params == (RuntimeParam("layer", 4),)
     seen = dense_mask(attention.cases[0].mask, 0, 6, 6, 0, {"layer": 2})
     assert seen.sum(axis=1).tolist() == [2] * 6
+
+
+@pytest.mark.parametrize(
+    ("clause", "advice"),
+    [
+        ("order all by phase(2) for layer == 0", "one that serves all layers"),
+        ("weights sigmoid for step < 2 & h == 1", "an attention for each kind"),
+        ("sink 1 for layer == 0", "`sink where(layer == 0, x, y)`"),
+        ("skip for h == 2 & layer == 0", "`mask empty for h == 2 & layer == 0`"),
+        ("assert every q has k for layer == 0", "put the condition in its sets"),
+    ],
+)
+def test_clauses_without_cases_over_layers_say_what_to_write(
+    clause: str, advice: str
+) -> None:
+    with pytest.raises(PatternError) as caught:
+        run(f"mask full {clause}")
+    found = next(one for one in caught.value.diagnostics if one.code == "unsupported")
+    assert advice in found.help
+    assert found.span.text in clause
+
+
+def test_what_that_advice_says_can_be_written() -> None:
+    attention = run(
+        "mask empty for h == 2 & layer == 0 mask causal otherwise"
+        " sink where(layer == 0, 1.0, 2.0) assert mask within causal"
+    )
+    assert attention.params == (RuntimeParam("layer", 0),)
+    assert (sees(attention, 2), sees(attention, 2, layer=1)) == (0, 6)

@@ -56,3 +56,18 @@ attention moving {
     mask full             for layer * step == 4
     mask causal           otherwise            # E[unsupported]
 }
+attention no_sum {
+    heads 8
+    mask full
+    weights relu2(1)      for h < 2
+    weights sigmoid       for h == 7
+    sink 1                for h in {1, 2}      # E[sink-without-sum]
+    sink 2                otherwise            # E[sink-without-sum]
+}
+attention sum {
+    heads 8
+    mask full
+    weights sigmoid       for h == 7
+    weights softmax       for h < 2
+    sink where(layer == 0, 1.0, 2.0) for h < 7
+}
