@@ -305,6 +305,31 @@ def test_the_suite_needs_a_device(capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected a CUDA device" in capsys.readouterr().err
 
 
+def test_the_suite_says_what_its_parts_and_rows_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for option, value, expected in (
+        ("--part", "sideways", "expected forward, backward, shapes, ready"),
+        ("--rows", "causal,windows", "rows are dense, causal"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["bench", "--suite", option, value])
+        assert expected in capsys.readouterr().err
+
+
+def test_records_become_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "records.json"
+    path.write_text('{"machine": "a box", "results": [], "ready": []}')
+    assert main(["bench", "--suite", "--merge", str(path), str(path)]) == 0
+    assert "Device: a box." in capsys.readouterr().out
+    path.write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "--suite", "--merge", str(path)])
+    assert "not the suite's records" in capsys.readouterr().err
+
+
 def test_a_reader_that_goes_away_is_no_traceback(program: str) -> None:
     command = [sys.executable, "-m", "patternc", "mask", program, "--entry", "first"]
     read, write = os.pipe()

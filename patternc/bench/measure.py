@@ -1,174 +1,193 @@
-"""Timing the forward pass of patternc and its peers on one CUDA device.
+"""Timing patternc and its peers on one CUDA device.
 
 In: a row of the suite and a shape. Out: medians in milliseconds, and the relative
 distance of each peer's result from ours. Not its job: what is written about them
-(`bench.report`). All peers of a row run in one process on the same tensors.
+(`bench.report`). All systems of a row run in one process on the same tensors; what one
+of them can't do is a note in the result, and the rest goes on.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-from torch.nn.functional import scaled_dot_product_attention
+from torch import Tensor
 from triton.testing import do_bench
 
 from patternc.analysis.prove import mean_density
-from patternc.attention import Attention
-from patternc.bench.suite import Row
-from patternc.driver import trace_source
-from patternc.plan.expand import count_tiles
-from patternc.plan.kernel import Schedule
-from patternc.source import Source
+from patternc.bench.peers import Absent, Function, Site
+from patternc.bench.record import (
+    BACKWARD,
+    FORWARD,
+    OURS,
+    PEERS,
+    Result,
+    Shape,
+    Timing,
+)
+from patternc.bench.suite import Row, Sizes
+from patternc.plan.expand import count_tiles, head_classes
+from patternc.plan.kernel import Kernel, Schedule
 
-WARMUP_MS, REPEAT_MS = 100, 400
+WARMUP_MS, REPEAT_MS = 25, 150
 
-# Every row compiles FlexAttention anew; past the limit torch would run it uncompiled.
-torch._dynamo.config.recompile_limit = 64
+MOST_COUNTED = 1 << 15
+"""Lengths up to this have their pairs counted by the mask_mod, block by block."""
 
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of a call; every tensor is [batch, heads, length, head_dim]."""
-
-    batch: int
-    heads: int
-    kv_heads: int
-    length: int
-    head_dim: int
-    dtype: torch.dtype = torch.bfloat16
+Tensors = tuple[Tensor, ...]
+"""A result, or the gradients of q, k and v."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """One system on one row: median milliseconds, or why there is none.
+def configure() -> None:
+    """What torch must know once: every row compiles FlexAttention anew.
 
-    `distance` is ||out - ours|| / ||ours||; `ready_ms` the time before the first
-    result, compilation and mask building included.
+    Past its limit torch would run it uncompiled. Buffers given away to the backward
+    pass would forbid to run it again, which is how it is timed.
     """
-
-    system: str
-    ms: float | None
-    distance: float = 0.0
-    ready_ms: float = 0.0
-    note: str = ""
+    torch._dynamo.config.recompile_limit = 256
+    torch._functorch.config.donated_buffer = False
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """All systems on one row at one shape."""
-
-    row: Row
-    shape: Shape
-    schedule: Schedule
-    density: float
-    tile_density: float
-    timings: tuple[Timing, ...]
-
-    @property
-    def flops(self) -> float:
-        """4 * D for each visible pair."""
-        pairs = self.density * self.shape.length**2
-        return 4 * pairs * self.shape.head_dim * self.shape.heads * self.shape.batch
-
-    def of(self, system: str) -> Timing | None:
-        """The timing of one system."""
-        return next((item for item in self.timings if item.system == system), None)
-
-
-Function = Callable[[], torch.Tensor]
-Prepare = Callable[[], Function]
-"""What a system does once, before it can be called: compile, build a mask."""
+def draw(shape: Shape, device: torch.device, gradients: bool = False) -> Tensors:
+    """Seeded normal q, k and v, and with `gradients` one for the output."""
+    generator = torch.Generator(device).manual_seed(0)
+    dtype = getattr(torch, shape.dtype)
+    counts = [shape.heads, shape.kv_heads, shape.kv_heads]
+    counts += [shape.heads] if gradients else []
+    drawn = []
+    for heads in counts:
+        size = (shape.batch, heads, shape.length, shape.head_dim)
+        drawn.append(torch.randn(size, generator=generator, device=device, dtype=dtype))
+    for tensor in drawn[:3]:
+        tensor.requires_grad_(gradients)
+    return tuple(drawn)
 
 
 def measure(
-    row: Row, shape: Shape, schedule: Schedule | None = None, peers: bool = True
-) -> Result:
-    """Time patternc, and its peers unless told otherwise, on fresh random tensors."""
-    generator = torch.Generator("cuda").manual_seed(0)
-
-    def draw(heads: int) -> torch.Tensor:
-        size = (shape.batch, heads, shape.length, shape.head_dim)
-        return torch.randn(size, generator=generator, device="cuda", dtype=shape.dtype)
-
-    q, k, v = draw(shape.heads), draw(shape.kv_heads), draw(shape.kv_heads)
-    source = Source(f"{row.name}.pat", row.program(shape.heads, shape.kv_heads))
-
-    def patternc() -> Function:
-        attention = Attention(trace_source(source, schedule=schedule), "triton")
-        return lambda: attention(q, k, v)
-
-    ours, timing = _time("patternc", patternc, None)
-    kernel = trace_source(source, schedule=schedule).kernel
-    timings = [timing]
-    if peers:
-        timings += _peers(row, q, k, v, ours)
-    heads = tuple(range(shape.heads))
-    density = mean_density(kernel.attention, heads, shape.length, {})
-    tiles = [count_tiles(kernel, head, shape.length, shape.length) for head in heads]
-    visited = sum(tile.visited for tile in tiles) / sum(tile.total for tile in tiles)
-    return Result(row, shape, kernel.schedule, float(density), visited, tuple(timings))
-
-
-def _peers(
+    part: str,
     row: Row,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    ours: torch.Tensor | None,
-) -> list[Timing]:
-    grouped = q.shape[1] != k.shape[1]
-    found: list[Timing] = []
+    shape: Shape,
+    direction: str = FORWARD,
+    systems: Sequence[str] = (OURS, *PEERS),
+    schedule: Schedule | None = None,
+) -> Result:
+    """Time the systems on fresh random tensors."""
+    device = torch.device("cuda")
+    site = Site.of(row, sizes_of(shape), device, schedule)
+    tensors = draw(shape, device, direction == BACKWARD)
+    ours: Tensors | None = None
+    timings = []
+    for system in systems:
+        found, timing = _time(site, system, tensors, direction)
+        if system == OURS:
+            ours = found
+        elif found is not None and ours is not None:
+            timing = replace(timing, distance=distance(found, ours))
+        timings.append(timing)
+    return _result(part, site, shape, direction, tuple(timings))
 
-    def flex() -> Function:
-        attend = torch.compile(flex_attention, dynamic=False)
-        if row.flex is None:
-            return lambda: attend(q, k, v, enable_gqa=grouped)
-        build = torch.compile(create_block_mask)
-        heads = q.shape[1] if row.per_head else None
-        mask = build(row.flex, None, heads, q.shape[2], k.shape[2], device="cuda")
-        return lambda: attend(q, k, v, block_mask=mask, enable_gqa=grouped)
 
-    def sdpa(backend: SDPBackend) -> Prepare:
-        def run() -> torch.Tensor:
-            with sdpa_kernel(backend):
-                return scaled_dot_product_attention(
-                    q, k, v, is_causal=row.sdpa == "causal", enable_gqa=grouped
-                )
+def sizes_of(shape: Shape) -> Sizes:
+    """What a row is made for."""
+    return Sizes(shape.heads, shape.kv_heads, shape.length)
 
-        return lambda: run
 
-    found.append(_time("flex", flex, ours)[1])
-    if row.sdpa:
-        flash, cudnn = SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION
-        found.append(_time("sdpa_flash", sdpa(flash), ours)[1])
-        found.append(_time("sdpa_cudnn", sdpa(cudnn), ours)[1])
-    return found
+def distance(found: Tensors, ours: Tensors) -> float:
+    """The greatest ||found - ours|| / ||ours||."""
+    return max(
+        float((x.float() - y.float()).norm() / y.float().norm())
+        for x, y in zip(found, ours, strict=True)
+    )
 
 
 def _time(
-    system: str, prepare: Prepare, ours: torch.Tensor | None
-) -> tuple[torch.Tensor | None, Timing]:
-    """Median time of one system; a peer that can't run is a note, not a failure."""
+    site: Site, system: str, tensors: Tensors, direction: str
+) -> tuple[Tensors | None, Timing]:
+    """What one system found, and its median time."""
     gc.collect()
     torch.cuda.empty_cache()
     start = time.perf_counter()
     try:
-        run = prepare()
-        out = run()
+        run = _call(site.prepare(system), tensors, direction)
+        found = run()
         torch.cuda.synchronize()
         ready = (time.perf_counter() - start) * 1e3
         ms = do_bench(run, warmup=WARMUP_MS, rep=REPEAT_MS, return_mode="median")
-    except Exception as error:  # a peer's failure is a finding of the benchmark
-        if system == "patternc":
-            raise
-        return None, Timing(system, None, note=f"{type(error).__name__}: {error}"[:200])
-    distance = 0.0
-    if ours is not None:
-        distance = float((out.float() - ours.float()).norm() / ours.float().norm())
-    return out, Timing(system, float(ms), distance, ready)
+    except Absent as reason:
+        return None, Timing(system, None, note=str(reason))
+    # One system's failure is a finding, not the end of the run.
+    except Exception as error:  # noqa: BLE001
+        note = " ".join(f"{type(error).__name__}: {error}".split())
+        return None, Timing(system, None, note=note[:240])
+    return found, Timing(system, float(ms), ready_ms=ready)
+
+
+def _call(
+    attend: Function, tensors: Tensors, direction: str
+) -> Callable[[], tuple[Tensor, ...]]:
+    """What is timed. The backward pass runs again and again on one forward pass."""
+    q, k, v = tensors[:3]
+    if direction == FORWARD:
+
+        def forward() -> Tensors:
+            with torch.no_grad():
+                return (attend(q, k, v),)
+
+        return forward
+    output = attend(q, k, v)
+    if not output.requires_grad:
+        raise Absent("it has no backward pass")
+    return lambda: torch.autograd.grad(output, (q, k, v), tensors[3], retain_graph=True)
+
+
+def _result(
+    part: str, site: Site, shape: Shape, direction: str, timings: tuple[Timing, ...]
+) -> Result:
+    kernel = site.trace().kernel
+    schedule = kernel.schedule
+    return Result(
+        part,
+        site.row.name,
+        direction,
+        shape,
+        schedule.block_q,
+        schedule.block_k,
+        density(site, kernel),
+        tile_density(site, kernel),
+        timings,
+    )
+
+
+def density(site: Site, kernel: Kernel) -> float:
+    """The share of visible pairs, mean over the heads; exact."""
+    flex, sizes = site.pattern.flex, site.sizes
+    if flex is None:
+        return 1.0
+    if sizes.length > MOST_COUNTED:
+        heads = tuple(range(sizes.heads))
+        return float(mean_density(kernel.attention, heads, sizes.length, {}))
+    keys = torch.arange(sizes.length, device=site.device)
+    batch = torch.zeros((), dtype=torch.int64, device=site.device)
+    heads = tuple(range(sizes.heads if site.row.per_head else 1))
+    seen = torch.zeros((), dtype=torch.int64, device=site.device)
+    for head in heads:
+        at = torch.full((), head, device=site.device)
+        for rows in torch.split(keys[:, None], 1024):
+            seen += flex(batch, at, rows, keys).sum()
+    return int(seen) / (len(heads) * sizes.length**2)
+
+
+def tile_density(site: Site, kernel: Kernel) -> float:
+    """The share of tiles that are visited, mean over the heads."""
+    n = site.sizes.length
+    tables = {name: item.cpu().numpy() for name, item in site.pattern.inputs.items()}
+    visited = total = 0
+    for cover in kernel.covers:
+        for same in head_classes(cover):
+            count = count_tiles(kernel, same[0], n, n, 0, {}, tables)
+            visited += count.visited * len(same)
+            total += count.total * len(same)
+    return visited / total

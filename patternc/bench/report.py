@@ -1,140 +1,176 @@
 """The performance report, `docs/performance.md`.
 
-In: results. Out: Markdown. Not its job: measuring (`bench.measure`).
+In: records of the suite. Out: Markdown. Not its job: measuring (`bench.measure`), what
+is promised (`bench.acceptance`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import torch
-import triton
-
-from patternc.bench.measure import Result, Shape, measure
-from patternc.bench.suite import FORWARD, LONG
-
-SHAPES = (
-    Shape(batch=1, heads=32, kv_heads=32, length=16384, head_dim=128),
-    Shape(batch=1, heads=32, kv_heads=32, length=16384, head_dim=64),
+from patternc.bench.acceptance import (
+    Check,
+    check,
+    geometric_mean,
+    head_dims,
+    table,
+    tile_cost,
 )
-LONG_SHAPE = Shape(batch=1, heads=1, kv_heads=1, length=1 << 20, head_dim=128)
-PEERS = ("flex", "sdpa_flash", "sdpa_cudnn")
+from patternc.bench.record import (
+    BACKWARD,
+    FORWARD,
+    OURS,
+    PEERS,
+    Ready,
+    Records,
+    Result,
+)
 
 _INTRODUCTION = """# Performance
 
-Forward times, written by `patternc bench --suite --out docs/performance.md`: run it
-again on any CUDA device. All systems of a row run in one process on the same tensors;
-times are medians of `triton.testing.do_bench`. A ratio is the peer's time over ours:
-above 1 we are faster. TFLOP/s count 4 * D operations for each *visible* pair, or for
-each pair of a *live tile*. *Distance* is the greatest ||peer - ours|| / ||ours|| among
-the peers: that the same function was timed. FlexAttention is compiled, with default
-options and a compiled block mask; SDPA computes only dense and causal attention
-without an n_q x n_k mask. *Ready* is the time from source text (for FlexAttention: from
-`mask_mod`) to the first result, in seconds, nothing cached but what earlier rows left.
+Written by `patternc bench --suite --out docs/performance.md`: run it again on any CUDA
+device. All systems of a row run in one process on the same tensors; times are medians of
+`triton.testing.do_bench`. A ratio is the peer's time over ours: above 1 we are faster.
+TFLOP/s count 4 * D operations (backward: 10 * D) for each pair in a *live tile*, one
+that is visited; *visible* counts only the pairs that the mask shows. *Distance* is the
+greatest ||peer - ours|| / ||ours|| among the peers, of the output or of a gradient: that
+the same function was timed. FlexAttention is compiled, with default options, on the
+block mask that `create_block_mask` makes and in the caller's order of tokens. SDPA and
+FA3 (`fa3_fwd`, forward only) compute dense and causal attention; all else would need an
+n_q x n_k mask. A backward pass is dq, dk and dv of one forward pass that ran before.
 """
 
+MARKS = {True: "yes", False: "NO", None: "?"}
 
-def run_suite() -> str:
-    """Measure everything on the current CUDA device and write it down."""
-    sections = [_INTRODUCTION, _machine()]
-    for shape in SHAPES:
-        results = [measure(row, shape) for row in FORWARD]
-        sections.append(_table(shape, results))
-    sections.append(_long_section(measure(LONG, LONG_SHAPE, peers=False)))
+
+def report(records: Records) -> str:
+    """The whole page, ending in a newline."""
+    sections = [_INTRODUCTION, f"Device: {records.machine}.\n"]
+    checks = check(records)
+    if checks:
+        sections.append(_acceptance(checks))
+    for direction in (FORWARD, BACKWARD):
+        for head_dim in head_dims(records):
+            rows = table(records, direction, head_dim)
+            if rows:
+                title = f"{direction.capitalize()}, D{head_dim}"
+                sections.append(_section(title, rows, _means(rows)))
+    for part, title in (("grouped", "Grouped heads"), ("short", "Short sequences")):
+        rows = tuple(r for r in records.results if r.part == part)
+        if rows:
+            sections.append(_section(title, rows, ""))
+    long = [result for result in records.results if result.part == "long"]
+    if long:
+        sections.append(_long(long))
+    if records.ready:
+        sections.append(_ready(records.ready))
     return "\n".join(sections)
 
 
-def _machine() -> str:
-    name = torch.cuda.get_device_name()
-    capability = ".".join(str(part) for part in torch.cuda.get_device_capability())
-    return (
-        f"Device: {name} (compute capability {capability}); "
-        f"torch {torch.__version__}, triton {triton.__version__}.\n"
-    )
+def _acceptance(checks: Sequence[Check]) -> str:
+    lines = [[item.promise, MARKS[item.holds], item.figure] for item in checks]
+    head = ["against FlexAttention, unless said otherwise", "holds", "figure"]
+    return _titled("What is promised", _grid(head, lines))
 
 
-def _title(shape: Shape) -> str:
-    dtype = str(shape.dtype).removeprefix("torch.")
-    return (
-        f"B{shape.batch} H{shape.heads} kv {shape.kv_heads} D{shape.head_dim} "
-        f"N{shape.length} {dtype}"
-    )
+def _section(title: str, rows: Sequence[Result], last: str) -> str:
+    head = ["pattern", "density", "tiles", "tile", "ms", "TFLOP/s", "visible"]
+    head += [word for peer in PEERS for word in (f"{peer} ms", "ratio")]
+    grid = _grid([*head, "distance"], [_line(row) for row in rows])
+    shapes = sorted({row.shape.title for row in rows})
+    about = [f"{shapes[0]}.", ""] if len(shapes) == 1 else []
+    return _titled(title, [*about, *grid, "", *([last, ""] if last else [])], rows)
 
 
-def _table(shape: Shape, results: Sequence[Result]) -> str:
-    header = (
-        "| pattern | density | tile density | tile | ms | TFLOP/s | per live tile "
-        "| FlexAttention ms | ratio | SDPA flash ms | ratio | SDPA cuDNN ms | ratio "
-        "| distance | ready | Flex ready |"
-    )
-    lines = [f"## {_title(shape)}", "", header, "|---" * 16 + "|"]
-    lines += [_line(result) for result in results]
-    lines += ["", _means(results), ""]
-    notes = [
-        f"- {result.row.name}, {timing.system}: {timing.note}"
-        for result in results
-        for timing in result.timings
-        if timing.note
-    ]
-    return "\n".join(lines + notes)
-
-
-def _line(result: Result) -> str:
-    ours = result.timings[0]
-    if ours.ms is None:
-        raise ValueError(f"{result.row.name} was not timed")
-    rate = result.flops / ours.ms / 1e9
-    live = rate * result.tile_density / result.density
-    schedule = result.schedule
+def _line(result: Result) -> list[str]:
+    many = result.part in ("grouped", "short")
+    name = f"{result.row}, {result.direction}, N{result.shape.length}"
     cells = [
-        result.row.name,
+        name if many else result.row,
         f"{result.density:.2%}",
         f"{result.tile_density:.2%}",
-        f"{schedule.block_q}x{schedule.block_k}",
-        f"{ours.ms:.3f}",
-        f"{rate:.0f}",
-        f"{live:.0f}",
+        f"{result.block_q}x{result.block_k}",
+        _number(result.ms(OURS), 3),
+        _number(result.rate(result.tile_density), 0),
+        _number(result.rate(result.density), 0),
     ]
-    distances = [0.0]
-    for system in PEERS:
-        timing = result.of(system)
-        if timing is None or timing.ms is None:
-            cells += ["-", "-"]
-        else:
-            cells += [f"{timing.ms:.3f}", f"{timing.ms / ours.ms:.2f}"]
-            distances.append(timing.distance)
-    flex = result.of("flex")
-    cells += [
-        f"{max(distances):.1e}",
-        f"{ours.ready_ms / 1e3:.2f}",
-        f"{flex.ready_ms / 1e3:.2f}" if flex is not None else "-",
+    for peer in PEERS:
+        cells += [_number(result.ms(peer), 3), _number(result.ratio(peer), 2)]
+    known = [t.distance for t in result.timings if t.distance is not None]
+    return [*cells, f"{max(known):.1e}" if known else "-"]
+
+
+def _means(rows: Sequence[Result]) -> str:
+    found = []
+    for peer in PEERS:
+        ratios = [ratio for row in rows if (ratio := row.ratio(peer)) is not None]
+        mean = geometric_mean(ratios)
+        if mean is not None:
+            found.append(f"{peer} {mean:.2f} over {len(ratios)} rows")
+    return f"Geometric means: {'; '.join(found)}." if found else "No peer was timed."
+
+
+def _long(rows: Sequence[Result]) -> str:
+    lines = [
+        [
+            row.shape.title,
+            f"{row.tile_density:.4%}",
+            _number(row.ms(OURS), 3),
+            _number(row.rate(row.tile_density), 0),
+            _number(tile_cost(row), 4),
+        ]
+        for row in rows
     ]
-    return "| " + " | ".join(cells) + " |"
+    head = ["window_1024", "tiles", "ms", "TFLOP/s", "ps for a pair in a live tile"]
+    return _titled("From 1K to 1M tokens", [*_grid(head, lines), ""], rows)
 
 
-def _means(results: Sequence[Result]) -> str:
-    logs = []
-    for result in results:
-        ours, flex = result.timings[0], result.of("flex")
-        if ours.ms is not None and flex is not None and flex.ms is not None:
-            logs.append(math.log(flex.ms / ours.ms))
-    if not logs:
-        return "FlexAttention ran on no row."
-    mean = math.exp(sum(logs) / len(logs))
-    return f"Geometric mean against FlexAttention over {len(logs)} rows: {mean:.2f}."
-
-
-def _long_section(result: Result) -> str:
-    ours = result.timings[0]
-    if ours.ms is None:
-        raise ValueError("the long row was not timed")
-    rate = result.flops / ours.ms / 1e9
-    live = rate * result.tile_density / result.density
-    return (
-        f"## {_title(result.shape)}\n\n"
-        f"{result.row.name}: {ours.ms:.3f} ms, density {result.density:.4%}, "
-        f"{rate:.0f} TFLOP/s on visible pairs, {live:.0f} on live tiles; "
-        f"{ours.ready_ms / 1e3:.2f} s from source text to the first result, with no "
-        "mask, table or list in device memory.\n"
+def _ready(rows: Sequence[Ready]) -> str:
+    lines = [
+        [
+            row.row,
+            _number(row.cold_s, 2),
+            _number(row.warm_s, 2),
+            _number(row.launches, 0),
+            _number(row.bytes, 0),
+            _number(row.call_ms, 3),
+            _number(row.kernel_ms, 3),
+            _number(row.mask_ms, 2),
+            _number(None if row.mask_bytes is None else row.mask_bytes / 2**20, 0),
+        ]
+        for row in rows
+    ]
+    head = ["pattern", "cold s", "warm s", "launches", "bytes", "call ms", "kernel ms"]
+    head += ["Flex mask ms", "Flex mask MiB"]
+    about = (
+        "Seconds from source text to the first result, in a process where torch is up, "
+        "with empty caches and with full ones; launches and bytes of a later call "
+        "beside its kernel and its results; that call, and its kernel alone; making "
+        "FlexAttention's block mask again, uncompiled, and its memory at the peak."
     )
+    notes = [f"- {row.row}: {row.note}" for row in rows if row.note]
+    return _titled("Getting ready to run", [about, "", *_grid(head, lines), "", *notes])
+
+
+def _titled(title: str, lines: Iterable[str], rows: Sequence[Result] = ()) -> str:
+    """A section; beneath it why a system has no time, rows of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for timing in row.timings:
+            if timing.note:
+                names = reasons.setdefault(f"{timing.system}: {timing.note}", [])
+                names.append(row.row)
+    notes = [
+        f"- {reason} ({', '.join(dict.fromkeys(names))})"
+        for reason, names in reasons.items()
+    ]
+    return "\n".join([f"## {title}", "", *lines, *notes, ""])
+
+
+def _grid(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    rows = [f"| {' | '.join(cells)} |" for cells in (head, *lines)]
+    return [rows[0], "|---" * len(head) + "|", *rows[1:]]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

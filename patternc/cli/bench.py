@@ -4,13 +4,15 @@ In: programs. Out: with --compile the median milliseconds of each stage from the
 to the Triton source, for every attention; otherwise the median milliseconds of a
 forward pass at each length, beside dense causal attention. `--suite` takes no programs:
 it measures the performance suite beside its peers on a CUDA device and writes the
-report. Not its job: correctness (`patternc verify`).
+report. `--tiled` times the tiled backend beside its peers on the CPU. Not its job:
+correctness (`patternc verify`).
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,14 +49,9 @@ LENGTHS = (1024, 4096)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE... or --suite, --compile, --repeat, --entry, --set, what to run with."""
     add_program(parser, several=True, needed=False)
+    _add_suite(parser)
     parser.add_argument(
-        "--suite", action="store_true", help="the performance suite, on a CUDA device"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE.md",
-        help="the suite's report (default: stdout)",
+        "--tiled", action="store_true", help="the tiled backend beside its peers"
     )
     add_entry(parser)
     parser.add_argument(
@@ -72,16 +69,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="queries and keys; may be repeated (default: 1024 and 4096)",
     )
-    parser.add_argument("--head-dim", type=length, default=64, metavar="D")
+    parser.add_argument(
+        "--head-dim",
+        type=length,
+        action="append",
+        metavar="D",
+        help="default: 64; the suite: 128 and 64; may be repeated there",
+    )
     parser.add_argument("--dtype", default="float32", metavar="T")
+
+
+def _add_suite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--suite", action="store_true", help="the performance suite, on a CUDA device"
+    )
+    parser.add_argument(
+        "--part",
+        action="append",
+        metavar="P",
+        help="of the suite: forward, backward, shapes or ready; may be repeated",
+    )
+    parser.add_argument(
+        "--rows", metavar="NAME,NAME", help="rows of the suite (default: all)"
+    )
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="FILE.json",
+        help="write what the suite measures, as it comes",
+    )
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        nargs="+",
+        metavar="FILE.json",
+        help="measure nothing: the report of these records",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.md",
+        help="the suite's report (default: stdout)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Time every attention of every file, or the suite."""
-    if args.suite == bool(args.files):
-        raise UsageError("bench: expected either files or --suite")
+    if [args.suite, args.tiled, bool(args.files)].count(True) != 1:
+        raise UsageError("bench: expected either files or --suite or --tiled")
     if args.suite:
-        return _run_suite(args.out)
+        return _run_suite(args)
+    if args.tiled:
+        return _run_tiled()
+    head_dims = args.head_dim or [64]
+    if len(head_dims) > 1:
+        raise UsageError("bench: `--head-dim`: expected one for files")
     values = values_of(args.set)
     sources = [read_source(path) for path in args.files]
     programs = [(s, name) for s in sources for name in chosen(s, args.entry)]
@@ -93,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         for source, name in programs:
             _print_stages(source, name, values, args.repeat)
         return 0
-    setting = Setting(args.backend, args.device, args.dtype, args.head_dim, args.repeat)
+    setting = Setting(args.backend, args.device, args.dtype, head_dims[0], args.repeat)
     print(f"{'forward':<20} {'N':>8} {'ms':>10} {'dense ms':>10} {'ratio':>7}")
     for (_, name), trace in zip(programs, traces, strict=True):
         for n in args.n or LENGTHS:
@@ -106,17 +148,55 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_suite(out: Path | None) -> int:
-    from patternc.bench.report import run_suite  # imports triton, needs a device
+def _run_suite(args: argparse.Namespace) -> int:
+    # Imports triton: other commands do without.
+    from patternc.bench import record, run, suite
+    from patternc.bench.report import report
 
+    try:
+        if args.merge:
+            return _write(args.out, report(record.read_all(args.merge)))
+        names = (args.rows or ",".join(row.name for row in suite.ROWS)).split(",")
+        rows = [suite.row_named(name) for name in names]
+    except ValueError as error:
+        raise UsageError(f"bench: {error}") from None
+    parts = args.part or run.PARTS
+    if wrong := set(parts).difference(run.PARTS):
+        expected = f"expected {', '.join(run.PARTS)}"
+        raise UsageError(f"bench: `--part`: {expected}; got {min(wrong)}")
     if not torch.cuda.is_available():
         raise UsageError("bench --suite: expected a CUDA device, found none")
-    report = run_suite()
-    if out is None:
-        print(report, end="")
+
+    def keep(found: record.Records) -> None:
+        if args.records is not None:
+            write_whole(args.records, record.to_json(found).encode())
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    head_dims = args.head_dim or run.HEAD_DIMS
+    found = run.run_suite(parts, rows, head_dims, keep, tell)
+    return _write(args.out, report(found))
+
+
+def _write(path: Path | None, text: str) -> int:
+    if path is None:
+        print(text, end="")
     else:
-        write_whole(out, report.encode())
+        write_whole(path, text.encode())
     return 0
+
+
+def _run_tiled() -> int:
+    from patternc.bench.tiled import compare
+
+    with progress("bench --tiled", quiet=from_environment().quiet):
+        took = compare()
+    print(f"{'tiled':<16} {took.ours:>9.1f} ms, {took.threads} threads")
+    print(f"{'SDPA dense':<16} {took.dense:>9.1f} ms, {took.dense / took.ours:.2f}")
+    print(f"{'FlexAttention':<16} {took.flex:>9.1f} ms, {took.flex / took.ours:.2f}")
+    print(f"results differ by {took.distance:.1e}")
+    return 0 if took.holds else 1
 
 
 def _time(attention: Attention, n: int, setting: Setting) -> Milliseconds:
