@@ -85,7 +85,7 @@ class ReferenceAttention:
 def attend(
     call: Invocation, q: Tensor, k: Tensor, v: Tensor, inputs: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The output [B, H, n_q, D] and LSE [B, H, n_q] of a call.
+    """The output [B, H, n_q, D_v] and LSE [B, H, n_q] of a call.
 
     Everything is computed in the dtype of the tensors. The LSE of heads whose weights
     are not normalised is NaN.

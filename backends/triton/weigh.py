@@ -233,7 +233,7 @@ def output_lines(weigher: Weigher) -> list[str]:
             f"in_output_{at}",
             case,
             partial(
-                _value_lines, weigher, "acc", case.output, values, "[BLOCK_Q, HEAD_DIM]"
+                _value_lines, weigher, "acc", case.output, values, "[BLOCK_Q, BLOCK_DV]"
             ),
             _AT_TOP,
         )
