@@ -313,10 +313,14 @@ def _forward(
         weights = weigh(scores, weighing)
         values = take_keys(v[part], chunk)
         flat = weights.view(len(values), -1, scores.shape[-1])
-        found = torch.bmm(flat, values) if plain else weighted_sum(flat, values)
+        if plain:
+            found = torch.bmm(flat, values)
+        else:
+            seen = scores.view(flat.shape) != -torch.inf
+            found = weighted_sum(flat, values, seen)
         found = found.view(*rows.shape[:-1], v.shape[2])
-        # A score may hide the last pair of a row, too.
-        may_be_empty = chunk.may_be_empty or weighing.score is not None
+        # A score or an overflow may hide the last pair of a row, too.
+        may_be_empty = chunk.may_be_empty or weighing.score is not None or logits.exact
         if is_softmax and (needs_lse or may_be_empty):
             top = scores.amax(-1)
             empty = top == -torch.inf

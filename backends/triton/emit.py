@@ -92,6 +92,7 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         launch_text(kernel, features),
         *_lists(kernel, features),
         _reference(kernel, features),
+        fill("summed"),
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -115,6 +115,7 @@ def _source(
         "BLOCK_Q": module.BLOCK_Q,
         "BLOCK_K": module.BLOCK_K,
         "ACCESS": access,
+        "GUARD_VALUES": module.GUARD_VALUES,
         "POSITIVE_SCALE": True,
         "PRECISION": _precision(dtype, target),
     }
