@@ -37,15 +37,15 @@ def check_call(
     kv_heads: int,
     scale: object = None,
     q_offset: object = None,
-    head_dims: Collection[int] | None = None,
+    largest_dim: int | None = None,
     dtypes: Collection[torch.dtype] | None = None,
     device_type: str | None = None,
 ) -> tuple[float, int]:
     """The scale and the query offset of a checked call.
 
-    `q` is [B, heads, n_q, D]; `k` and `v` are [B, kv_heads, n_k, D], any strides, one
-    floating dtype and one device. B, n_q and n_k may be 0, D may not. `head_dims`,
-    `dtypes` and `device_type` narrow what is accepted. The scale is 1/sqrt(D) and the
+    `q` is [B, heads, n_q, D], `k` is [B, kv_heads, n_k, D] and `v` is [B, kv_heads, n_k,
+    D_v], any strides, one floating dtype and one device. B, n_q and n_k may be 0, D and
+    D_v may not. `largest_dim` of D and D_v, `dtypes` and `device_type` narrow what is accepted. The scale is 1/sqrt(D) and the
     offset n_k - n_q where None is given. Raises `TypeError` for a wrong type or
     dtype, else `ValueError`.
     """
@@ -60,14 +60,14 @@ def check_call(
     if device_type is not None and q.device.type != device_type:
         came = f"got one on {q.device}"
         raise ValueError(f"{name}: `q`: expected a {device_type} tensor, {came}")
-    dim = q.shape[3]
-    if head_dims is not None and dim not in head_dims:
-        sizes = " or ".join(str(size) for size in sorted(head_dims))
-        raise ValueError(f"{name}: `q`: expected a head size D of {sizes}, got {dim}")
+    for argument, size, letter in (("q", q.shape[3], "D"), ("v", v.shape[3], "D_v")):
+        if largest_dim is not None and size > largest_dim:
+            expected = f"a head size {letter} from 1 to {largest_dim}"
+            raise ValueError(f"{name}: `{argument}`: expected {expected}, got {size}")
     offset = k.shape[2] - q.shape[2]
     if q_offset is not None:
         offset = _integer(name, "q_offset", q_offset)
-    return _scale(name, scale, dim), offset
+    return _scale(name, scale, q.shape[3]), offset
 
 
 def check_params(
@@ -306,10 +306,10 @@ def _check_layout(
 def _check_agreement(
     name: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> None:
-    """Batch, D and device are those of `q`, the keys those of `k`."""
+    """Batch, D and device are those of `q`, the keys those of `k`; D_v is free."""
     for argument, tensor in (("k", k), ("v", v)):
         came = f"got {list(tensor.shape)}"
-        for axis, letter in ((0, "B"), (3, "D")):
+        for axis, letter in ((0, "B"), (3, "D"))[: 1 if argument == "v" else 2]:
             if tensor.shape[axis] != q.shape[axis]:
                 expected = f"{letter} = {q.shape[axis]} as in `q`"
                 raise ValueError(f"{name}: `{argument}`: expected {expected}, {came}")

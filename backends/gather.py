@@ -47,14 +47,14 @@ def keys_of_group(x: Tensor, group: Group) -> Tensor:
 class Logits:
     """What the scores are computed from: scaled queries and keys.
 
-    `poison` is added to the scores of each key, if there is any. `exact` says that a
-    score may overflow or be NaN; then the mask must replace scores, where otherwise it
+    `k` is finite, as gradients need it; `given` are the keys as they came, if they were
+    not. `exact` says that a score may overflow or be NaN; then the mask must replace scores, where otherwise it
     is enough to add -inf to them, which a CPU does ten times faster.
     """
 
     q: Tensor
     k: Tensor
-    poison: Tensor | None
+    given: Tensor | None
     exact: bool
 
     @staticmethod
@@ -63,16 +63,16 @@ class Logits:
         scaled = q * scale
         bound = _greatest(scaled) * _greatest(k) * q.shape[3]
         exact = not bound < torch.finfo(q.dtype).max  # so also if it is NaN
-        keys, poison = split_finite(k) if exact else (k, None)
-        return Logits(scaled, keys, poison, exact)
+        keys, spoiled = split_finite(k) if exact else (k, None)
+        return Logits(scaled, keys, None if spoiled is None else k, exact)
 
     def of_heads(self, group: Group) -> Logits:
         """The heads of a group: `q` [X, share, n_q, D], `k` [X, n_k, D]."""
-        poison = None if self.poison is None else keys_of_group(self.poison, group)
+        given = None if self.given is None else keys_of_group(self.given, group)
         return Logits(
             rows_of_group(self.q, group),
             keys_of_group(self.k, group),
-            poison,
+            given,
             self.exact,
         )
 
@@ -82,12 +82,10 @@ class Logits:
         `q` is [X*T, share*R, D], `k` is [X*T, C, D]; `part` are their places in X.
         """
         tiles, rows = chunk.rows.shape
+        if self.given is not None:
+            k = take_keys(self.given[part], chunk)
         scores = torch.bmm(q, k.transpose(1, 2))
-        scores = scores.view(-1, tiles, q.shape[1] // rows, rows, k.shape[1])
-        if self.poison is not None:
-            poison = take_keys(self.poison[part, :, None], chunk)
-            scores += poison.view(-1, tiles, 1, 1, k.shape[1])
-        return scores
+        return scores.view(-1, tiles, q.shape[1] // rows, rows, k.shape[1])
 
     def hide(self, scores: Tensor, chunk: Chunk) -> Tensor:
         """Put -inf where a pair is invisible, in place."""

@@ -35,9 +35,9 @@ class LoadedAttention(Protocol):
         return_lse: bool,
         inputs: Mapping[str, Tensor] = NO_INPUTS,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The output [B, H, n_q, D] in the dtype of `q`, and the LSE if wanted.
+        """The output [B, H, n_q, D_v] in the dtype of `q`, and the LSE if wanted.
 
-        `q` is [B, H, n_q, D], `k` and `v` are [B, KV, n_k, D]. The LSE is the natural
+        `q` is [B, H, n_q, D], `k` [B, KV, n_k, D], `v` [B, KV, n_k, D_v]. The LSE is the natural
         logarithm of the sum of the exponentials of a row's visible logits,
         [B, H, n_q], float64 for float64 `q` and float32 for all others. A row
         without keys gives output 0 and LSE -inf. `inputs` holds every declared input

@@ -85,7 +85,7 @@ class ReferenceAttention:
 def attend(
     call: Invocation, q: Tensor, k: Tensor, v: Tensor, inputs: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The output [B, H, n_q, D] and LSE [B, H, n_q] of a call.
+    """The output [B, H, n_q, D_v] and LSE [B, H, n_q] of a call.
 
     Everything is computed in the dtype of the tensors. The LSE of heads whose weights
     are not normalised is NaN.
@@ -140,10 +140,15 @@ def _attend_element(
 
 
 def _logits(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """`s` of every pair, [B, H, n_q, n_k]; NaN where a key is not finite."""
-    keys, poison = split_finite(k)
+    """`s` of every pair, [B, H, n_q, n_k]."""
+    keys, spoiled = split_finite(k)
     logits = q @ keys.transpose(-1, -2) * scale
-    return logits if poison is None else logits + poison.unsqueeze(-2)
+    if spoiled is None:
+        return logits
+    with torch.no_grad():
+        plain = q @ k.transpose(-1, -2) * scale
+        addend = plain.masked_fill_(~spoiled.unsqueeze(-2), 0)
+    return logits + addend
 
 
 def _softmax(
@@ -162,58 +167,58 @@ def _softmax(
     total = weights.sum(-1).masked_fill(empty, 1)  # so that no 0/0 enters a gradient
     shares = weights[..., :-1] / total.unsqueeze(-1)
     lse = (top + total.log()).masked_fill(empty, -torch.inf)
-    return weighted_sum(shares, v), lse
+    return weighted_sum(shares, v, hidden != -torch.inf), lse
 
 
 def _unnormalised(
     weights: WeightCase, logits: Tensor, v: Tensor, visible: Tensor
 ) -> Tensor:
     """The output of heads whose weights are no softmax: their plain sum."""
-    seen = torch.where(visible, logits, 0)
+    known = torch.where(visible, logits, 0)
     match weights.kind:
         case WeightKind.RELU2:
-            factors = (weights.argument * seen).relu().square()
+            factors = (weights.argument * known).relu().square()
         case WeightKind.SIGMOID:
-            factors = (seen + weights.argument).sigmoid()
+            factors = (known + weights.argument).sigmoid()
         case WeightKind.SOFTMAX:
             raise ValueError("softmax weights are normalised")
         case _:
             assert_never(weights.kind)
-    return weighted_sum(factors.masked_fill(~visible, 0), v)
+    seen = visible & (logits != -torch.inf)
+    return weighted_sum(factors.masked_fill(~visible, 0), v, seen)
 
 
-def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """`weights @ values`, but a weight of 0 keeps out even a NaN or an infinity.
+def weighted_sum(weights: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+    """`weights @ values`, where nothing at all comes from a value that is not seen.
 
-    [..., n, m] @ [..., m, D]. A plain product would give 0 * NaN = NaN, and so spread
-    what stands at an invisible key to all rows.
+    [..., n, m] @ [..., m, D]; `seen` is bool [..., n, m]. A plain product would give
+    0 * NaN = NaN, and so spread what stands at an invisible key to all rows. What is
+    seen and not finite comes through whatever its weight is.
     """
     if bool(values.sum().isfinite()):  # else one is not finite, or the sum overflowed
         return weights @ values
-    seen = (weights != 0).to(values.dtype)
+    pairs = seen.to(values.dtype)
     total = weights @ torch.where(values.isfinite(), values, 0)
     for special, present in (
         (torch.inf, values == torch.inf),
         (-torch.inf, values == -torch.inf),
         (torch.nan, values.isnan()),
     ):
-        reached = seen @ present.to(values.dtype) > 0
+        reached = pairs @ present.to(values.dtype) > 0
         total = total + torch.zeros_like(total).masked_fill(reached, special)
     return total
 
 
 def split_finite(keys: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The keys with 0 for what is not finite, and what to add to each key's scores.
+    """The keys with 0 for what is not finite, and which keys were not.
 
-    `keys` is [..., n_k, D]; the addend is [..., n_k], NaN at a key that was not finite
-    and 0 elsewhere, or None if all are finite. Rows that do not see such a key then
-    have finite gradients.
+    `keys` is [..., n_k, D]; the second is bool [..., n_k], or None if all are finite.
+    With such keys rows that do not see what was not finite have finite gradients.
     """
     finite = keys.isfinite()
     if bool(finite.all()):
         return keys, None
-    poison = torch.zeros_like(keys[..., 0]).masked_fill(~finite.all(-1), torch.nan)
-    return torch.where(finite, keys, 0), poison
+    return torch.where(finite, keys, 0), ~finite.all(-1)
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:

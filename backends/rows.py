@@ -68,9 +68,9 @@ def sink_logits(call: Invocation, q: Tensor, inputs: ElementInputs) -> Tensor:
 def change_outputs(
     call: Invocation, q: Tensor, v: Tensor, output: Tensor, inputs: Mapping[str, Tensor]
 ) -> Tensor:
-    """The output [B, H, n_q, D] after the program's `output` cases.
+    """The output [B, H, n_q, D_v] after the program's `output` cases.
 
-    `v` is [B, KV, n_k, D]; `inputs` have a batch axis. Where a case reads the query
+    `v` is [B, KV, n_k, D_v]; `inputs` have a batch axis. Where a case reads the query
     token's own value row, every query must be among the keys.
     """
     for case in call.attention.outputs:

@@ -196,10 +196,12 @@ class _Tiled(torch.autograd.Function):
         names: tuple[str, ...],
         *floats: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """`q` [B, H, n_q, D]; `k`, `v` [B, KV, n_k, D] -> like `q`, and [B, H, n_q].
+        """`q` [B, H, n_q, D], `k` [B, KV, n_k, D], `v` [B, KV, n_k, D_v] -> output
+        [B, H, n_q, D_v] and LSE [B, H, n_q].
 
         `floats` are the floating inputs of those names, with a batch axis.
         """
+        shape = (*q.shape[:3], v.shape[3])
         if q.numel() and k.numel():
             logits = Logits.of(q, k, scale)
             inputs = dict(zip(names, floats, strict=True))
@@ -213,10 +215,10 @@ class _Tiled(torch.autograd.Function):
                 )
                 for group in groups
             ]
-            output = _join([part for part, _ in found], groups, q.shape)
+            output = _join([part for part, _ in found], groups, shape)
             lse = _join([part for _, part in found], groups, q.shape[:3])
         else:
-            output = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
+            output = torch.zeros(shape, dtype=q.dtype, device=q.device)
             lse = torch.full(q.shape[:3], -torch.inf, dtype=q.dtype, device=q.device)
         ctx.save_for_backward(q, k, v, output, lse, *floats)
         ctx.scale, ctx.groups, ctx.names = scale, groups, names
@@ -287,15 +289,15 @@ def _forward(
     needs_lse: bool,
     inputs: Mapping[str, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """The output [elements, heads, n_q, D] and LSE [elements, heads, n_q] of one group.
+    """The output [elements, heads, n_q, D_v] and LSE [elements, heads, n_q] of one group.
 
-    `v` is [X, n_k, D]. Without `needs_lse` the LSE is -inf throughout; that of weights
+    `v` is [X, n_k, D_v]. Without `needs_lse` the LSE is -inf throughout; that of weights
     without a sum is NaN.
     """
     q, weighing = logits.q, group.weighing
     covered = sum(chunk.rows.numel() for chunk in group.chunks) == q.shape[2]
     make = torch.empty if covered else torch.zeros
-    output = make(q.shape, dtype=q.dtype, device=q.device)
+    output = make((*q.shape[:3], v.shape[2]), dtype=q.dtype, device=q.device)
     is_softmax = weighing.kind is WeightKind.SOFTMAX
     start = -torch.inf if is_softmax else torch.nan
     lse = torch.full(q.shape[:3], start, dtype=q.dtype, device=q.device)
@@ -311,10 +313,14 @@ def _forward(
         weights = weigh(scores, weighing)
         values = take_keys(v[part], chunk)
         flat = weights.view(len(values), -1, scores.shape[-1])
-        found = torch.bmm(flat, values) if plain else weighted_sum(flat, values)
-        found = found.view(rows.shape)
-        # A score may hide the last pair of a row, too.
-        may_be_empty = chunk.may_be_empty or weighing.score is not None
+        if plain:
+            found = torch.bmm(flat, values)
+        else:
+            seen = scores.view(flat.shape) != -torch.inf
+            found = weighted_sum(flat, values, seen)
+        found = found.view(*rows.shape[:-1], v.shape[2])
+        # A score or an overflow may hide the last pair of a row, too.
+        may_be_empty = chunk.may_be_empty or weighing.score is not None or logits.exact
         if is_softmax and (needs_lse or may_be_empty):
             top = scores.amax(-1)
             empty = top == -torch.inf
@@ -324,7 +330,7 @@ def _forward(
             put_rows(lse, chunk, part, sums)
         put_rows(output, chunk, part, found)
     shape = (len(group.elements), len(group.heads), q.shape[2])
-    return output.view(*shape, q.shape[3]), lse.view(shape)
+    return output.view(*shape, v.shape[2]), lse.view(shape)
 
 
 def _backward(
@@ -336,7 +342,7 @@ def _backward(
     """
     q = logits.q
     grad_q = torch.zeros_like(q, memory_format=torch.contiguous_format)
-    grad_k, grad_v = torch.zeros_like(v), torch.zeros_like(v)
+    grad_k, grad_v = torch.zeros_like(logits.k), torch.zeros_like(v)
     for chunk, part in _steps(group, q):
         queries = stack(take_rows(q[part], chunk))
         keys = take_keys(logits.k[part], chunk)
@@ -372,6 +378,6 @@ def _backward(
     batch = len(group.elements)
     return (
         grad_q.view(batch, len(group.heads), *q.shape[2:]),
-        grad_k.view(batch, len(group.kv_heads), *v.shape[1:]),
+        grad_k.view(batch, len(group.kv_heads), *grad_k.shape[1:]),
         grad_v.view(batch, len(group.kv_heads), *v.shape[1:]),
     )

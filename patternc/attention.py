@@ -133,10 +133,10 @@ class Attention:
         check: bool = False,
         **given: int | Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The output [B, H, n_q, D], and with `return_lse` the LSE [B, H, n_q] too.
+        """The output [B, H, n_q, D_v], and with `return_lse` the LSE [B, H, n_q] too.
 
-        `q` is [B, H, n_q, D]; `k` and `v` are [B, KV, n_k, D]; one floating dtype, one
-        device, any strides. The query in row `r` stands at `r + q_offset`; the default
+        `q` is [B, H, n_q, D], `k` [B, KV, n_k, D] and `v` [B, KV, n_k, D_v]; one
+        floating dtype, one device, any strides. The query in row `r` stands at `r + q_offset`; the default
         n_k - n_q aligns the last query with the last key. `scale` is 1/sqrt(D) unless
         given. `given` are values of run-time parameters, and a tensor for each input,
         shaped as declared, with or without a leading batch axis of 1 or B. The LSE is

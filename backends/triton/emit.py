@@ -53,8 +53,14 @@ top total     greatest exponent and sum of weights of each row so far
 full, partial tiles where every pair is visible, or only some
 p_...         a run-time parameter of the pattern"""
 
-BEST_STAGES = {64: 2, 128: 3}
-"""The stages that were fastest on an H200, by head size: the sizes that can run."""
+BEST_STAGES = {16: 3, 32: 3, 64: 2, 128: 3, 256: 2}
+"""Key tiles in flight by the columns of a tile, a power of two that holds a row.
+
+64 and 128 were fastest on an H200; the others are what shared memory suggests.
+"""
+
+LARGEST_DIM = 256
+"""The greatest D and D_v of a kernel: that many columns TMA can load in one box."""
 
 Value = str | int | None | Mapping[str, "Value"] | Sequence["Value"]
 
@@ -86,6 +92,7 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         launch_text(kernel, features),
         *_lists(kernel, features),
         _reference(kernel, features),
+        fill("summed"),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -146,8 +153,8 @@ def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str)
             f"HEADS, KV_HEADS = {attention.heads}, {attention.kv_heads}",
             f"BLOCK_Q, BLOCK_K = {schedule.block_q}, {schedule.block_k}",
             f"WARPS = {schedule.warps}",
-            f"STAGES = {_stages(schedule)}  # by head size",
-            f"HEAD_DIMS = {tuple(BEST_STAGES)}",
+            f"STAGES = {_stages(schedule)}  # by the columns of a tile",
+            f"LARGEST_DIM = {LARGEST_DIM}",
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
             *_input_constants(kernel, features),

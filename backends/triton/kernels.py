@@ -15,7 +15,7 @@ from patternc.backends.triton.features import (
     reads_of,
     reads_of_float,
 )
-from patternc.backends.triton.loops import loop_lines
+from patternc.backends.triton.loops import again_lines, loop_lines
 from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
 from patternc.backends.triton.tables import (
     batch_lines,
@@ -91,6 +91,7 @@ def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
             "factor": factor_lines(weigher),
             "prepare": prepare,
             "loops": loop_lines(slots, weigher),
+            "again": again_lines(slots, weigher),
             "sinks": sink_lines(weigher),
             "outputs": output_lines(weigher),
         },
@@ -127,7 +128,7 @@ def device_functions(kernel: Kernel, features: Features) -> list[str]:
         "sink": bool(features.sinks),
         "floats": bool(called - {FloatFunction.SIGMOID}),
     }
-    texts = [fill("tiles")]
+    texts = [fill("tiles"), fill("visible")]
     texts += [fill(name) for name, is_needed in needs.items() if is_needed]
     return [*texts, read_functions(reads)] if reads else texts
 

@@ -130,7 +130,7 @@ def _numbers(features: Features) -> list[str]:
 
 def _start(features: Features) -> dict[str, list[str]]:
     """How a kernel is started: of two, the one that the call asks for."""
-    kind = "(q.device, q.dtype, dim, access"
+    kind = "(q.device, q.dtype, dim, value_dim, access"
     call = "[(programs,)](*arguments, **options, num_stages=stages)"
     if not features.is_ordered:
         return {

@@ -36,11 +36,24 @@ from patternc.plan.kernel import TileKind
 _INFINITE = 'float("-inf")'
 
 _AT_LOOP = 8  # the indent of what is in a loop
+_AT_AGAIN = 16  # and in a loop of the template `again`
 _KEYS = "k = k0 + tl.arange(0, BLOCK_K)[None, :]"
 
 
 def loop_lines(slots: Slots, weigher: Weigher) -> list[str]:
     """The loops over the key tiles of the query tile, PARTIAL ones first."""
+    return _loops(slots, weigher, _AT_LOOP, False)
+
+
+def again_lines(slots: Slots, weigher: Weigher) -> list[str]:
+    """The same loops for rows that hidden values spoiled; none without hidden pairs."""
+    if not slots.partial:
+        return []
+    loops = _loops(slots, weigher, _AT_AGAIN, True)
+    return fill("again", {"loops": loops}).splitlines()
+
+
+def _loops(slots: Slots, weigher: Weigher, indent: int, again: bool) -> list[str]:
     lines: list[str] = []
     for kind, columns in (
         (TileKind.PARTIAL, slots.partial),
@@ -50,26 +63,30 @@ def loop_lines(slots: Slots, weigher: Weigher) -> list[str]:
             keys = "gather_keys" if weigher.ordered else "keys"
             early = not weigher.ordered and scores_read_keys(weigher)
             scores = [_KEYS] if early else []
-            scores += score_lines(weigher, _AT_LOOP)
+            scores += score_lines(weigher, indent)
             holes = {
                 "key_tile": _key_tile_lines(slots, kind),
                 "keys": fill(keys).splitlines(),
                 "scale": scale_lines(weigher),
                 "score": scores,
-                "mask": _mask_lines(slots, kind, weigher, early or weigher.ordered),
-                "attend": attend_lines(weigher),
+                "mask": _mask_lines(
+                    slots, kind, weigher, early or weigher.ordered, indent
+                ),
+                "attend": attend_lines(weigher, again, kind),
             }
             head = "for t in tl.range(FIRST, LAST):"
-            loop = fill("loop", holes).replace(head, _loop_head(slots, kind), 1)
+            loop = fill("loop", holes).replace(head, _loop_head(slots, kind, again), 1)
             lines += [f"# {kind.name} tiles", *loop.rstrip("\n").split("\n")]
     return lines
 
 
-def _loop_head(slots: Slots, kind: TileKind) -> str:
+def _loop_head(slots: Slots, kind: TileKind, again: bool) -> str:
     """Steps count through a list from its start, else each kind's from 0."""
+    # What hardly ever runs need not load ahead.
+    stages = ", num_stages=1" if again else ""
     if kind is TileKind.FULL and has_lists(slots.kernel):
-        return "for t in tl.range(n_partial, n_partial + n_full):"
-    return f"for t in tl.range(0, n_{kind.value}):"
+        return f"for t in tl.range(n_partial, n_partial + n_full{stages}):"
+    return f"for t in tl.range(0, n_{kind.value}{stages}):"
 
 
 def _key_tile_lines(slots: Slots, kind: TileKind) -> list[str]:
@@ -107,7 +124,7 @@ def _key_tile_lines(slots: Slots, kind: TileKind) -> list[str]:
 
 
 def _mask_lines(
-    slots: Slots, kind: TileKind, weigher: Weigher, has_keys: bool
+    slots: Slots, kind: TileKind, weigher: Weigher, has_keys: bool, indent: int
 ) -> list[str]:
     """The lines that hide invisible pairs in PARTIAL tiles and keys beyond `n_k`."""
     keys = [] if has_keys else [_KEYS]
@@ -127,7 +144,7 @@ def _mask_lines(
     for at, rule in enumerate(slots.rules):
         body = [f"# {line}" for line in _places(slots, rule)]
         body.append(f"# tests {print_expr(rule)}")
-        body += _test_lines(slots, rule, weigher, _AT_LOOP + (0 if same else 4))
+        body += _test_lines(slots, rule, weigher, indent + (0 if same else 4))
         if not same:
             body = [f"if rule == {at}:", *("    " + line for line in body)]
         lines += body

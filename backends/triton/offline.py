@@ -59,6 +59,7 @@ def compile_offline(
     target: str,
     *,
     head_dim: int = 128,
+    value_dim: int | None = None,
     dtype: str = "bf16",
     access: str = "descriptor",
     warps: int | None = None,
@@ -67,15 +68,17 @@ def compile_offline(
 ) -> Report:
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
-    Warps and stages are those of the module unless given; `kernel` is `ordered_kernel` for
+    D_v is D unless given. Warps and stages are those of the module unless given; `kernel` is `ordered_kernel` for
     calls whose tiles follow an order. Integer inputs are compiled as int32.
     """
+    dims = (head_dim, value_dim or head_dim)
+    columns = max(module.padded(dim) for dim in dims)
     compiled = triton.compile(
-        _source(module, getattr(module, kernel), target, head_dim, dtype, access),
+        _source(module, getattr(module, kernel), target, dims, dtype, access),
         target=TARGETS[target],
         options={
             "num_warps": warps or module.WARPS,
-            "num_stages": stages or module.STAGES[head_dim],
+            "num_stages": stages or module.STAGES[columns],
             "enable_fp_fusion": True,
         },
     )
@@ -96,7 +99,7 @@ def _source(
     module: ModuleType,
     kernel: triton.JITFunction,
     target: str,
-    head_dim: int,
+    dims: tuple[int, int],
     dtype: str,
     access: str,
 ) -> ASTSource:
@@ -105,10 +108,14 @@ def _source(
     values = {
         "HEADS": module.HEADS,
         "GROUP_SIZE": module.HEADS // module.KV_HEADS,
-        "HEAD_DIM": head_dim,
+        "HEAD_DIM": dims[0],
+        "VALUE_DIM": dims[1],
+        "BLOCK_D": module.padded(dims[0]),
+        "BLOCK_DV": module.padded(dims[1]),
         "BLOCK_Q": module.BLOCK_Q,
         "BLOCK_K": module.BLOCK_K,
         "ACCESS": access,
+        "GUARD_VALUES": module.GUARD_VALUES,
         "POSITIVE_SCALE": True,
         "PRECISION": _precision(dtype, target),
     }
@@ -138,7 +145,8 @@ def _source(
             if not name.startswith("t_"):  # inputs may have any alignment
                 aligned[(at,)] = [["tt.divisibility", 16]]
         elif name.endswith("_source"):
-            types[name] = f"tensordesc<{dtype}[1, 1, {blocks[name[0]]}, {head_dim}]>"
+            columns = values["BLOCK_DV" if name.startswith("v") else "BLOCK_D"]
+            types[name] = f"tensordesc<{dtype}[1, 1, {blocks[name[0]]}, {columns}]>"
         else:
             types[name] = parameter.annotation_type
     return ASTSource(kernel, types, constants, aligned)

@@ -47,7 +47,7 @@ from patternc.ir.nodes import (
     WeightKind,
 )
 from patternc.ir.walk import axes_of
-from patternc.plan.kernel import Kernel
+from patternc.plan.kernel import Kernel, TileKind
 
 _WIDTHS = (40, 26, 14)
 """How long a subexpression may be before it gets a name: the first that fits is used."""
@@ -74,6 +74,9 @@ class Weigher:
         every = set(range(self.kernel.attention.heads)) - set(self.features.skipped)
         return every <= set(heads)
 
+
+_PRODUCT = "acc = tl.dot(p.to(v_tile.dtype), v_tile, acc, input_precision=PRECISION)"
+_EXACT_PRODUCT = "acc = add_visible(acc, s, p, v_tile, PRECISION)"
 
 Case = ScoreCase | WeightCase | SinkCase | OutputCase
 
@@ -157,12 +160,17 @@ def score_lines(weigher: Weigher, indent: int) -> list[str]:
     return lines
 
 
-def attend_lines(weigher: Weigher) -> list[str]:
-    """In the loops: the weights of a tile, and what they add to the rows."""
+def attend_lines(weigher: Weigher, again: bool, kind: TileKind) -> list[str]:
+    """In the loops: the weights of a tile, and what they add to the rows.
+
+    `again`: their top is known, and hidden values that are not finite are kept out.
+    """
     cases = weigher.features.unnormalised
-    if not cases and not weigher.ordered:
+    if not cases and not weigher.ordered and not again:
         return fill("attend").splitlines()
     weigh = ["top, total, acc, p = weigh(top, total, acc, s, factor)"]
+    if again:
+        weigh = ["p = tl.exp2(s * factor - shift[:, None])"]
     lines: list[str] = []
     for at, case in enumerate(cases):
         lines += _weight_lines(weigher, case, f"in_weights_{at}", bool(lines))
@@ -171,7 +179,9 @@ def attend_lines(weigher: Weigher) -> list[str]:
     elif not _all_unnormalised(weigher):
         lines += ["else:", *("    " + line for line in weigh)]
     values = "gather_values" if weigher.ordered else "values"
-    return [*lines, *fill(values).splitlines()]
+    is_exact = again and kind is TileKind.PARTIAL
+    product = _EXACT_PRODUCT if is_exact else _PRODUCT
+    return [*lines, *fill(values).splitlines(), product]
 
 
 def _all_unnormalised(weigher: Weigher) -> bool:
@@ -233,7 +243,7 @@ def output_lines(weigher: Weigher) -> list[str]:
             f"in_output_{at}",
             case,
             partial(
-                _value_lines, weigher, "acc", case.output, values, "[BLOCK_Q, HEAD_DIM]"
+                _value_lines, weigher, "acc", case.output, values, "[BLOCK_Q, BLOCK_DV]"
             ),
             _AT_TOP,
         )

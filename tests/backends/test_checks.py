@@ -68,6 +68,10 @@ def test_no_batch_and_no_rows_are_accepted(shape: tuple[int, ...]) -> None:
     assert call(tensor(*shape), k, k)[1] == 9 - shape[2]
 
 
+def test_values_may_have_another_size() -> None:
+    assert call(v=tensor(2, 2, 9, 3))[0] == 1 / math.sqrt(8)
+
+
 def test_no_keys_are_accepted() -> None:
     k = tensor(2, 2, 0, 8)
     assert call(k=k, v=k)[1] == -5
@@ -83,7 +87,7 @@ WRONG = {
     "k: batch": ({"k": tensor(1, 2, 9, 8)}, ValueError, "`k`: .*B = 2 .*1, 2, 9, 8"),
     "v: batch": ({"v": tensor(1, 2, 9, 8)}, ValueError, "`v`: .*B = 2 .*1, 2, 9, 8"),
     "k: D": ({"k": tensor(2, 2, 9, 4)}, ValueError, "`k`: .*D = 8 .*2, 2, 9, 4"),
-    "v: D": ({"v": tensor(2, 2, 9, 4)}, ValueError, "`v`: .*D = 8 .*2, 2, 9, 4"),
+    "v: no D_v": ({"v": tensor(2, 2, 9, 0)}, ValueError, "`v`: .*D of at least 1"),
     "v: n_k": ({"v": tensor(2, 2, 7, 8)}, ValueError, "`v`: .*n_k = 9 .*2, 2, 7, 8"),
     "q: no D": ({"q": tensor(2, 4, 5, 0)}, ValueError, "`q`: .*D of at least 1"),
     "q: ints": (
@@ -114,7 +118,12 @@ WRONG = {
     ),
     "offset: large": ({"q_offset": 2**30 + 1}, ValueError, r"`q_offset`: .*2\*\*30"),
     "offset: small": ({"q_offset": -(2**63)}, ValueError, r"`q_offset`: .*2\*\*30"),
-    "head size": ({"head_dims": (128, 64)}, ValueError, "`q`: .*D of 64 or 128, got 8"),
+    "D": ({"largest_dim": 7}, ValueError, "`q`: .*head size D from 1 to 7, got 8"),
+    "D_v": (
+        {"v": tensor(2, 2, 9, 10), "largest_dim": 9},
+        ValueError,
+        "`v`: .*head size D_v from 1 to 9, got 10",
+    ),
     "dtypes": (
         {"dtypes": (torch.float16,)},
         TypeError,

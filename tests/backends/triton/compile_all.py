@@ -1,7 +1,8 @@
 """Compile modules for GPUs that are not there; a JSON line for each.
 
-In: a folder, then specifications `program,target,head_dim,dtype,access,block_q,block_k,
-warps,stages`; the access "gather" is that of tiles that follow an order. Out: `offline.Report`s. A process of its own, because the other tests
+In: a folder, then specifications `program,target,dims,dtype,access,block_q,block_k,warps,
+stages`; `dims` are D, or D and D_v as `128x64`; 0 stages are those of the module. The
+access "gather" is that of tiles that follow an order. Out: `offline.Report`s. A process of its own, because the other tests
 run Triton's interpreter, which must be chosen before the import.
 """
 
@@ -20,15 +21,19 @@ from tests.backends.triton import data_programs, programs
 def main(folder: Path, specifications: list[str]) -> None:
     """Print one report for each specification."""
     for specification in specifications:
-        program, target, dim, dtype, access, *numbers = specification.split(",")
+        program, target, dims, dtype, access, *numbers = specification.split(",")
+        block_q, block_k, warps, stages = map(int, numbers)
+        head_dim, value_dim = (int(dim) for dim in f"{dims}x{dims}".split("x")[:2])
+        schedule = Schedule(block_q, block_k, warps, stages or None)
         is_plain = program in programs.PROGRAMS
         make = programs.module_of if is_plain else data_programs.module_of
-        module = make(program, folder, Schedule(*map(int, numbers)))
+        module = make(program, folder, schedule)
         gathers = access == "gather"
         report = compile_offline(
             module,
             target,
-            head_dim=int(dim),
+            head_dim=head_dim,
+            value_dim=value_dim,
             dtype=dtype,
             access="aligned" if gathers else access,
             kernel="ordered_kernel" if gathers else "forward_kernel",

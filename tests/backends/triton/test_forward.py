@@ -199,8 +199,11 @@ def test_the_backend_runs_the_module(tmp_path: Path) -> None:
 def test_refusals_name_the_argument(tmp_path: Path) -> None:
     module = module_of("window", tmp_path)
     q, k, v = inputs(module, 8, 8)
-    with pytest.raises(ValueError, match="`q`: expected a head size D of 64 or 128"):
-        module.forward(*(x[..., :32] for x in (q, k, v)))
+    wide = [torch.zeros(*x.shape[:3], 257) for x in (q, k, v)]
+    with pytest.raises(ValueError, match="`q`: .*D from 1 to 256, got 257"):
+        module.forward(*wide)
+    with pytest.raises(ValueError, match="`v`: .*D_v from 1 to 256, got 257"):
+        module.forward(q, k, wide[2])
     with pytest.raises(TypeError, match="interpreter.*got torch.bfloat16"):
         module.forward(*(x.bfloat16() for x in (q, k, v)))
     with pytest.raises(TypeError, match="`q`: expected .*got torch.float64"):

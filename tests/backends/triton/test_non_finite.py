@@ -1,0 +1,124 @@
+"""NaN and infinities: as in SDPA where a row sees them, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from patternc.backends.reference import ReferenceBackend, mask_tensor
+from patternc.backends.tiled import TiledBackend
+from patternc.backends.triton.load import TritonBackend
+from patternc.plan.kernel import Kernel
+from patternc.store import Store
+from tests.backends.triton import data_programs
+from tests.backends.triton.programs import kernel_of, module_of
+
+# The interpreter computes with numpy, which warns of what is tested here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning"),
+]
+
+N_Q, N_K, OFFSET = 60, 90, 20
+NAN, INF = torch.nan, torch.inf
+
+SPOILED = {
+    "a hidden value": ("v", 85, NAN),  # beyond the last query, and no tile is full
+    "a value": ("v", 40, NAN),
+    "an infinite value": ("v", 33, INF),
+    "a negative infinite value": ("v", 64, -INF),
+    "a hidden key": ("k", 85, NAN),
+    "a key": ("k", 50, NAN),
+    "an infinite key": ("k", 50, INF),
+    "a query": ("q", 17, NAN),
+    "an infinite query": ("q", 17, INF),
+}
+
+
+def tensors(kernel: Kernel) -> dict[str, Tensor]:
+    """Seeded normal q, k and v with D = 16 and D_v = 24."""
+    generator = torch.Generator().manual_seed(5)
+    heads, kv = kernel.attention.heads, kernel.attention.kv_heads
+    shapes = {"q": (heads, N_Q, 16), "k": (kv, N_K, 16), "v": (kv, N_K, 24)}
+    return {
+        name: torch.randn(1, *shape, generator=generator)
+        for name, shape in shapes.items()
+    }
+
+
+def by_definition(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Row by row, over the keys that a row sees and no other; a dense SDPA of each."""
+    share = q.shape[1] // k.shape[1]
+    output = torch.zeros(*q.shape[:3], v.shape[3], dtype=torch.float64)
+    lse = torch.full(q.shape[:3], -INF, dtype=torch.float64)
+    for head in range(q.shape[1]):
+        keys, values = k[0, head // share].double(), v[0, head // share].double()
+        for row in range(q.shape[2]):
+            seen = visible[head, row]
+            logits = (keys[seen] * q[0, head, row].double()).sum(-1) / 4
+            if bool((logits != -INF).any()):
+                shares = logits.softmax(-1)
+                output[0, head, row] = (shares[:, None] * values[seen]).sum(0)
+                top = logits.max()
+                lse[0, head, row] = top + (logits - top).exp().sum().log()
+    return output, lse
+
+
+@pytest.mark.parametrize("backend", ["reference", "tiled", "triton"])
+@pytest.mark.parametrize("name", ["window", "mixed"])
+def test_as_the_definition_says(name: str, backend: str, tmp_path: Path) -> None:
+    kernel = kernel_of(name)
+    params = {item.name: item.default or 0 for item in kernel.attention.params}
+    visible = mask_tensor(kernel.attention, N_Q, N_K, OFFSET, params)
+    make = {
+        "reference": ReferenceBackend(),
+        "tiled": TiledBackend(),
+        "triton": TritonBackend(Store(tmp_path)),
+    }[backend]
+    loaded = make.load(kernel)
+    for argument, place, value in SPOILED.values():
+        own = tensors(kernel)
+        own[argument][0, -1, place, 3] = value
+        wanted = by_definition(**own, visible=visible)
+        found = loaded(
+            **own, scale=0.25, q_offset=OFFSET, params=params, return_lse=True
+        )
+        for mine, exact in zip(found, wanted, strict=True):
+            torch.testing.assert_close(
+                mine.double(), exact, atol=1e-5, rtol=1e-5, equal_nan=True
+            )
+
+
+def test_without_the_guard_a_hidden_value_comes_in(tmp_path: Path) -> None:
+    """So the tests above can fail, and the constant can be compared."""
+    module = module_of("window", tmp_path)
+    own = tensors(kernel_of("window"))
+    own["v"][0, 0, 40, 3] = NAN
+    spoiled = {}
+    for guard in (True, False):
+        module.GUARD_VALUES = guard
+        spoiled[guard] = int(module.forward(**own, q_offset=OFFSET).isnan().sum())
+    assert 0 < spoiled[True] < spoiled[False]
+
+
+@pytest.mark.parametrize("name", ["alibi", "weights", "sinks", "clusters", "outputs"])
+def test_programs_with_data_agree(name: str, tmp_path: Path) -> None:
+    """Weights without a sum, sinks, scores and orders; the module and the reference."""
+    kernel = data_programs.kernel_of(name)
+    module = data_programs.module_of(name, tmp_path)
+    generator = torch.Generator().manual_seed(6)
+    heads, kv = kernel.attention.heads, kernel.attention.kv_heads
+    q, k, v = (
+        torch.randn(2, count, 80, 16, generator=generator) for count in (heads, kv, kv)
+    )
+    v[0, 0, 37, 2], v[1, 0, 70, 1], k[1, -1, 50, 4] = NAN, INF, NAN
+    given = data_programs.inputs_of(name, 80, 80, 0)
+    output = module.forward(q, k, v, **given)
+    wanted = module.reference(q, k, v, **given)
+    assert bool(wanted.isnan().any()) and bool(wanted.isfinite().any())
+    torch.testing.assert_close(output, wanted, atol=2e-5, rtol=2e-5, equal_nan=True)
