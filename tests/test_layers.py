@@ -23,7 +23,7 @@ LAYERS = (
     ("patternc.plan", "patternc.syntax", "patternc.picture"),
     ("patternc.passes", "patternc.check", "patternc.codes", "patternc.render"),
     ("patternc.backends",),
-    ("patternc.driver",),
+    ("patternc.driver", "patternc.ops"),
     ("patternc.runtime", "patternc.samples"),
     ("patternc.verify", "patternc.explain"),
     ("patternc.attention",),
