@@ -167,9 +167,18 @@ class TiledAttention:
         groups = self._groups(q, k, q_offset, params, inputs)
         floats = _floats(inputs, wide)
         with torch.autocast(q.device.type, enabled=False):
-            tensors = tuple(x.to(wide) for x in (q, k, v, out, lse, d_out))
-            shift = None if d_lse is None else d_lse.to(wide)
-            *found, totals = _gradients(*tensors, shift, scale, groups, floats)
+            *found, totals = _gradients(
+                q.to(wide),
+                k.to(wide),
+                v.to(wide),
+                out.to(wide),
+                lse.to(wide),
+                d_out.to(wide),
+                None if d_lse is None else d_lse.to(wide),
+                scale,
+                groups,
+                floats,
+            )
         d_q, d_k, d_v = (x.to(q.dtype) for x in found)
         own = {name: totals[name].to(inputs[name].dtype) for name in wanted}
         return d_q, d_k, d_v, own

@@ -36,7 +36,7 @@ from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.diagnostics import PatternError
 from patternc.ir.nodes import Attention as IR
 from patternc.ops.function import autocast, call
-from patternc.ops.program import Program, Site, add_program
+from patternc.ops.program import Program, Site, add_program, constant
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
 from patternc.runtime import CallPairs, failing_assert
@@ -216,7 +216,7 @@ class Attention:
         found = call(q, k, v, tuple(inputs.values()), program, site, bool(return_lse))
         return found if return_lse else found[0]
 
-    @torch.compiler.assume_constant_result
+    @constant
     def program(self, device: str = "cpu") -> str:
         """The name that the operators know it by on a device; loads its backend.
 

@@ -27,6 +27,8 @@ LAYERS = (
     ("patternc.runtime", "patternc.samples"),
     ("patternc.verify", "patternc.explain"),
     ("patternc.attention",),
+    ("patternc.functional",),
+    ("patternc.nn",),
     ("patternc.timing",),
     ("patternc.__init__",),
     ("patternc.bench",),

@@ -19,7 +19,7 @@ from torch._C import DispatchKeySet
 
 from patternc.diagnostics import PatternError
 from patternc.ops.operators import LIBRARY, attention, attention_backward
-from patternc.ops.program import Site, float_inputs, program_of
+from patternc.ops.program import Site, constant, float_inputs, program_of
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -253,18 +253,18 @@ def _attention_backward_autograd(
     return list(_Once.apply(d_out, d_lse, q, k, v, *told, *inputs))  # type: ignore[no-untyped-call]
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _floats_of(program: str) -> tuple[int, ...]:
     """The numbers of its floating inputs."""
     return float_inputs(program_of(program).attention)
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _keeps_core(program: str) -> bool:
     return program_of(program).keeps_core
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _check_gradients(program: str, wanted: tuple[int, ...]) -> None:
     """Raises `PatternError` if its backend does not compute these gradients."""
     found = program_of(program)
@@ -274,7 +274,8 @@ def _check_gradients(program: str, wanted: tuple[int, ...]) -> None:
         raise PatternError([refusal])
 
 
-LIBRARY.impl("attention", _attention_autograd, "Autograd", with_keyset=True)
-LIBRARY.impl(
-    "attention_backward", _attention_backward_autograd, "Autograd", with_keyset=True
-)
+for _name, _kernel in (
+    ("attention", _attention_autograd),
+    ("attention_backward", _attention_backward_autograd),
+):
+    LIBRARY.impl(_name, _kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]

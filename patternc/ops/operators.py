@@ -13,6 +13,7 @@ this one passes torch.func's transforms as well as compile, export and opcheck.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +25,23 @@ from patternc.backends.reference import working_dtype
 from patternc.ops import flops
 from patternc.ops.program import Forward, Site, program_of
 
-LIBRARY = torch.library.Library("patternc", "DEF")
+LIBRARY = torch.library.Library("patternc", "DEF")  # type: ignore[no-untyped-call]
 _CALL = "str program, SymInt[] params, SymInt q_offset, float scale"
-LIBRARY.define(
+for _schema in (
     "attention(Tensor q, Tensor k, Tensor v, Tensor[] inputs,"
     f" {_CALL}, bool return_lse, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-LIBRARY.define(
     "attention_backward(Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v,"
     f" Tensor[] inputs, Tensor out, Tensor lse, {_CALL}, int[] wanted) -> Tensor[]",
-    tags=(torch.Tag.pt2_compliant_tag,),
+):
+    LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+
+_AUTOGRAD_KEYS = (
+    torch._C.DispatchKey.AutogradFunctionality,
+    torch._C.DispatchKey.AutogradOther,
+    torch._C.DispatchKey.AutogradNestedTensor,
+    torch._C.DispatchKey.ADInplaceOrView,
 )
+"""What `_AutoDispatchBelowAutograd` excludes."""
 
 
 def _attention(
@@ -73,7 +79,23 @@ def _attention_backward(
     wanted: Sequence[int],
 ) -> list[Tensor]:
     found, site = program_of(program), Site(tuple(params), q_offset, scale)
-    return found.gradients(q, k, v, inputs, (out, lse), d_out, d_lse, site, wanted)
+    with _autograd_included():
+        return found.gradients(q, k, v, inputs, (out, lse), d_out, d_lse, site, wanted)
+
+
+def _autograd_included() -> AbstractContextManager[None]:
+    """Let autograd record again below autograd, where a compiled graph runs.
+
+    What an operator computes in PyTorch may then use it, after `torch.enable_grad`.
+    """
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in _AUTOGRAD_KEYS:
+        excluded = excluded.remove(key)
+    included = torch._C._dispatch_tls_local_include_set()
+    guard: AbstractContextManager[None] = torch._C._ForceDispatchKeyGuard(
+        included, excluded
+    )
+    return guard
 
 
 def _attention_shapes(
@@ -196,7 +218,7 @@ class _Fold:
 
     def back(self, x: Tensor) -> Tensor:
         """[size * B, ...] -> [size, B, ...]."""
-        return x.unflatten(0, (self.size, self.batch))
+        return x.view(self.size, self.batch, *x.shape[1:])
 
 
 def _attention_flops(
@@ -243,7 +265,8 @@ def _register(
     count: Callable[..., int],
 ) -> None:
     full = f"patternc::{name}"
-    LIBRARY.impl(name, torch.no_grad()(run), "CompositeExplicitAutograd")
+    own = torch.no_grad()(run)
+    LIBRARY.impl(name, own, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(full, shapes, lib=LIBRARY)
     torch.library.register_vmap(full, vmap, lib=LIBRARY)
     packet = getattr(torch.ops.patternc, name)

@@ -9,8 +9,9 @@ gradients with plain lists for arguments. Not its job: PyTorch's registrations
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,8 +25,17 @@ from patternc.ir.nodes import Attention, Element
 from patternc.plan.kernel import Kernel
 from patternc.version import VERSION
 
+Function = TypeVar("Function", bound=Callable[..., object])
+
 Forward = tuple[Tensor, Tensor, Tensor, Tensor]
 """Output, LSE, and for a backward pass the output and LSE before `finish`."""
+
+
+def constant(function: Function) -> Function:
+    """Mark what gives the same at every call: torch.compile asks it once, and does
+    not look inside."""
+    torch.compiler.assume_constant_result(function)
+    return function
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +208,10 @@ class Program:
         )
         found = [d_q, d_k, d_v if d_own is None else d_v + d_own]
         for name in names:
-            parts = [each[name] for each in (own, extra) if name in each]
-            found.append(sum(parts) if parts else torch.zeros_like(named[name]))
+            total = torch.zeros_like(named[name])
+            for part in (each[name] for each in (own, extra) if name in each):
+                total = total + part
+            found.append(total)
         return found
 
     def _through_finish(
