@@ -345,13 +345,18 @@ def _check_dtypes(
 def _integer(name: str, argument: str, value: object) -> int:
     """Any integer type within +-2**30; a bool or a float is a mistake, not a number."""
     expected = f"{name}: `{argument}`: expected an integer"
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    number: int
+    if isinstance(value, int | torch.SymInt) and not isinstance(value, bool):
+        # A symbol of torch.compile or torch.export stays one.
+        number = value  # type: ignore[assignment]
+    elif isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{expected}, got {type(value).__name__} {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:  # a float or a bool tensor has `__index__` too
-        came = f"got {type(value).__name__} {value!r}"
-        raise TypeError(f"{expected}, {came}") from None
+    else:
+        try:
+            number = operator.index(value)
+        except TypeError:  # a float or a bool tensor has `__index__` too
+            came = f"got {type(value).__name__} {value!r}"
+            raise TypeError(f"{expected}, {came}") from None
     if abs(number) > LIMIT:
         raise ValueError(f"{expected} within +-2**30, got {number}")
     return number

@@ -7,9 +7,9 @@ loaded attention is called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -44,6 +44,81 @@ class LoadedAttention(Protocol):
         as `checks.check_inputs` returns it.
         """
         ...
+
+
+@runtime_checkable
+class Trainable(LoadedAttention, Protocol):
+    """A loaded attention that computes its gradients itself, in three steps.
+
+    `attend` is the sum over keys, `finish` what follows for each row, as PyTorch code
+    that autograd goes through, and `gradients` the way back through `attend`. Calling
+    it does both first steps at once, and need not keep anything.
+    """
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> tuple[Tensor, Tensor]:
+        """Output [B, H, n_q, D_v] and LSE [B, H, n_q] without sinks and outputs.
+
+        The output has the dtype of `q` or the wider one that was computed in; the LSE
+        is as in a call. A row without keys gives 0 and -inf.
+        """
+        ...
+
+    def finish(
+        self,
+        out: Tensor,
+        lse: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> tuple[Tensor, Tensor]:
+        """What `attend` gave after sinks and outputs, in the dtype of `out`."""
+        ...
+
+    def gradients(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        d_out: Tensor,
+        d_lse: Tensor | None,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+        wanted: Collection[str] = (),
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """The gradients of `q`, `k`, `v` and of the inputs in `wanted`, shaped like them.
+
+        `out` and `lse` are what `attend` gave, `d_out` and `d_lse` their gradients.
+        `wanted` names floating inputs that a `score` reads.
+        """
+        ...
+
+    def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
+        """Why it has no gradients, or none of the inputs in `wanted`; None if it has."""
+        ...
+
+
+@runtime_checkable
+class Plain(LoadedAttention, Protocol):
+    """A loaded attention in PyTorch alone, which autograd goes through as it is."""
+
+    is_plain: ClassVar[bool]
 
 
 class Backend(Protocol):

@@ -58,7 +58,9 @@ class ReferenceBackend:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceAttention:
-    """A `LoadedAttention` that computes every pair."""
+    """A `Plain` attention that computes every pair."""
+
+    is_plain: ClassVar[bool] = True
 
     attention: Attention
 

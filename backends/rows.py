@@ -65,6 +65,37 @@ def sink_logits(call: Invocation, q: Tensor, inputs: ElementInputs) -> Tensor:
     return sinks
 
 
+def join_sinks(
+    call: Invocation,
+    output: Tensor,
+    lse: Tensor,
+    inputs: Mapping[str, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Output and LSE with the learned logits in the softmax's sum.
+
+    With `t` the LSE and `t'` = log(exp(t) + exp(sink)), each weight shrinks by
+    exp(t - t').
+    """
+    sinks = call.attention.sinks
+    if not sinks:
+        return output, lse
+    names = frozenset().union(*(inputs_of(case.logit) for case in sinks))
+    found = []
+    for elements in elements_of(inputs, names, len(output)):
+        part = slice(elements.start, elements.stop)
+        own = sink_logits(call, output[part], element_inputs(inputs, elements.start))
+        found.append(own.expand(len(elements), *own.shape))
+    every = {head for case in sinks for head in case.heads}
+    heads = sorted(every.difference(unnormalised_heads(call.attention)))
+    logits, before = torch.cat(found)[:, heads], lse[:, heads]
+    empty = (before == -torch.inf) & (logits == -torch.inf)
+    after = torch.logaddexp(before.masked_fill(empty, 0), logits)
+    share = (before.masked_fill(empty, 0) - after).exp()
+    joined = output[:, heads] * share.unsqueeze(-1)
+    after = after.masked_fill(empty, -torch.inf)
+    return with_heads(output, heads, joined), with_heads(lse, heads, after)
+
+
 def change_outputs(
     call: Invocation, q: Tensor, v: Tensor, output: Tensor, inputs: Mapping[str, Tensor]
 ) -> Tensor:
@@ -88,6 +119,22 @@ def change_outputs(
             changed.append(evaluate_float(case.output, at).expand(rows[part].shape))
         output = with_heads(output, case.heads, torch.cat(changed))
     return output
+
+
+def finish_rows(
+    call: Invocation,
+    output: Tensor,
+    lse: Tensor,
+    v: Tensor,
+    inputs: Mapping[str, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Output [B, H, n_q, D] and LSE [B, H, n_q] after sinks and `output` cases.
+
+    `v` is [B, KV, n_k, D], `inputs` have a batch axis. Where the program has neither,
+    the tensors come back as they are.
+    """
+    output, lse = join_sinks(call, output, lse, inputs)
+    return change_outputs(call, output, v, output, inputs), lse
 
 
 def unnormalised_heads(attention: Attention) -> tuple[int, ...]:

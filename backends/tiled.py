@@ -13,7 +13,7 @@ is computed in float64, everything else in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -43,16 +43,10 @@ from patternc.backends.gather import (
     take_keys,
     take_rows,
 )
-from patternc.backends.inputs import element_inputs, elements_of
+from patternc.backends.inputs import element_inputs
 from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.reference import split_finite, weighted_sum, working_dtype
-from patternc.backends.rows import (
-    Invocation,
-    change_outputs,
-    sink_logits,
-    unnormalised_heads,
-    with_heads,
-)
+from patternc.backends.rows import Invocation, finish_rows
 from patternc.backends.weighing import (
     Traced,
     change_logits,
@@ -62,7 +56,6 @@ from patternc.backends.weighing import (
     weights_and_slopes,
 )
 from patternc.diagnostics import Diagnostic
-from patternc.ir.floats import inputs_of
 from patternc.ir.nodes import WeightKind
 from patternc.plan.kernel import Kernel
 
@@ -84,7 +77,7 @@ class TiledBackend:
 
 @dataclass(frozen=True, slots=True)
 class TiledAttention:
-    """A `LoadedAttention` over the covers of a kernel."""
+    """A `Trainable` attention over the covers of a kernel."""
 
     kernel: Kernel
     cache: ChunkCache = field(default_factory=ChunkCache, compare=False, repr=False)
@@ -104,11 +97,7 @@ class TiledAttention:
         """See `LoadedAttention`."""
         wide = working_dtype(q.dtype)
         tensors = (q.to(wide), k.to(wide), v.to(wide))
-        floats = {
-            name: item.to(wide)
-            for name, item in inputs.items()
-            if item.dtype.is_floating_point
-        }
+        floats = _floats(inputs, wide)
         groups = self._groups(q, k, q_offset, params, inputs)
         attention = self.kernel.attention
         needs_lse = return_lse or bool(attention.sinks)
@@ -120,9 +109,83 @@ class TiledAttention:
             )
             call = Invocation(attention, scale, q_offset, k.shape[2], params)
             known = {**inputs, **floats}
-            output, lse = _join_sinks(call, tensors[0], output, lse, known)
-            output = change_outputs(call, tensors[0], tensors[2], output, known)
+            output, lse = finish_rows(call, output, lse, tensors[2], known)
         return (output.to(q.dtype), lse) if return_lse else output.to(q.dtype)
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Trainable`; the output has the dtype that was computed in."""
+        wide = working_dtype(q.dtype)
+        groups = self._groups(q, k, q_offset, params, inputs)
+        with torch.autocast(q.device.type, enabled=False):
+            tensors = (q.to(wide), k.to(wide), v.to(wide))
+            return _attend(*tensors, scale, groups, True, _floats(inputs, wide))
+
+    def finish(
+        self,
+        out: Tensor,
+        lse: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Trainable`."""
+        attention = self.kernel.attention
+        call = Invocation(attention, 1.0, q_offset, v.shape[2], params)
+        with torch.autocast(out.device.type, enabled=False):
+            return finish_rows(call, out, lse, v.to(out.dtype), inputs)
+
+    def gradients(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        d_out: Tensor,
+        d_lse: Tensor | None,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+        wanted: Collection[str] = (),
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """See `Trainable`."""
+        wide = working_dtype(q.dtype)
+        groups = self._groups(q, k, q_offset, params, inputs)
+        floats = _floats(inputs, wide)
+        with torch.autocast(q.device.type, enabled=False):
+            *found, totals = _gradients(
+                q.to(wide),
+                k.to(wide),
+                v.to(wide),
+                out.to(wide),
+                lse.to(wide),
+                d_out.to(wide),
+                None if d_lse is None else d_lse.to(wide),
+                scale,
+                groups,
+                floats,
+            )
+        d_q, d_k, d_v = (x.to(q.dtype) for x in found)
+        own = {name: totals[name].to(inputs[name].dtype) for name in wanted}
+        return d_q, d_k, d_v, own
+
+    def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
+        """None: every program has gradients."""
+        return None
 
     def _groups(
         self,
@@ -149,38 +212,6 @@ class TiledAttention:
         return self.cache.groups(self.kernel, call, tables)
 
 
-def _join_sinks(
-    call: Invocation,
-    q: Tensor,
-    output: Tensor,
-    lse: Tensor,
-    inputs: Mapping[str, Tensor],
-) -> tuple[Tensor, Tensor]:
-    """Output and LSE with the learned logits in the softmax's sum.
-
-    With `t` the LSE and `t'` = log(exp(t) + exp(sink)), each weight shrinks by
-    exp(t - t').
-    """
-    sinks = call.attention.sinks
-    if not sinks:
-        return output, lse
-    names = frozenset().union(*(inputs_of(case.logit) for case in sinks))
-    found = []
-    for elements in elements_of(inputs, names, len(q)):
-        part = slice(elements.start, elements.stop)
-        own = sink_logits(call, q[part], element_inputs(inputs, elements.start))
-        found.append(own.expand(len(elements), *own.shape))
-    every = {head for case in sinks for head in case.heads}
-    heads = sorted(every.difference(unnormalised_heads(call.attention)))
-    logits, before = torch.cat(found)[:, heads], lse[:, heads]
-    empty = (before == -torch.inf) & (logits == -torch.inf)
-    after = torch.logaddexp(before.masked_fill(empty, 0), logits)
-    share = (before.masked_fill(empty, 0) - after).exp()
-    joined = output[:, heads] * share.unsqueeze(-1)
-    after = after.masked_fill(empty, -torch.inf)
-    return with_heads(output, heads, joined), with_heads(lse, heads, after)
-
-
 class _Tiled(torch.autograd.Function):
     """Output and LSE of all groups of heads; both are differentiable, once."""
 
@@ -201,25 +232,8 @@ class _Tiled(torch.autograd.Function):
 
         `floats` are the floating inputs of those names, with a batch axis.
         """
-        shape = (*q.shape[:3], v.shape[3])
-        if q.numel() and k.numel():
-            logits = Logits.of(q, k, scale)
-            inputs = dict(zip(names, floats, strict=True))
-            found = [
-                _forward(
-                    group,
-                    logits.of_heads(group),
-                    keys_of_group(v, group),
-                    needs_lse,
-                    own_inputs(inputs, group),
-                )
-                for group in groups
-            ]
-            output = _join([part for part, _ in found], groups, shape)
-            lse = _join([part for _, part in found], groups, q.shape[:3])
-        else:
-            output = torch.zeros(shape, dtype=q.dtype, device=q.device)
-            lse = torch.full(q.shape[:3], -torch.inf, dtype=q.dtype, device=q.device)
+        inputs = dict(zip(names, floats, strict=True))
+        output, lse = _attend(q, k, v, scale, groups, needs_lse, inputs)
         ctx.save_for_backward(q, k, v, output, lse, *floats)
         ctx.scale, ctx.groups, ctx.names = scale, groups, names
         return output, lse
@@ -231,34 +245,87 @@ class _Tiled(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """The gradients of `q`, `k`, `v` and the floating inputs, shaped like them."""
         q, k, v, output, lse, *floats = ctx.saved_tensors
-        grad_q, grad_k, grad_v, *grad_floats = (
-            torch.zeros(x.shape, dtype=x.dtype, device=x.device)
-            for x in (q, k, v, *floats)
+        inputs = dict(zip(ctx.names, floats, strict=True))
+        *found, totals = _gradients(
+            q, k, v, output, lse, grad_output, grad_lse, ctx.scale, ctx.groups, inputs
         )
-        if q.numel() and k.numel():
-            logits = Logits.of(q, k, ctx.scale)
-            values = split_finite(v)[0]
-            inputs = dict(zip(ctx.names, floats, strict=True))
-            totals = dict(zip(ctx.names, grad_floats, strict=True))
-            # For p a softmax of s, ds = p * (dp - shift): sum(p * dp) = sum(o * do).
-            shift = (output * grad_output).sum(-1) - grad_lse
-            for group in ctx.groups:
-                rows = Rows(
-                    *(rows_of_group(x, group) for x in (lse, shift, grad_output))
-                )
-                data = FloatInputs(own_inputs(inputs, group), own_inputs(totals, group))
-                part = _backward(
-                    group,
-                    logits.of_heads(group),
-                    keys_of_group(values, group),
-                    rows,
-                    data,
-                )
-                elements, kv_heads = elements_slice(group), list(group.kv_heads)
-                grad_q[elements, list(group.heads)] = part[0] * ctx.scale
-                grad_k[elements, kv_heads] += part[1]
-                grad_v[elements, kv_heads] += part[2]
-        return grad_q, grad_k, grad_v, None, None, None, None, *grad_floats
+        return *found, None, None, None, None, *totals.values()
+
+
+def _floats(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The floating inputs, in the dtype to compute in."""
+    return {
+        name: item.to(dtype)
+        for name, item in inputs.items()
+        if item.dtype.is_floating_point
+    }
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    groups: tuple[Group, ...],
+    needs_lse: bool,
+    inputs: Mapping[str, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Output and LSE of all groups, without gradients; see `_forward`."""
+    shape = (*q.shape[:3], v.shape[3])
+    if not (q.numel() and k.numel()):
+        lse = torch.full(q.shape[:3], -torch.inf, dtype=q.dtype, device=q.device)
+        return torch.zeros(shape, dtype=q.dtype, device=q.device), lse
+    logits = Logits.of(q, k, scale)
+    found = [
+        _forward(
+            group,
+            logits.of_heads(group),
+            keys_of_group(v, group),
+            needs_lse,
+            own_inputs(inputs, group),
+        )
+        for group in groups
+    ]
+    output = _join([part for part, _ in found], groups, shape)
+    return output, _join([part for _, part in found], groups, q.shape[:3])
+
+
+def _gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    grad_output: Tensor,
+    grad_lse: Tensor | None,
+    scale: float,
+    groups: tuple[Group, ...],
+    inputs: Mapping[str, Tensor],
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    """The gradients of `q`, `k`, `v` and the floating inputs, shaped like them."""
+    grad_q, grad_k, grad_v = (
+        torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)
+    )
+    totals = {name: torch.zeros_like(item) for name, item in inputs.items()}
+    if not (q.numel() and k.numel()):
+        return grad_q, grad_k, grad_v, totals
+    logits = Logits.of(q, k, scale)
+    values = split_finite(v)[0]
+    # For p a softmax of s, ds = p * (dp - shift): sum(p * dp) = sum(o * do).
+    shift = (output * grad_output).sum(-1)
+    if grad_lse is not None:
+        shift = shift - grad_lse
+    for group in groups:
+        rows = Rows(*(rows_of_group(x, group) for x in (lse, shift, grad_output)))
+        data = FloatInputs(own_inputs(inputs, group), own_inputs(totals, group))
+        part = _backward(
+            group, logits.of_heads(group), keys_of_group(values, group), rows, data
+        )
+        elements, kv_heads = elements_slice(group), list(group.kv_heads)
+        grad_q[elements, list(group.heads)] = part[0] * scale
+        grad_k[elements, kv_heads] += part[1]
+        grad_v[elements, kv_heads] += part[2]
+    return grad_q, grad_k, grad_v, totals
 
 
 def _join(

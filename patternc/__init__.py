@@ -10,24 +10,40 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from patternc import nn
     from patternc.attention import Attention, load
     from patternc.diagnostics import PatternError
+    from patternc.functional import sdpa
     from patternc.plan.kernel import Schedule
 
 __version__ = "0.1.0"
 
-__all__ = ["Attention", "PatternError", "Schedule", "__version__", "load"]
+__all__ = [
+    "Attention",
+    "PatternError",
+    "Schedule",
+    "__version__",
+    "load",
+    "nn",
+    "sdpa",
+]
 
 _HOMES = {
     "Attention": "patternc.attention",
     "PatternError": "patternc.diagnostics",
     "Schedule": "patternc.plan.kernel",
     "load": "patternc.attention",
+    "sdpa": "patternc.functional",
 }
+
+_MODULES = ("nn",)
+"""Modules that are public names themselves."""
 
 
 def __getattr__(name: str) -> object:
     """Fetch a public name from its module (PEP 562)."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(importlib.import_module(_HOMES[name]), name)
@@ -36,4 +52,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_MODULES})

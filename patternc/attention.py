@@ -19,6 +19,7 @@ from torch import Tensor
 from patternc import backends, driver
 from patternc.backends.checks import (
     LIMIT,
+    Declared,
     batch_of,
     check_call,
     check_inputs,
@@ -30,11 +31,13 @@ from patternc.backends.checks import (
 )
 from patternc.backends.declared import declarations
 from patternc.backends.inputs import element_inputs, elements_of
-from patternc.backends.protocol import LoadedAttention
 from patternc.backends.reference import mask_tensor
 from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.diagnostics import PatternError
 from patternc.ir.nodes import STEPS
+from patternc.ir.nodes import Attention as IR
+from patternc.ops.function import autocast, call
+from patternc.ops.program import Program, Site, add_program, constant
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
 from patternc.runtime import CallPairs, failing_assert, wrong_length
@@ -71,6 +74,37 @@ def load(
     return attention if backend is None else attention.backend(backend)
 
 
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What every call is held to, in plain values that torch.compile can follow.
+
+    `params` are the run-time parameters with their defaults; `size` is the layout's.
+    """
+
+    name: str
+    heads: int
+    kv_heads: int
+    params: Mapping[str, int | None]
+    inputs: Declared
+    size: int | None
+    reads_own_value: bool
+    unnormalised: tuple[int, ...]
+
+
+def contract_of(attention: IR) -> Contract:
+    """Look at an attention once."""
+    return Contract(
+        attention.name,
+        attention.heads,
+        attention.kv_heads,
+        {item.name: item.default for item in attention.params},
+        declarations(attention),
+        None if attention.layout is None else attention.layout.size,
+        any(reads_own_value(case.output) for case in attention.outputs),
+        unnormalised_heads(attention),
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Attention:
     """A compiled attention: `attn(q, k, v)`.
@@ -81,7 +115,11 @@ class Attention:
 
     trace: driver.Trace
     backend_name: str | None = None
-    _loaded: dict[str, LoadedAttention] = field(default_factory=dict)
+    _loaded: dict[str, Program] = field(default_factory=dict)
+    _contract: Contract = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_contract", contract_of(self.kernel.attention))
 
     @property
     def name(self) -> str:
@@ -150,39 +188,44 @@ class Attention:
         Raises `TypeError` or `ValueError` that names the argument, `PatternError` if
         the backend cannot run this program.
         """
-        attention = self.kernel.attention
+        contract = self._contract
+        q, k, v = autocast(q, k, v)
         factor, offset = check_call(
-            self.name,
+            contract.name,
             q,
             k,
             v,
-            heads=attention.heads,
-            kv_heads=attention.kv_heads,
+            heads=contract.heads,
+            kv_heads=contract.kv_heads,
             scale=scale,
             q_offset=q_offset,
             dtypes=DTYPES,
         )
         n_q, n_k = q.shape[2], k.shape[2]
-        self._check_sizes(n_q, n_k, offset)
-        if any(reads_own_value(case.output) for case in attention.outputs):
-            check_own_values(self.name, n_q, n_k, offset)
+        if contract.size is not None:
+            check_length(contract.name, contract.size, n_q, n_k, offset)
+        if contract.reads_own_value:
+            check_own_values(contract.name, n_q, n_k, offset)
         if return_lse:
-            check_lse(self.name, unnormalised_heads(attention))
+            check_lse(contract.name, contract.unnormalised)
         values = self._values(given)
         inputs = self._inputs(given, q, n_k, offset)
         if check:
             self._check_data(inputs, q, n_k, offset, values)
-        loaded = self._load(self.backend_name or backends.default_for(q.device.type))
-        return loaded(
-            q,
-            k,
-            v,
-            scale=factor,
-            q_offset=offset,
-            params=values,
-            return_lse=bool(return_lse),
-            inputs=inputs,
-        )
+        site = Site(tuple(values.values()), offset, factor)
+        program = self.program(q.device.type)
+        found = call(q, k, v, tuple(inputs.values()), program, site, bool(return_lse))
+        return found if return_lse else found[0]
+
+    @constant
+    def program(self, device: str = "cpu") -> str:
+        """The name that the operators know it by on a device; loads its backend.
+
+        It is an argument of `torch.ops.patternc.attention` in a compiled or exported
+        graph. Raises `PatternError` if the backend cannot run this program.
+        """
+        name = self.backend_name or backends.default_for(device)
+        return self._load(name).name
 
     def mask(
         self,
@@ -287,40 +330,45 @@ class Attention:
             f" {schedule.block_k}, backend {backend}>"
         )
 
-    def _load(self, name: str) -> LoadedAttention:
+    def __deepcopy__(self, memo: object) -> Attention:
+        return self  # it never changes
+
+    def __reduce__(self) -> tuple[type[Attention], tuple[object, ...]]:
+        return Attention, (self.trace, self.backend_name)  # loaded again where it lands
+
+    def _load(self, name: str) -> Program:
         """Load a backend, once. Raises `PatternError` if it refuses the kernel."""
         if name not in self._loaded:
             backend = backends.get(name)
             refusal = backend.refuse(self.kernel)
             if refusal is not None:
                 raise PatternError([refusal])
-            self._loaded[name] = backend.load(self.kernel)
+            loaded = backend.load(self.kernel)
+            self._loaded[name] = add_program(self.kernel, name, loaded)
         return self._loaded[name]
 
     def _values(self, given: Mapping[str, object]) -> dict[str, int]:
-        attention = self.kernel.attention
-        declared = {item.name: item.default for item in attention.params}
-        names = [item.name for item in attention.inputs]
+        contract = self._contract
         steps = {name: given[name] for name in STEPS if name in given}
         for step, value in check_params(self.name, dict.fromkeys(steps), steps).items():
             if value < 0:  # cases are proved disjoint and complete from 0 on
                 came = f"expected an integer of at least 0, got {value}"
                 raise ValueError(f"{self.name}: `{step}`: {came}")
-        unread = steps.keys() - declared.keys()
+        unread = steps.keys() - contract.params.keys()
         read = {name: given[name] for name in given if name not in unread}
-        return check_params(self.name, declared, read, names)
+        return check_params(contract.name, contract.params, read, contract.inputs)
 
     def _inputs(
         self, given: Mapping[str, object], q: Tensor, n_k: int, q_offset: int
     ) -> dict[str, Tensor]:
-        attention = self.kernel.attention
+        contract = self._contract
         return check_inputs(
-            self.name,
-            declarations(attention),
+            contract.name,
+            contract.inputs,
             given,
             batch=q.shape[0],
-            heads=attention.heads,
-            kv_heads=attention.kv_heads,
+            heads=contract.heads,
+            kv_heads=contract.kv_heads,
             n_q=q.shape[2],
             n_k=n_k,
             q_offset=q_offset,

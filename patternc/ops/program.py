@@ -1,0 +1,379 @@
+"""The programs that the operators can run, by name.
+
+In: a kernel and what a backend made of it. Out: a stable name, which is an argument of
+the operators and is written into exported graphs, and `Program`: a call and its
+gradients with plain lists for arguments. Not its job: PyTorch's registrations
+(`ops.operators`), autograd (`ops.function`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from patternc.backends.protocol import LoadedAttention, Plain, Trainable
+from patternc.backends.reference import working_dtype
+from patternc.backends.rows import unnormalised_heads
+from patternc.diagnostics import Diagnostic
+from patternc.ir.floats import float_reads
+from patternc.ir.nodes import Attention, Element
+from patternc.plan.kernel import Kernel
+from patternc.version import VERSION
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+Forward = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Output, LSE, and for a backward pass the output and LSE before `finish`."""
+
+
+def constant(function: Function) -> Function:
+    """Mark what gives the same at every call: torch.compile asks it once, and does
+    not look inside."""
+    torch.compiler.assume_constant_result(function)
+    return function
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a call says beside its tensors; `params` in the order of declaration."""
+
+    params: tuple[int, ...]
+    q_offset: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A loaded attention with a name. Lists of inputs are in the order of declaration.
+
+    Whatever it returns is contiguous and shares no memory with an argument.
+    """
+
+    name: str
+    kernel: Kernel
+    loaded: LoadedAttention
+
+    @property
+    def attention(self) -> Attention:
+        """What it computes."""
+        return self.kernel.attention
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether there is a way to compute them."""
+        return isinstance(self.loaded, Trainable | Plain)
+
+    @property
+    def keeps_core(self) -> bool:
+        """Whether a backward pass needs the output and LSE before `finish`, too."""
+        changes = bool(self.attention.sinks or self.attention.outputs)
+        return changes and isinstance(self.loaded, Trainable)
+
+    def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
+        """Why there are no gradients, or none of the inputs in `wanted`."""
+        if isinstance(self.loaded, Trainable):
+            return self.loaded.refuse_gradients(frozenset(wanted) & self._scored())
+        if isinstance(self.loaded, Plain):
+            return None
+        message = f"`{self.name}` has no gradients"
+        label = "its backend computes no backward pass"
+        advice = 'call it under torch.no_grad(), or use backend="tiled"'
+        return Diagnostic("unsupported", message, self.attention.span, label, advice)
+
+    def run(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        inputs: Sequence[Tensor],
+        site: Site,
+        return_lse: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Output and LSE; without `return_lse` an empty tensor in its place."""
+        found = self.loaded(
+            q,
+            k,
+            v,
+            scale=site.scale,
+            q_offset=site.q_offset,
+            params=self._params(site),
+            return_lse=return_lse,
+            inputs=self._named(inputs),
+        )
+        if isinstance(found, Tensor):
+            return _settled(found), self.no_tensor(q)
+        return _settled(found[0]), _settled(found[1])
+
+    def run_for_gradients(
+        self, q: Tensor, k: Tensor, v: Tensor, inputs: Sequence[Tensor], site: Site
+    ) -> Forward:
+        """Everything that `gradients` needs; the last two are empty without a core."""
+        if not isinstance(self.loaded, Trainable):
+            has_lse = not _unnormalised(self.attention)
+            output, lse = self.run(q, k, v, inputs, site, has_lse)
+            if not has_lse:
+                lse = self.no_lse(q)
+            return output, lse, self.no_tensor(q), self.no_tensor(q)
+        params, named = self._params(site), self._named(inputs)
+        core, core_lse = self.loaded.attend(
+            q,
+            k,
+            v,
+            scale=site.scale,
+            q_offset=site.q_offset,
+            params=params,
+            inputs=named,
+        )
+        if not self.keeps_core:
+            none = (self.no_tensor(q), self.no_tensor(q))
+            return _settled(core.to(q.dtype)), _settled(core_lse), *none
+        output, lse = self.loaded.finish(
+            core, core_lse, v, q_offset=site.q_offset, params=params, inputs=named
+        )
+        own = lse.clone() if lse is core_lse else lse
+        output = output.clone() if output is core else output
+        results = (output.to(q.dtype), own, core.to(q.dtype), core_lse)
+        return tuple(_settled(x) for x in results)  # type: ignore[return-value]
+
+    def gradients(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        inputs: Sequence[Tensor],
+        kept: tuple[Tensor, Tensor],
+        d_out: Tensor | None,
+        d_lse: Tensor | None,
+        site: Site,
+        wanted: Sequence[int],
+    ) -> list[Tensor]:
+        """Those of `q`, `k`, `v` and of the inputs numbered in `wanted`.
+
+        `kept` are output and LSE, those before `finish` where there is a core.
+        """
+        names = [self.attention.inputs[number].name for number in wanted]
+        if isinstance(self.loaded, Trainable):
+            found = self._trained(q, k, v, inputs, kept, d_out, d_lse, site, names)
+        else:
+            found = self._recomputed(q, k, v, inputs, d_out, d_lse, site, names)
+        return [_settled(x) for x in found]
+
+    def no_tensor(self, like: Tensor) -> Tensor:
+        """In the place of a result that a call does not have."""
+        return like.new_empty((0,), dtype=working_dtype(like.dtype))
+
+    def no_lse(self, q: Tensor) -> Tensor:
+        """NaN [B, H, n_q]: that of weights without a sum."""
+        shape, dtype = q.shape[:3], working_dtype(q.dtype)
+        return torch.full(shape, torch.nan, dtype=dtype, device=q.device)
+
+    def _trained(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        inputs: Sequence[Tensor],
+        kept: tuple[Tensor, Tensor],
+        d_out: Tensor | None,
+        d_lse: Tensor | None,
+        site: Site,
+        names: Sequence[str],
+    ) -> list[Tensor]:
+        assert isinstance(self.loaded, Trainable)
+        named, extra = self._named(inputs), dict[str, Tensor]()
+        d_own: Tensor | None = None
+        out, lse = kept
+        if self.keeps_core:
+            d_out, d_lse, d_own, extra = self._through_finish(
+                v, named, kept, d_out, d_lse, site, names
+            )
+        d_q, d_k, d_v, own = self.loaded.gradients(
+            q,
+            k,
+            v,
+            out,
+            lse,
+            torch.zeros_like(out) if d_out is None else d_out,
+            d_lse,
+            scale=site.scale,
+            q_offset=site.q_offset,
+            params=self._params(site),
+            inputs=named,
+            wanted=[name for name in names if name in self._scored()],
+        )
+        found = [d_q, d_k, d_v if d_own is None else d_v + d_own]
+        for name in names:
+            total = torch.zeros_like(named[name])
+            for part in (each[name] for each in (own, extra) if name in each):
+                total = total + part
+            found.append(total)
+        return found
+
+    def _through_finish(
+        self,
+        v: Tensor,
+        named: Mapping[str, Tensor],
+        kept: tuple[Tensor, Tensor],
+        d_out: Tensor | None,
+        d_lse: Tensor | None,
+        site: Site,
+        names: Sequence[str],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, dict[str, Tensor]]:
+        """The gradients of the core's output and LSE, of `v` and of inputs."""
+        assert isinstance(self.loaded, Trainable)
+        wide = kept[1].dtype
+        with torch.enable_grad():
+            core, lse, values = (_leaf(x) for x in (kept[0].to(wide), kept[1], v))
+            leaves = {name: _leaf(named[name]) for name in names}
+            results = self.loaded.finish(
+                core,
+                lse,
+                values,
+                q_offset=site.q_offset,
+                params=self._params(site),
+                inputs={**named, **leaves},
+            )
+            sources = [core, lse, values, *leaves.values()]
+            d_core, d_core_lse, d_v, *others = _pull(results, (d_out, d_lse), sources)
+        extra = {
+            name: item
+            for name, item in zip(names, others, strict=True)
+            if item is not None
+        }
+        narrow = None if d_core is None else d_core.to(kept[0].dtype)
+        return narrow, d_core_lse, d_v, extra
+
+    def _recomputed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        inputs: Sequence[Tensor],
+        d_out: Tensor | None,
+        d_lse: Tensor | None,
+        site: Site,
+        names: Sequence[str],
+    ) -> list[Tensor]:
+        """By computing the whole call again, with autograd."""
+        with torch.enable_grad():
+            tensors = [_leaf(x) for x in (q, k, v)]
+            named = self._named(inputs)
+            leaves = {name: _leaf(named[name]) for name in names}
+            results = self.loaded(
+                *tensors,
+                scale=site.scale,
+                q_offset=site.q_offset,
+                params=self._params(site),
+                return_lse=True,
+                inputs={**named, **leaves},
+            )
+            assert isinstance(results, tuple)
+            sources = [*tensors, *leaves.values()]
+            found = _pull(results, (d_out, d_lse), sources)
+        return [
+            torch.zeros_like(source) if item is None else item
+            for source, item in zip(sources, found, strict=True)
+        ]
+
+    def _named(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        names = (item.name for item in self.attention.inputs)
+        return dict(zip(names, inputs, strict=True))
+
+    def _params(self, site: Site) -> dict[str, int]:
+        names = (item.name for item in self.attention.params)
+        return dict(zip(names, site.params, strict=True))
+
+    def _scored(self) -> frozenset[str]:
+        """The floating inputs that a score reads."""
+        return frozenset(
+            read.table
+            for case in self.attention.scores
+            for read in float_reads(case.score)
+        )
+
+
+_PROGRAMS: dict[str, Program] = {}
+
+
+def add_program(kernel: Kernel, backend: str, loaded: LoadedAttention) -> Program:
+    """The program of this kernel and backend; made once, known for good."""
+    name = program_name(kernel, backend)
+    if name not in _PROGRAMS:
+        _PROGRAMS[name] = Program(name, kernel, loaded)
+    return _PROGRAMS[name]
+
+
+def program_of(name: str) -> Program:
+    """The program of that name. Raises `LookupError` if this process has none."""
+    if name not in _PROGRAMS:
+        entry, backend, _ = name.rsplit(".", 2)
+        raise LookupError(
+            f"the program {name!r} is not loaded: before running an exported graph,"
+            f" load `{entry}` as it was, with"
+            f" patternc.load(path, {entry!r}, backend={backend!r}, ...)"
+        )
+    return _PROGRAMS[name]
+
+
+def program_name(kernel: Kernel, backend: str) -> str:
+    """The same in every process: entry, backend, and a hash of the whole kernel."""
+    text = f"{VERSION} {kernel!r}".encode()
+    digest = hashlib.sha256(text).hexdigest()[:16]
+    return f"{kernel.attention.name}.{backend}.{digest}"
+
+
+def float_inputs(attention: Attention) -> tuple[int, ...]:
+    """The numbers of the floating inputs."""
+    return tuple(
+        number
+        for number, item in enumerate(attention.inputs)
+        if item.element is Element.FLOAT
+    )
+
+
+def _unnormalised(attention: Attention) -> bool:
+    """Whether some heads have no LSE; a call does not return it then."""
+    return bool(unnormalised_heads(attention))
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_()
+
+
+def _pull(
+    results: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    sources: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """The gradients of `sources`, None where nothing depends on one."""
+    used = [
+        (result, gradient.to(result.dtype))
+        for result, gradient in zip(results, gradients, strict=True)
+        if gradient is not None and result.requires_grad
+    ]
+    if not used:
+        return [None] * len(sources)
+    ends, starts = zip(*used, strict=True)
+    return list(torch.autograd.grad(ends, sources, starts, allow_unused=True))
+
+
+def _settled(x: Tensor) -> Tensor:
+    """The same with the strides of a new tensor, whatever sizes of 1 may hide."""
+    fresh = x.detach() if x.requires_grad else x
+    if fresh.is_contiguous() and fresh.stride() == _strides(fresh.shape):
+        return fresh
+    return fresh.new_empty(fresh.shape).copy_(fresh)
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Those of a contiguous tensor."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
