@@ -54,7 +54,7 @@ PROGRAMS = {
     "head_table": """attention head_table {
     heads 3
     input kind[h] : int
-    mask causal & (abs(kind[h]) == 1 | q - k < kind[h])
+    mask causal & (abs(kind[h]) == 1 | kind[min(N, 2)] < 3 | q - k < kind[h])
 }
 """,
     "alibi": """attention alibi {
