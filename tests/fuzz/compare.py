@@ -7,14 +7,16 @@ job: many programs (`tests.fuzz.run`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from random import Random
 
 import numpy as np
 import torch
 
 from patternc import backends, check, passes
 from patternc.backends.reference import ReferenceAttention
-from patternc.diagnostics import PatternError
+from patternc.backends.tiled import TiledAttention
+from patternc.diagnostics import PatternError, raise_errors
 from patternc.ir.evaluate import dense_mask
 from patternc.ir.nodes import Attention
 from patternc.plan.expand import plan_mask
@@ -24,16 +26,15 @@ from patternc.source import Source
 from patternc.syntax.parse import parse
 from patternc.verify import verify
 from tests.fuzz import meaning
+from tests.fuzz.asserts import Decided, compare_asserts
+from tests.fuzz.difference import Difference
 from tests.fuzz.programs import Program
 from tests.fuzz.terms import Bools
 
 HEAD_DIM = 4
+SCALE = 0.5
 TOLERANCE = 1e-9
-"""Of the reference in float64 against the same sums in NumPy, another order of them."""
-
-
-class Difference(Exception):
-    """Two answers that are not the same."""
+"""Of float64 against the same sums in NumPy, in another order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +45,55 @@ class Outcome:
     pairs: int = 0
     visible: int = 0
     ran_triton: bool = False
+    decided: Decided = field(default_factory=Decided)
 
 
-def lowered(program: Program) -> Attention:
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What is run beside what every program goes through."""
+
+    findings: bool = True  # everything that `patternc check` reports, first
+    order: bool = True  # the search for an order of the tokens
+    budget: bool = True  # `patternc.verify` of the tiled backend
+    triton: bool = False  # the same of the generated kernel, interpreted
+    asserts: bool = True
+
+
+def lowered(program: Program, with_findings: bool = True) -> Attention:
     """The attention of the text. Raises `PatternError`."""
     source = Source("fuzz.pat", program.text)
     file = parse(source)
-    errors = [found for found in check.check_file(file) if found.is_error]
-    if errors:
-        raise PatternError(errors)
+    if with_findings:
+        raise_errors(check.check_file(file))
     return check.lower(file, "it", dict(program.parameters.given))
 
 
-def compare(
-    program: Program, *, with_order: bool = True, with_triton: bool = False
-) -> Outcome:
+def compare(program: Program, rng: Random, stages: Stages) -> Outcome:
     """Hold one program to its meaning. Raises `Difference`.
 
-    `with_order`: the search for an order, which costs the most, is run too.
+    `rng` draws what is asserted of it.
     """
     try:
-        attention = lowered(program)
+        attention = lowered(program, stages.findings)
     except PatternError as error:
         return Outcome(tuple(sorted({found.code for found in error.diagnostics})))
     schedule = program.sizes.schedule
-    kernel = plan(_after_passes(attention, schedule, with_order), schedule)
+    kernel = plan(_after_passes(attention, schedule, stages.order), schedule)
     masks = [
         [meaning.mask(program, head, element) for head in range(program.heads)]
         for element in range(program.sizes.batch)
     ]
     for element, own in enumerate(masks):
         _compare_masks(program, attention, kernel, element, own)
-    _compare_reference(program, attention)
-    _compare_backend(program, kernel, "tiled", torch.float64)
-    ran = with_triton and _run_triton(program, attention)
+    _compare_outputs(program, attention, kernel)
+    if stages.budget:
+        _compare_backend(program, kernel, "tiled", torch.float64)
+    ran = stages.triton and _run_triton(program, attention)
     return Outcome(
         pairs=sum(one.size for own in masks for one in own),
         visible=sum(int(one.sum()) for own in masks for one in own),
         ran_triton=ran,
+        decided=compare_asserts(program, rng) if stages.asserts else Decided(),
     )
 
 
@@ -127,8 +139,8 @@ def _same_mask(what: str, head: int, found: Bools, expected: Bools) -> None:
         raise Difference(f"{what} of head {head} {side} row {row}, key {key}")
 
 
-def _compare_reference(program: Program, attention: Attention) -> None:
-    """The reference in float64 gives what NumPy gives."""
+def _compare_outputs(program: Program, attention: Attention, kernel: Kernel) -> None:
+    """The reference and the tiled backend in float64 give what NumPy gives."""
     sizes = program.sizes
     numbers = np.random.default_rng(sizes.n_q * 64 + sizes.n_k)
     q, k, v = (
@@ -140,20 +152,22 @@ def _compare_reference(program: Program, attention: Attention) -> None:
         )
     )
     inputs = {name: torch.from_numpy(table) for name, table in program.tables.items()}
-    found = ReferenceAttention(attention)(
-        *(torch.from_numpy(x) for x in (q, k, v)),
-        scale=0.5,
-        q_offset=sizes.q_offset,
-        params=_runtime(program, attention),
-        return_lse=True,
-        inputs=inputs,
-    )
-    expected = meaning.attend(program, q, k, v, 0.5)
-    for what, mine, true in zip(("output", "LSE"), found, expected, strict=True):
-        if not np.allclose(
-            mine.numpy(), true, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True
-        ):
-            raise Difference(f"the {what} of the reference is not the meaning")
+    expected = meaning.attend(program, q, k, v, SCALE)
+    runs = {"reference": ReferenceAttention(attention), "tiled": TiledAttention(kernel)}
+    for name, loaded in runs.items():
+        found = loaded(
+            *(torch.from_numpy(x) for x in (q, k, v)),
+            scale=SCALE,
+            q_offset=sizes.q_offset,
+            params=_runtime(program, attention),
+            return_lse=True,
+            inputs=inputs,
+        )
+        for what, mine, true in zip(("output", "LSE"), found, expected, strict=True):
+            if not np.allclose(
+                mine.numpy(), true, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True
+            ):
+                raise Difference(f"{name}: the {what} is not the meaning")
 
 
 def _compare_backend(

@@ -122,7 +122,7 @@ def draw_program(rng: Random) -> Program:
         segments,
         inputs,
         sizes,
-        _tables(rng, inputs, sizes, heads, kv_heads),
+        tables_for(rng, inputs, sizes, heads, kv_heads),
         drawn.masks,
         drawn.scores,
         drawn.weights,
@@ -313,13 +313,14 @@ def _sizes(
     return Sizes(rng.choice((1, 1, 1, 2)), n_q, n_k, offset, schedule)
 
 
-def _tables(
+def tables_for(
     rng: Random,
     inputs: tuple[InputShape, ...],
     sizes: Sizes,
     heads: int,
     kv_heads: int,
 ) -> dict[str, NDArray[np.generic]]:
+    """Values for every input of a call of these sizes."""
     numbers = np.random.default_rng(rng.getrandbits(63))
     counts = {"h": heads, "g": kv_heads, "q": sizes.q_offset + sizes.n_q}
     counts["k"] = sizes.n_k

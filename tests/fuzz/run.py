@@ -20,14 +20,11 @@ from random import Random
 
 import torch
 
-from tests.fuzz.compare import Outcome, compare
+from tests.fuzz.compare import Outcome, Stages, compare
 from tests.fuzz.programs import Program, draw_program
 
-TRITON_EVERY = 50
+TRITON_EVERY = 100
 """The interpreter is slow: one program in so many runs there too."""
-
-ORDER_EVERY = 4
-"""The search for an order takes longer than all the rest: one program in so many."""
 
 MOST_FAILURES = 20
 
@@ -42,6 +39,9 @@ class Tally:
     pairs: int = 0
     visible: int = 0
     failures: int = 0
+    proved: int = 0
+    refuted: int = 0
+    open: int = 0
 
     def add(self, outcome: Outcome) -> None:
         if outcome.refused:
@@ -51,13 +51,17 @@ class Tally:
         self.triton += outcome.ran_triton
         self.pairs += outcome.pairs
         self.visible += outcome.visible
+        self.proved += outcome.decided.proved
+        self.refuted += outcome.decided.refuted
+        self.open += outcome.decided.open
 
     def line(self) -> str:
         share = self.visible / max(self.pairs, 1)
         refused = ", ".join(f"{n} {code}" for code, n in self.refused.most_common())
         return (
             f"{self.compared} compared, {self.triton} of them in triton, "
-            f"{self.failures} failures, {share:.0%} of pairs visible; "
+            f"{self.failures} failures, {share:.0%} of pairs visible; asserts: "
+            f"{self.proved} proved, {self.refuted} refuted, {self.open} open; "
             f"refused: {refused or 'none'}"
         )
 
@@ -65,6 +69,17 @@ class Tally:
 def program_of(seed: int, index: int) -> Program:
     """Program `index` of a seed."""
     return draw_program(Random(f"{seed}:{index}"))
+
+
+def stages_of(index: int) -> Stages:
+    """What costs much is run for one program in a few."""
+    return Stages(
+        findings=index % 4 == 0,
+        order=index % 4 == 1,
+        budget=index % 2 == 0,
+        triton=index % TRITON_EVERY == 0,
+        asserts=index % 8 == 3,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,11 +126,8 @@ def _try(seed: int, index: int, show: bool) -> Outcome | None:
     if show:
         print(program.text)
     try:
-        return compare(
-            program,
-            with_order=index % ORDER_EVERY == 0,
-            with_triton=index % TRITON_EVERY == 0,
-        )
+        rng = Random(f"{seed}:{index}:asserts")
+        return compare(program, rng, stages_of(index))
     except Exception:  # noqa: BLE001 (whatever it is, it is a finding)
         print(f"--- failure: --seed {seed} --start {index} --count 1")
         print(program.text)
