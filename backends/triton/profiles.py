@@ -149,6 +149,7 @@ def _before(
         f'p_{x} = torch.tensor(values["{x}"])' for x in sorted(params_of(sides.mask))
     ]
     lines += [f't_{x} = tables["{x}"]' for x in sorted(tables_of(sides.mask))]
+    lines.append("length = torch.tensor(length)")
     printer = TorchPrinter(_TOKENS, box)
     for read, name in pyramids.items():
         flat = replace(printer, names={**_TOKENS, Axis.HEAD: "heads"})
@@ -157,10 +158,7 @@ def _before(
             for index in read.indices
         ]
         lines.append(f"{name} = pyramid(t_{read.table}, b, [{', '.join(places)}])")
-    lines += [
-        "b, h = b[:, None, None], heads[:, None, None]",
-        "length = torch.tensor(length)",
-    ]
+    lines.append("b, h = b[:, None, None], heads[:, None, None]")
     for part, name in names.items():
         lines += printer.assign(name, part, 4)
         values = f"{name}.to(torch.int64)" if _is_truth(part) else name

@@ -120,16 +120,17 @@ def _axis(
     if run.found:
         found.extend(run.found)
         return None
+    at = position_of(number.expr)
+    kinds = {Axis.QUERY: AxisKind.QUERY, Axis.KEY: AxisKind.KEY}
+    # First of all: in a layout of 100 tokens `k // 128` is always 0, and yet no size.
+    if at is not None and at.axis in kinds and at.shift >= 0:
+        return InputAxis(kinds[at.axis], at.shift, at.divisor)
     if isinstance(number.expr, Const) or number.lo == number.hi:
         if 1 <= number.lo <= POSITION:
             return InputAxis(AxisKind.SIZE, size=number.lo)
         message = f"a size lies between 1 and {POSITION}, not {number.lo}"
         found.append(Diagnostic("bad-input", message, expr.span))
         return None
-    at = position_of(number.expr)
-    kinds = {Axis.QUERY: AxisKind.QUERY, Axis.KEY: AxisKind.KEY}
-    if at is not None and at.axis in kinds and at.shift >= 0:
-        return InputAxis(kinds[at.axis], at.shift, at.divisor)
     message = f"`{expr.span.text}` is no axis of an input"
     label = "axes are `b`, `h`, `g`, positions such as `k` or `q // 128`, and sizes"
     help_text = "positions count up from 0: `(k - shift) // divisor`"

@@ -52,10 +52,11 @@ def sides_of(mask: BoolExpr, box: Box) -> Sides:
     def rule(node: Expr) -> Expr:
         if isinstance(node, Binary) and node.op in (IntOp.ADD, IntOp.SUB):
             gathered = _gathered(node)
-            return gathered if _is_safe((gathered,), box) else node
+            if gathered is not node and _is_safe((gathered,), box):
+                return gathered
         if isinstance(node, Compare):
             lhs, rhs = _apart(node)
-            if _is_safe((lhs, rhs), box):
+            if lhs is not node.lhs and _is_safe((lhs, rhs), box):
                 return replace(node, lhs=lhs, rhs=rhs)
         return node
 

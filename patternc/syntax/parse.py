@@ -144,8 +144,8 @@ class _Reader:
             kind = "SET_EQUAL"
         if kind == "ASSERT":
             self.clause = []
-        elif kind in CLAUSES or kind == "RBRACE":
-            self.clause = None
+        elif kind in CLAUSES or (kind == "RBRACE" and len(self.open) < 2):
+            self.clause = None  # not behind a set, whose bracket is a second one
         elif self.clause is not None and len(self.clause) < 4:
             self.clause.append(kind)
         return kind

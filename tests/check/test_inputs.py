@@ -57,6 +57,17 @@ def codes(clauses: str) -> list[str]:
     return [found.code for found in caught.value.diagnostics]
 
 
+def test_a_block_of_a_short_layout_is_an_axis() -> None:
+    """Of 7 tokens `k // 8` is 0, always: a place, and not a size of 0."""
+    text = "input keep[q // 8, k // 8] : bool mask keep[q // 8, k // 8]"
+    layout = f"layout seven = text[7] attention a {{ heads 1 layout seven {text} }}"
+    (found,) = lower(parse(Source("x.pat", layout))).inputs
+    assert found.axes == (
+        InputAxis(AxisKind.QUERY, divisor=8),
+        InputAxis(AxisKind.KEY, divisor=8),
+    )
+
+
 def test_axes() -> None:
     found = the_input("input t[b, h, g, q, k // 128, (k - 192) // 8, 3 * 75] : int")
     assert found.axes == (

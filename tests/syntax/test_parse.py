@@ -121,6 +121,10 @@ def test_asserts() -> None:
     assert claim("union over h == causal") == ast.SetClaim(
         Relation.EQUAL, union, causal
     )
+    of_set = ast.Link(None, ast.SetOf((ast.Name("q"), ast.Integer(0))))
+    assert claim("k in {q, 0} within mask") == ast.SetClaim(
+        Relation.WITHIN, ast.Chain(ast.Name("k"), (of_set,)), mask
+    )
     assert claim("causal & full within mask") == ast.SetClaim(
         Relation.WITHIN, both, mask
     )

@@ -51,6 +51,12 @@ PROGRAMS = {
     mask k < prefix | 0 <= q - k <= reach[q]
 }
 """,
+    "head_table": """attention head_table {
+    heads 3
+    input kind[h] : int
+    mask causal & (abs(kind[h]) == 1 | kind[min(N, 2)] < 3 | q - k < kind[h])
+}
+""",
     "alibi": """attention alibi {
     heads 4 kv 2
     mask causal
@@ -164,6 +170,7 @@ _INPUTS: dict[str, Callable[[int, int], dict[str, Tensor]]] = {
         "prefix": torch.tensor([3, 40]),
         "reach": _integers(20, end).to(torch.int8),
     },
+    "head_table": lambda end, n: {"kind": torch.tensor([1, 7, 20])},
     "alibi": lambda end, n: {"slope": _normal(4).abs()},
     "relative": lambda end, n: {"table": _normal(BATCH, 64, 2)},
     "sinks": lambda end, n: {"logit": _normal(4)},

@@ -143,7 +143,9 @@ def test_the_order_of_a_square_call_is_taken(
     assert started == [True, False]
 
 
-@pytest.mark.parametrize("name", ["documents", "blocks", "prefix", "phases", "scene"])
+@pytest.mark.parametrize(
+    "name", ["documents", "blocks", "prefix", "head_table", "phases", "scene"]
+)
 def test_lists_are_those_of_the_plan(name: str, tmp_path: Path) -> None:
     """Every live tile once, FULL only where the plan says so, few more than needed."""
     kernel, module = kernel_of(name), module_of(name, tmp_path)
