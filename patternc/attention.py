@@ -34,6 +34,7 @@ from patternc.backends.protocol import LoadedAttention
 from patternc.backends.reference import mask_tensor
 from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.diagnostics import PatternError
+from patternc.plan.choose import ASKED
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
 from patternc.runtime import CallPairs, failing_assert
@@ -257,7 +258,7 @@ class Attention:
         given = {name: value for name, value in numbers.items() if value is not None}
         wanted = _checked(replace(self.kernel.schedule, **given))
         kernel = plan(self.kernel.attention, wanted)
-        other = Attention(replace(self.trace, kernel=kernel))
+        other = Attention(replace(self.trace, kernel=kernel, schedule_origin=ASKED))
         name = self.backend_name
         return other if name is None else other.backend(name)
 

@@ -70,12 +70,14 @@ def compile_offline(
     Warps and stages are those of the module unless given; `kernel` is `ordered_kernel` for
     calls whose tiles follow an order. Integer inputs are compiled as int32.
     """
+    itemsize = 4 if dtype == "fp32" else 2
+    own = module.LAUNCHES["forward", head_dim, itemsize]
     compiled = triton.compile(
         _source(module, getattr(module, kernel), target, head_dim, dtype, access),
         target=TARGETS[target],
         options={
-            "num_warps": warps or module.WARPS,
-            "num_stages": stages or module.STAGES[head_dim],
+            "num_warps": warps or own[0],
+            "num_stages": stages or own[1],
             "enable_fp_fusion": True,
         },
     )

@@ -30,6 +30,7 @@ from patternc.check.floats import Floats
 from patternc.check.inputs import inputs_of, lower_inputs
 from patternc.check.layouts import WHOLE, lower_layout, padded
 from patternc.check.orders import Orders
+from patternc.check.schedules import lower_schedule
 from patternc.check.values import Binding, constant_of
 from patternc.diagnostics import Diagnostic, Label, PatternError
 from patternc.ir.floats import discrete_parts
@@ -54,6 +55,7 @@ from patternc.ir.nodes import (
     SinkCase,
     WeightCase,
     WeightKind,
+    WrittenSchedule,
 )
 from patternc.ir.walk import axes_of, params_of
 from patternc.limits import HEADS
@@ -97,6 +99,7 @@ def lower_clauses(
         sinks=lowering.sinks(),
         outputs=lowering.outputs(),
         skipped=tuple(sorted(lowering.skipped)),
+        schedule=lowering.schedule(),
         span=item.span,
     )
     claims = Claims(env, binding.decimals, found, lowering.skipped)
@@ -122,6 +125,12 @@ class _Clauses:
             if isinstance(clause, ast.Skip):
                 for head in selected(clause.condition, self.env, self.found) or ():
                     self.skipped.setdefault(head, clause)
+
+    def schedule(self) -> WrittenSchedule | None:
+        for clause in self.item.clauses:
+            if isinstance(clause, ast.ScheduleBlock):
+                return lower_schedule(clause, self.env, self.found)
+        return None
 
     def shares(self, clauses: Sequence[ast.Case], family: Family) -> list[Share]:
         return share_out(clauses, family, self.env, self.found, self.skipped)
