@@ -38,6 +38,7 @@ from patternc.ir.nodes import STEPS
 from patternc.ir.nodes import Attention as IR
 from patternc.ops.function import autocast, call
 from patternc.ops.program import Program, Site, add_program, constant
+from patternc.plan.choose import ASKED
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
 from patternc.runtime import CallPairs, failing_assert, wrong_length
@@ -301,7 +302,7 @@ class Attention:
         given = {name: value for name, value in numbers.items() if value is not None}
         wanted = _checked(replace(self.kernel.schedule, **given))
         kernel = plan(self.kernel.attention, wanted)
-        other = Attention(replace(self.trace, kernel=kernel))
+        other = Attention(replace(self.trace, kernel=kernel, schedule_origin=ASKED))
         name = self.backend_name
         return other if name is None else other.backend(name)
 

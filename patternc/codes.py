@@ -59,6 +59,12 @@ _SYNTAX = (
         "pattern p = k < 9223372036854775807\n",
     ),
     Code(
+        "bad-schedule",
+        "A schedule block sets block_q, block_k, warps and stages, within limits.",
+        _attention("heads 1\n    mask full\n    schedule { block_q = 48 }"),
+        _attention("heads 1\n    mask full\n    schedule { block_q = 64 }"),
+    ),
+    Code(
         "name-length",
         "A name has at most 64 characters.",
         f"pattern {'long_' * 13} = k <= q\n",

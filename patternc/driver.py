@@ -14,6 +14,7 @@ from patternc import check, passes
 from patternc.analysis.prove import Decision, decide_all, diagnose
 from patternc.diagnostics import Diagnostic, PatternError, raise_errors
 from patternc.ir.nodes import Attention
+from patternc.plan.choose import ASKED, Choice, choose, written
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
 from patternc.source import Source
@@ -32,6 +33,7 @@ class Trace:
     after: tuple[tuple[str, Attention], ...]
     decisions: tuple[Decision, ...]
     kernel: Kernel
+    schedule_origin: str
 
 
 def trace_source(
@@ -42,12 +44,16 @@ def trace_source(
 ) -> Trace:
     """Compile one entry and keep every stage. Raises `PatternError`."""
     attention = check.lower(parse(source), entry, values or {})
-    after = passes.run(attention, schedule)
+    wanted = None if schedule is None else Choice(schedule, ASKED)
+    choice = wanted or written(attention)
+    # An order is searched for the tile that is known before it; see `choose`.
+    after = passes.run(attention, None if choice is None else choice.schedule)
     last = after[-1][1]
     decisions = decide_all(last)
     raise_errors(diagnose(decisions, last))
-    kernel = plan(last, schedule or Schedule())
-    return Trace(source, attention, after, decisions, kernel)
+    choice = choice or choose(last)
+    kernel = plan(last, choice.schedule)
+    return Trace(source, attention, after, decisions, kernel, choice.origin)
 
 
 def compile_source(

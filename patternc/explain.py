@@ -25,14 +25,19 @@ from patternc.driver import Trace
 from patternc.ir.nodes import UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
 from patternc.ir.walk import tables_of
+from patternc.plan.choose import FAMILY, launch, shared_bytes
 from patternc.plan.expand import count_tiles, head_classes
-from patternc.plan.kernel import Kernel, KeyRange, TileCover, TileKind
+from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover, TileKind
+from patternc.plan.measured import Work
 
 LENGTHS = (1024, 8192, 65536)
 """The lengths at which pairs and tiles are counted, with as many queries as keys.
 
 A layout has only one length, its own.
 """
+
+PATH = "these loops at every length, short sequences and dense masks too"
+"""Which kernel runs: there is one, so that no length takes another."""
 
 MOST_PAIRS = 1 << 27
 """Pairs that are counted one by one where there is no closed form; a few seconds."""
@@ -113,6 +118,9 @@ class Explanation:
     program: str
     stages: tuple[Stage, ...]
     schedule: dict[str, int | None]
+    schedule_origin: str
+    launches: tuple[str, ...]
+    path: str
     groups: tuple[Group, ...]
     counts: tuple[Count, ...]
     decisions: tuple[Decision, ...]
@@ -136,6 +144,9 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         program=trace.attention.span.text,
         stages=_stages(trace),
         schedule=asdict(kernel.schedule),
+        schedule_origin=trace.schedule_origin,
+        launches=_launches(kernel.schedule),
+        path=PATH,
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
         counts=() if known is None else _counts(kernel, counters, lengths, known),
         decisions=tuple(
@@ -162,11 +173,7 @@ def as_text(found: Explanation) -> str:
         parts += ["", f"# after {stage.name}:" + ("" if stage.text else " no change")]
         parts += [stage.text] if stage.text else []
         parts += [f"  {note}" for note in stage.notes]
-    blocks = ", ".join(
-        f"{key} {'by head size' if value is None else value}"
-        for key, value in found.schedule.items()
-    )
-    parts += ["", f"# schedule: {blocks}"]
+    parts += ["", *_schedule_lines(found)]
     for group in found.groups:
         parts += ["", *_group_lines(group)]
     parts += ["", *_count_lines(found.counts)]
@@ -174,6 +181,36 @@ def as_text(found: Explanation) -> str:
         parts += ["", "# asserts"]
     parts += [_decision_line(decision) for decision in found.decisions]
     return "\n".join(parts)
+
+
+def _schedule_lines(found: Explanation) -> list[str]:
+    """What was picked, from where, and the block that freezes it in the program."""
+    settings = found.schedule.items()
+    blocks = ", ".join(
+        f"{key} {'by head size' if value is None else value}" for key, value in settings
+    )
+    given = [f"{key} = {value}" for key, value in settings if value is not None]
+    return [
+        f"# schedule: {blocks}",
+        f"  {found.schedule_origin}",
+        f"  to freeze it: schedule {{ {', '.join(given)} }}",
+        *(f"  {launch}" for launch in found.launches),
+        f"  path: {found.path}",
+    ]
+
+
+def _launches(schedule: Schedule) -> tuple[str, ...]:
+    """Warps and stages of the forward kernel by head size, and how they are known."""
+    lines = []
+    for columns in (64, 128):
+        one = launch(Work.FORWARD, schedule, columns, itemsize=2)
+        needed = shared_bytes(Work.FORWARD, schedule, columns, 2, one.stages)
+        how = "measured" if one.is_measured else "by rule"
+        lines.append(
+            f"forward on {FAMILY}, head size {columns}, 16 bits: {one.warps} warps,"
+            f" {one.stages} stages ({how}), {needed} bytes of shared memory"
+        )
+    return tuple(lines)
 
 
 def _stages(trace: Trace) -> tuple[Stage, ...]:

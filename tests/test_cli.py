@@ -303,6 +303,10 @@ def test_the_suite_needs_a_device(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["bench", "--suite"])
     assert "expected a CUDA device" in capsys.readouterr().err
+    path = str(ROOT / "examples" / "01_causal.pat")
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "--tune", path])
+    assert "expected a CUDA device" in capsys.readouterr().err
 
 
 def test_the_suite_says_what_its_parts_and_rows_are(

@@ -38,7 +38,9 @@ from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
 from patternc.ir.walk import axes_of
+from patternc.plan.choose import launches
 from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover
+from patternc.plan.measured import Work
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _POSITIONS = {Axis.QUERY: "q", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "length"}
@@ -52,12 +54,6 @@ s p           logits in units of the tile's product, and weights
 top total     greatest exponent and sum of weights of each row so far
 full, partial tiles where every pair is visible, or only some
 p_...         a run-time parameter of the pattern"""
-
-BEST_STAGES = {16: 3, 32: 3, 64: 2, 128: 3, 256: 2}
-"""Key tiles in flight by the columns of a tile, a power of two that holds a row.
-
-64 and 128 were fastest on an H200; the others are what shared memory suggests.
-"""
 
 LARGEST_DIM = 256
 """The greatest D and D_v of a kernel: that many columns TMA can load in one box."""
@@ -152,9 +148,8 @@ def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str)
             *literal("NAME", name),
             f"HEADS, KV_HEADS = {attention.heads}, {attention.kv_heads}",
             f"BLOCK_Q, BLOCK_K = {schedule.block_q}, {schedule.block_k}",
-            f"WARPS = {schedule.warps}",
-            f"STAGES = {_stages(schedule)}  # by the columns of a tile",
             f"LARGEST_DIM = {LARGEST_DIM}",
+            *_launches(schedule),
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
             *_input_constants(kernel, features),
@@ -176,11 +171,13 @@ def _input_constants(kernel: Kernel, features: Features) -> list[str]:
     return lines
 
 
-def _stages(schedule: Schedule) -> dict[int, int]:
-    """Key tiles in flight by head size: those asked for, or those measured best."""
-    if schedule.stages is None:
-        return BEST_STAGES
-    return dict.fromkeys(BEST_STAGES, schedule.stages)
+def _launches(schedule: Schedule) -> list[str]:
+    """Warps and stages of each kernel; see `plan.choose`."""
+    lines = ["# (kernel, columns of a tile, bytes of an element): (warps, stages)"]
+    lines.append("LAUNCHES = {")
+    for (work, columns, itemsize), launch in launches(schedule, [Work.FORWARD]).items():
+        lines.append(f'    ("{work}", {columns}, {itemsize}): {launch},')
+    return [*lines, "}"]
 
 
 def _digest(text: str) -> str:

@@ -134,16 +134,18 @@ def _start(features: Features) -> dict[str, list[str]]:
     call = "[(programs,)](*arguments, **options, num_stages=stages)"
     if not features.is_ordered:
         return {
-            "start": [f"start(programs, arguments, options, {kind}))"],
-            "start_head": ["def start(programs, arguments, options, kind):"],
+            "start": [f"start(programs, arguments, options, stages, {kind}))"],
+            "start_head": ["def start(programs, arguments, options, stages, kind):"],
             "call": ["forward_kernel" + call],
         }
     return {
         "start": [
             "kernel = ordered_kernel if ordered else forward_kernel",
             f"kind = {kind}, ordered)",
-            "start(kernel, programs, arguments, options, kind)",
+            "start(kernel, programs, arguments, options, stages, kind)",
         ],
-        "start_head": ["def start(kernel, programs, arguments, options, kind):"],
+        "start_head": [
+            "def start(kernel, programs, arguments, options, stages, kind):"
+        ],
         "call": ["kernel" + call],
     }

@@ -73,12 +73,14 @@ def compile_offline(
     """
     dims = (head_dim, value_dim or head_dim)
     columns = max(module.padded(dim) for dim in dims)
+    itemsize = 4 if dtype == "fp32" else 2
+    own = module.LAUNCHES["forward", columns, itemsize]
     compiled = triton.compile(
         _source(module, getattr(module, kernel), target, dims, dtype, access),
         target=TARGETS[target],
         options={
-            "num_warps": warps or module.WARPS,
-            "num_stages": stages or module.STAGES[columns],
+            "num_warps": warps or own[0],
+            "num_stages": stages or own[1],
             "enable_fp_fusion": True,
         },
     )

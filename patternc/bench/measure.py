@@ -37,6 +37,8 @@ WARMUP_MS, REPEAT_MS = 25, 150
 MOST_COUNTED = 1 << 15
 """Lengths up to this have their pairs counted by the mask_mod, block by block."""
 
+CUDA = torch.device("cuda")
+
 Tensors = tuple[Tensor, ...]
 """A result, or the gradients of q, k and v."""
 
@@ -73,10 +75,12 @@ def measure(
     direction: str = FORWARD,
     systems: Sequence[str] = (OURS, *PEERS),
     schedule: Schedule | None = None,
+    device: torch.device = CUDA,
+    shrink: int = 1,
 ) -> Result:
-    """Time the systems on fresh random tensors."""
-    device = torch.device("cuda")
-    site = Site.of(row, sizes_of(shape), device, schedule)
+    """Time the systems on fresh random tensors; see `Sizes` for `shrink`."""
+    sizes = replace(sizes_of(shape), shrink=shrink)
+    site = Site.of(row, sizes, device, schedule)
     tensors = draw(shape, device, direction == BACKWARD)
     ours: Tensors | None = None
     timings = []

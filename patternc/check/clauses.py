@@ -31,6 +31,7 @@ from patternc.check.floats import Floats
 from patternc.check.inputs import inputs_of, lower_inputs
 from patternc.check.layouts import WHOLE, lower_layout, padded
 from patternc.check.orders import Orders
+from patternc.check.schedules import lower_schedule
 from patternc.check.values import Binding, constant_of
 from patternc.diagnostics import Diagnostic, Label, PatternError
 from patternc.ir.floats import discrete_parts
@@ -56,6 +57,7 @@ from patternc.ir.nodes import (
     SinkCase,
     WeightCase,
     WeightKind,
+    WrittenSchedule,
 )
 from patternc.ir.walk import axes_of, params_of
 from patternc.limits import HEADS
@@ -99,6 +101,7 @@ def lower_clauses(
         sinks=lowering.sinks(),
         outputs=lowering.outputs(),
         skipped=tuple(sorted(lowering.skipped)),
+        schedule=lowering.schedule(),
         span=item.span,
     )
     found.extend(_sinks_without_sum(attention))
@@ -126,6 +129,12 @@ class _Clauses:
                 heads = selected(clause.condition, self.env, self.found, SKIPS)
                 for head in heads or ():
                     self.skipped.setdefault(head, clause)
+
+    def schedule(self) -> WrittenSchedule | None:
+        for clause in self.item.clauses:
+            if isinstance(clause, ast.ScheduleBlock):
+                return lower_schedule(clause, self.env, self.found)
+        return None
 
     def shares(self, clauses: Sequence[ast.Case], family: Family) -> list[Share]:
         return share_out(clauses, family, self.env, self.found, self.skipped)

@@ -78,14 +78,16 @@ def _check_default(
 
 
 def _clause_count_errors(item: ast.Attention) -> Iterator[Diagnostic]:
-    """An attention has one `heads`, at most one `layout` and at least one `mask`."""
+    """An attention has one `heads`, at most one `layout` and `schedule`, and a `mask`."""
     heads = [clause for clause in item.clauses if isinstance(clause, ast.Heads)]
     if not heads:
         message = f"attention `{item.name.text}` has no `heads`"
         help_text = "say how many: `heads 32 kv 8`"
         yield Diagnostic("missing-clause", message, item.name.span, "", help_text)
     layouts = [clause for clause in item.clauses if isinstance(clause, ast.UseLayout)]
-    for word, clauses in (("heads", heads), ("layout", layouts)):
+    schedules = [one for one in item.clauses if isinstance(one, ast.ScheduleBlock)]
+    once = (("heads", heads), ("layout", layouts), ("schedule", schedules))
+    for word, clauses in once:
         for again in clauses[1:]:
             message = f"`{word}` is given twice"
             others = (Label(clauses[0].span, "first given here"),)
@@ -129,6 +131,10 @@ def _check_clause(clause: ast.Clause, item: ast.Attention, typing: Typing) -> No
             _check_weights(clause, typing)
         case ast.Skip():
             pass
+        case ast.ScheduleBlock():
+            alone = replace(typing, inputs={})
+            for setting in clause.settings:
+                alone.expect(setting.value, Type.INTEGER)
         case ast.Assert():
             _check_claim(clause.claim, typing)
         case _:

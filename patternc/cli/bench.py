@@ -4,7 +4,8 @@ In: programs. Out: with --compile the median milliseconds of each stage from the
 to the Triton source, for every attention; otherwise the median milliseconds of a
 forward pass at each length, beside dense causal attention. `--suite` takes no programs:
 it measures the performance suite beside its peers on a CUDA device and writes the
-report. `--tiled` times the tiled backend beside its peers on the CPU. Not its job:
+report. `--tune` measures candidates for the table that schedules are chosen from.
+`--tiled` times the tiled backend beside its peers on the CPU. Not its job:
 correctness (`patternc verify`).
 """
 
@@ -14,7 +15,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -52,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_suite(parser)
     parser.add_argument(
         "--tiled", action="store_true", help="the tiled backend beside its peers"
+    )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="measure tiles, warps and stages for programs, on a CUDA device",
     )
     add_entry(parser)
     parser.add_argument(
@@ -122,13 +128,15 @@ def run(args: argparse.Namespace) -> int:
     if args.tiled:
         return _run_tiled()
     head_dims = args.head_dim or [64]
-    if len(head_dims) > 1:
+    if len(head_dims) > 1 and not args.tune:
         raise UsageError("bench: `--head-dim`: expected one for files")
     values = values_of(args.set)
     sources = [read_source(path) for path in args.files]
     programs = [(s, name) for s in sources for name in chosen(s, args.entry)]
     # Everything is compiled before anything is printed: no half table on an error.
     traces = [driver.trace_source(s, name, values) for s, name in programs]
+    if args.tune:
+        return _run_tune(traces, args.head_dim or [128, 64])
     if args.compile:
         titles = "".join(f" {stage:>8}" for stage in (*STAGES, "total"))
         print(f"{'median ms':<20}{titles}")
@@ -171,12 +179,13 @@ def _run_suite(args: argparse.Namespace) -> int:
         if args.records is not None:
             write_whole(args.records, record.to_json(found).encode())
 
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     head_dims = args.head_dim or run.HEAD_DIMS
-    found = run.run_suite(parts, rows, head_dims, keep, tell)
+    found = run.run_suite(parts, rows, head_dims, keep, _tell)
     return _write(args.out, report(found))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _write(path: Path | None, text: str) -> int:
@@ -184,6 +193,22 @@ def _write(path: Path | None, text: str) -> int:
         print(text, end="")
     else:
         write_whole(path, text.encode())
+    return 0
+
+
+def _run_tune(traces: Sequence[driver.Trace], head_dims: Sequence[int]) -> int:
+    """Print lines for `plan.measured`, for each head size the fastest first."""
+    if not torch.cuda.is_available():
+        raise UsageError("bench --tune: expected a CUDA device, found none")
+    from patternc.bench.tune import tune  # imports triton
+
+    for head_dim in head_dims:
+        try:
+            fits = tune(traces, head_dim, _tell)
+        except ValueError as error:
+            raise UsageError(f"bench --tune: {error}") from None
+        for fit in fits:
+            print(fit.line)
     return 0
 
 

@@ -476,6 +476,28 @@ class RuntimeParam:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenSchedule:
+    """A program's own choice of its tile and launch; None: left to the compiler."""
+
+    block_q: int | None = None
+    block_k: int | None = None
+    warps: int | None = None
+    stages: int | None = None
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+    @property
+    def given(self) -> dict[str, int]:
+        """The settings that are written, by name."""
+        values = {
+            "block_q": self.block_q,
+            "block_k": self.block_k,
+            "warps": self.warps,
+            "stages": self.stages,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class HeadCase:
     """The mask of some query heads: `(q, k)` is visible where `mask` is true."""
 
@@ -508,6 +530,7 @@ class Attention:
     sinks: tuple[SinkCase, ...] = ()
     outputs: tuple[OutputCase, ...] = ()
     skipped: tuple[int, ...] = ()
+    schedule: WrittenSchedule | None = None
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
     @property

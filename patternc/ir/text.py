@@ -83,6 +83,10 @@ def print_attention(attention: Attention) -> str:
         lines.append(f"    {words}  for h in {print_heads(heads)}")
     if attention.skipped:
         lines.append(f"    skip  for h in {print_heads(attention.skipped)}")
+    if attention.schedule is not None:
+        given = attention.schedule.given.items()
+        settings = ", ".join(f"{name} = {value}" for name, value in given)
+        lines.append(f"    schedule {{ {settings} }}")
     return "\n".join([*lines, "}"])
 
 

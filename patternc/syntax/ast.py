@@ -144,7 +144,7 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """`value` or `name = value`, in a segment or an order."""
+    """`value` or `name = value`, in a segment, an order or a schedule."""
 
     name: Name | None
     value: Expr
@@ -240,6 +240,14 @@ class Skip:
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleBlock:
+    """`schedule { block_q = 64, block_k = 128, warps = 8, stages = 2 }`."""
+
+    settings: tuple[Argument, ...]
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
 Case = Mask | Order | Score | Weights | Sink | Output
 
 
@@ -299,7 +307,7 @@ class Assert:
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
-Clause = Heads | UseLayout | Input | Case | Skip | Assert
+Clause = Heads | UseLayout | Input | Case | Skip | ScheduleBlock | Assert
 
 
 @dataclass(frozen=True, slots=True)

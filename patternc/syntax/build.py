@@ -136,6 +136,9 @@ class Builder(Transformer[Any, Any]):
     def skip(self, parts: Parts) -> ast.Skip:
         return ast.Skip(parts[2], _whole(parts))
 
+    def schedule(self, parts: Parts) -> ast.ScheduleBlock:
+        return ast.ScheduleBlock(_arguments(parts), _whole(parts))
+
     def assertion(self, parts: Parts) -> ast.Assert:
         claim, end = parts[1]
         condition = parts[3] if len(parts) == 4 else None

@@ -114,6 +114,8 @@ def clause_expressions(clause: ast.Clause) -> list[ast.Expr]:
             parts = [clause.argument, clause.condition]
         case ast.Skip():
             parts = [clause.condition]
+        case ast.ScheduleBlock():
+            parts = [setting.value for setting in clause.settings]
         case ast.Assert():
             parts = [*_claim_expressions(clause.claim), clause.condition]
         case _:

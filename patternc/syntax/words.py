@@ -25,6 +25,7 @@ KEYWORDS = {
         "sink",
         "output",
         "skip",
+        "schedule",
         "for",
         "otherwise",
         "assert",
@@ -68,12 +69,13 @@ CLAUSES = frozenset(
         "SINK",
         "OUTPUT",
         "SKIP",
+        "SCHEDULE",
         "ASSERT",
     ]
 )
 """Terminals that start a clause."""
 
-LATER_CLAUSES = frozenset({"let", "schedule"})
+LATER_CLAUSES = frozenset({"let"})
 """Words of the language that this version does not have yet."""
 
 _SIGNS = {

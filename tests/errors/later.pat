@@ -5,9 +5,4 @@ attention chooses {
     let chosen = full                          # E[unsupported]
     mask full
 }
-attention scheduled {
-    heads 8
-    schedule hopper                            # E[unsupported]
-    mask full
-}
 pattern product = Q @ K                        # E[unsupported]

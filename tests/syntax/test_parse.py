@@ -263,7 +263,7 @@ def test_all_syntax_errors_are_found_at_once() -> None:
         ("layout a = text", "expected `[`, found the end of the file"),
         ("layout a = text[]", "expected an expression, found `]`"),
         ("attention a { let x = 3 }", "`let` is not supported yet"),
-        ("attention a { schedule x }", "`schedule` is not supported yet"),
+        ("attention a { schedule x }", "expected `{`, found `x`"),
         ("attention a { heads 1 mask full order x }", "expected `by`, found `}`"),
         ("attention a { input x[k] }", "expected `:`, found `}`"),
         (

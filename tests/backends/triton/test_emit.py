@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from patternc.backends.triton.emit import emit
 from patternc.ir.nodes import RuntimeParam
@@ -127,3 +128,13 @@ def test_emitting_needs_neither_torch_nor_triton() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_tiles_that_shared_memory_cannot_hold_are_refused_before_a_launch(
+    tmp_path: Path,
+) -> None:
+    module = module_of("window", tmp_path, Schedule(256, 256))
+    q = torch.zeros(1, 4, 32, 128)
+    k = torch.zeros(1, 2, 32, 128)
+    with pytest.raises(ValueError, match=r"tiles of 256 x 256 .* smaller tiles"):
+        module.forward(q, k, k)

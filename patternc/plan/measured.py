@@ -1,0 +1,51 @@
+"""Times of kernels, measured by `patternc bench --tune`; nothing here is derived.
+
+In: nothing. Out: `MEASURED`. Not its job: choosing (`plan.choose`).
+
+A time is that of the whole device, in nanoseconds: a full tile, a partial tile, and
+what every query tile costs beside its tiles. They come from a fit to several programs
+at once, so that they predict programs that were not measured. `bench --tune` prints
+lines to put in here in place of those with the same device, work, head size and tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Work(Enum):
+    """The kernels of an attention: the output, and the gradients of q and of k, v."""
+
+    FORWARD = "forward"
+    QUERY = "query"
+    KEY = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A kernel on one family of devices, for the columns of a tile and a dtype's bytes."""
+
+    family: str
+    work: Work
+    columns: int
+    itemsize: int
+    block_q: int
+    block_k: int
+    warps: int
+    stages: int
+    full_ns: float
+    partial_ns: float
+    start_ns: float
+    device: str
+
+
+MEASURED: tuple[Measured, ...] = (
+    # Fitted to the dense, causal and window rows at N = 16384 with 32 heads.
+    Measured(
+        "sm_90", Work.FORWARD, 128, 2, 64, 64, 4, 3, 4.15, 4.15, 16.9, "NVIDIA H200"
+    ),
+    Measured(
+        "sm_90", Work.FORWARD, 64, 2, 64, 64, 4, 2, 2.48, 2.48, 7.9, "NVIDIA H200"
+    ),
+)
