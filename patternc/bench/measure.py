@@ -44,12 +44,11 @@ Tensors = tuple[Tensor, ...]
 
 
 def configure() -> None:
-    """What torch must know once: every row compiles FlexAttention anew.
+    """What torch must know once.
 
-    Past its limit torch would run it uncompiled. Buffers given away to the backward
-    pass would forbid to run it again, which is how it is timed.
+    Buffers given away to the backward pass would forbid to run it again, which is how
+    it is timed.
     """
-    torch._dynamo.config.recompile_limit = 256
     torch._functorch.config.donated_buffer = False
 
 
@@ -113,6 +112,8 @@ def _time(
     """What one system found, and its median time."""
     gc.collect()
     torch.cuda.empty_cache()
+    # What earlier rows compiled would be looked through at each call of this one.
+    torch.compiler.reset()
     start = time.perf_counter()
     try:
         run = _call(site.prepare(system), tensors, direction)

@@ -9,6 +9,7 @@ its kernel; the same of FlexAttention's block mask. Not its job: kernels' own ti
 from __future__ import annotations
 
 import os
+import site
 import subprocess
 import sys
 import tempfile
@@ -39,9 +40,9 @@ def get_ready(row: Row, shape: Shape) -> Ready:
         with tempfile.TemporaryDirectory() as folder:
             found = replace(found, cold_s=_process(row, shape, Path(folder)))
             found = replace(found, warm_s=_process(row, shape, Path(folder)))
-        site = Site.of(row, sizes_of(shape), torch.device("cuda"))
-        found = _one_call(found, site)
-        return _mask(found, site)
+        place = Site.of(row, sizes_of(shape), torch.device("cuda"))
+        found = _one_call(found, place)
+        return _mask(found, place)
     # One row's failure is a finding, not the end of the run.
     except Exception as error:  # noqa: BLE001
         note = " ".join(f"{type(error).__name__}: {error}".split())
@@ -73,7 +74,8 @@ def _process(row: Row, shape: Shape, folder: Path) -> float:
     environment = {
         **os.environ,
         "TRITON_CACHE_DIR": str(folder / "triton"),
-        "XDG_CACHE_HOME": str(folder),
+        "HOME": str(folder),  # patternc's own store is in there
+        "PYTHONUSERBASE": site.getuserbase(),  # and packages may be in the old one
         "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
     }
     done = subprocess.run(
@@ -89,10 +91,10 @@ def _process(row: Row, shape: Shape, folder: Path) -> float:
     return float(done.stdout)
 
 
-def _one_call(found: Ready, site: Site) -> Ready:
+def _one_call(found: Ready, place: Site) -> Ready:
     """Launches, bytes and times of a call that is not the first."""
-    q, k, v = draw(found.shape, site.device)
-    attend = site.prepare(OURS)
+    q, k, v = draw(found.shape, place.device)
+    attend = place.prepare(OURS)
     with torch.no_grad():
         output = attend(q, k, v)
         results = output.nbytes + 4 * output[..., 0].numel()  # and the LSE, float32
@@ -130,12 +132,12 @@ def _profiled(
     return kernel, others // _CALLS
 
 
-def _mask(found: Ready, site: Site) -> Ready:
+def _mask(found: Ready, place: Site) -> Ready:
     """FlexAttention's block mask, made eagerly: the second time, and its memory."""
-    flex, n = site.pattern.flex, site.sizes.length
+    flex, n = place.pattern.flex, place.sizes.length
     if flex is None:
         return found
-    heads = site.sizes.heads if site.row.per_head else None
+    heads = place.sizes.heads if place.row.per_head else None
 
     def build() -> object:
         return create_block_mask(flex, None, heads, n, n, device="cuda")

@@ -99,6 +99,11 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
         "--rows", metavar="NAME,NAME", help="rows of the suite (default: all)"
     )
     parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="first compile in several processes what the suite will time",
+    )
+    parser.add_argument(
         "--records",
         type=Path,
         metavar="FILE.json",
@@ -158,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_suite(args: argparse.Namespace) -> int:
     # Imports triton: other commands do without.
-    from patternc.bench import record, run, suite
+    from patternc.bench import record, run, suite, warm
     from patternc.bench.report import report
 
     try:
@@ -180,6 +185,9 @@ def _run_suite(args: argparse.Namespace) -> int:
             write_whole(args.records, record.to_json(found).encode())
 
     head_dims = args.head_dim or run.HEAD_DIMS
+    if args.warm:
+        failed = warm.warm(parts, rows, head_dims)
+        _tell(f"compiled ahead; {failed} processes failed")
     found = run.run_suite(parts, rows, head_dims, keep, _tell)
     return _write(args.out, report(found))
 
