@@ -3,7 +3,9 @@
 #   make demo        the main job: compile, run, verify and draw on a real model's data
 #   make test        the test suite, without a GPU
 #   make check       formatting, lint, types, tests, and the wheel installed on its own
-#   make fuzz        the property tests for longer; FUZZ_EXAMPLES=2000 FUZZ_SEED=7
+#   make fuzz        random programs, then the property tests for longer;
+#                    FUZZ_PROGRAMS=20000 FUZZ_EXAMPLES=2000 FUZZ_SEED=7
+#   make fuzz-parser any bytes as a file, guided by coverage; FUZZ_SECONDS=600
 #   make gpu-test    the tests that need a CUDA device
 #   make tables      the parser's tables, after a change of the grammar
 #   make bench       compile times of the example programs
@@ -14,7 +16,9 @@
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV ?= .venv
 JOBS ?= 2
+FUZZ_PROGRAMS ?= 20000
 FUZZ_EXAMPLES ?= 2000
+FUZZ_SECONDS ?= 600
 # Printed, so that a run can be had again.
 FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 
@@ -29,7 +33,7 @@ TRITON ?= triton==3.6.0
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check fuzz gpu-test tables bench clean
+.PHONY: setup demo test check fuzz fuzz-parser gpu-test tables bench clean
 .DEFAULT_GOAL := test
 
 setup: $(READY)
@@ -57,9 +61,14 @@ check: $(READY)
 	HYPOTHESIS_PROFILE=ci $(RUN) -m pytest -q -n $(JOBS) --ignore=tests/gpu
 
 fuzz: $(READY)
+	$(RUN) -m tests.fuzz.run --seed $(FUZZ_SEED) --count $(FUZZ_PROGRAMS)
 	@echo "seed $(FUZZ_SEED), $(FUZZ_EXAMPLES) examples a property"
 	HYPOTHESIS_PROFILE=fuzz FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(RUN) -m pytest -q \
 	    -n $(JOBS) -m hypothesis --hypothesis-seed=$(FUZZ_SEED) --ignore=tests/gpu
+
+fuzz-parser: $(READY)
+	$(RUN) -m pip install --quiet --disable-pip-version-check "atheris>=3"
+	$(RUN) -m tests.fuzz.parser_target --seed $(FUZZ_SEED) --seconds $(FUZZ_SECONDS)
 
 gpu-test: $(READY)
 	$(RUN) -m pytest -q tests/gpu

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from patternc import backends, check, passes
+from patternc.backends.protocol import LoadedAttention
 from patternc.backends.reference import ReferenceAttention
 from patternc.backends.tiled import TiledAttention
 from patternc.diagnostics import PatternError, raise_errors
@@ -153,7 +154,10 @@ def _compare_outputs(program: Program, attention: Attention, kernel: Kernel) -> 
     )
     inputs = {name: torch.from_numpy(table) for name, table in program.tables.items()}
     expected = meaning.attend(program, q, k, v, SCALE)
-    runs = {"reference": ReferenceAttention(attention), "tiled": TiledAttention(kernel)}
+    runs: dict[str, LoadedAttention] = {
+        "reference": ReferenceAttention(attention),
+        "tiled": TiledAttention(kernel),
+    }
     for name, loaded in runs.items():
         found = loaded(
             *(torch.from_numpy(x) for x in (q, k, v)),
