@@ -55,11 +55,9 @@ def sdpa(
     Raises `PatternError` for what is wrong with the program, else as `Attention`.
     """
     compiled, rest = _compiled(pattern, given, q.shape[-3], k.shape[-3])
-    if return_lse:
-        return compiled(
-            q, k, v, scale=scale, q_offset=q_offset, return_lse=True, **rest
-        )
-    return compiled(q, k, v, scale=scale, q_offset=q_offset, **rest)
+    return compiled(  # type: ignore[call-overload, no-any-return]
+        q, k, v, scale=scale, q_offset=q_offset, return_lse=return_lse, **rest
+    )
 
 
 def compile_pattern(
@@ -107,8 +105,12 @@ def _source(pattern: str | os.PathLike[str]) -> Source:
 
 
 @constant
-@functools.lru_cache(maxsize=KEPT)
 def _static(text: str, name: str) -> tuple[str, ...]:
+    return _static_names(text, name)  # torch.compile would look behind the cache
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _static_names(text: str, name: str) -> tuple[str, ...]:
     """The parameters of a file's attentions that are bound when it is compiled."""
     if not _ITEM.match(text):
         return ()
@@ -122,8 +124,18 @@ def _static(text: str, name: str) -> tuple[str, ...]:
 
 
 @constant
-@functools.lru_cache(maxsize=KEPT)
 def _compile(
+    name: str,
+    text: str,
+    heads: int,
+    kv_heads: int,
+    known: tuple[tuple[str, int | float], ...],
+) -> Attention:
+    return _compile_once(name, text, heads, kv_heads, known)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _compile_once(
     name: str,
     text: str,
     heads: int,
