@@ -76,12 +76,18 @@ def test_head_counts_that_are_written_must_agree() -> None:
         patternc.sdpa(q, k, v, "attention a { heads 8 mask causal }")
     with pytest.raises(patternc.PatternError, match="unknown"):
         patternc.sdpa(q, k, v, "causl")
+    with pytest.raises(ValueError, match="how many `heads`"):
+        compile_pattern("causal")
+    with pytest.raises(TypeError, match="`z` is not a static parameter"):
+        compile_pattern("causal", 2, z=1)
     with pytest.raises(TypeError, match="`size` is not a run-time parameter"):
         patternc.sdpa(q, k, v, EXPRESSION, size=3)
 
 
 def test_a_module_learns_inputs() -> None:
-    module = patternc.nn.Attention(COUNTED, learned={"sinks": torch.zeros(6)}, w=3)
+    module = patternc.nn.Attention(
+        COUNTED, 6, 2, learned={"sinks": torch.zeros(6)}, w=3
+    )
     assert [name for name, _ in module.named_parameters()] == ["learned.sinks"]
     q, k, v = tensors()
     torch.autograd.backward(module(q, k, v).square().sum())
@@ -95,13 +101,13 @@ def test_a_module_learns_inputs() -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_module_can_be_copied_pickled_and_saved(compiled: bool) -> None:
     pattern = compile_pattern(COUNTED, 6, 2) if compiled else COUNTED
-    module = patternc.nn.Attention(pattern, learned={"sinks": torch.randn(6)})
+    module = patternc.nn.Attention(pattern, 6, 2, learned={"sinks": torch.randn(6)})
     q, k, v = tensors()
     expected = module(q, k, v)
     pickled = pickle.loads(pickle.dumps(module))
     for other in (copy.deepcopy(module), pickled):
         torch.testing.assert_close(other(q, k, v), expected)
-    fresh = patternc.nn.Attention(pattern, learned={"sinks": torch.zeros(6)})
+    fresh = patternc.nn.Attention(pattern, 6, 2, learned={"sinks": torch.zeros(6)})
     buffer = io.BytesIO()
     torch.save(module.state_dict(), buffer)
     buffer.seek(0)
@@ -121,7 +127,7 @@ def test_a_loaded_attention_can_be_copied_and_pickled() -> None:
 
 @pytest.mark.parametrize("dynamic", [None, True])
 def test_a_module_compiles_whole(dynamic: bool | None) -> None:
-    module = patternc.nn.Attention(EXPRESSION)
+    module = patternc.nn.Attention(EXPRESSION, 6, 2)
     torch._dynamo.reset()
     run = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     for n in (20, 33):

@@ -79,8 +79,8 @@ def rich(backend: str = "tiled") -> Callable[..., tuple[Tensor, Tensor]]:
 
     def run(q: Tensor, k: Tensor, v: Tensor, *own: Tensor) -> tuple[Tensor, Tensor]:
         doc = torch.arange(q.shape[2]) // 5
-        named = dict(zip(FLOATS, own, strict=True))
-        return attn(q, k, v, doc=doc, return_lse=True, q_offset=0, **named)
+        named: dict[str, Any] = {"doc": doc, **dict(zip(FLOATS, own, strict=True))}
+        return attn(q, k, v, return_lse=True, q_offset=0, **named)
 
     return run
 
@@ -162,12 +162,12 @@ def test_a_backend_without_gradients_refuses() -> None:
             return q.clone()
 
     kernel = load("plain").kernel
-    name = add_program(kernel, "forward", Forward()).name  # type: ignore[arg-type]
+    name = add_program(kernel, "forward", Forward()).name
     q, k, v = tensors()
     site = Site((5,), 0, SCALE)
     assert call(q, k, v, (), name, site, False)[0].equal(q)
     with pytest.raises(patternc.PatternError, match="has no gradients"):
-        call(*leaves(q, k, v), (), name, site, False)
+        call(q.requires_grad_(), k, v, (), name, site, False)
 
 
 # --- torch.func ----------------------------------------------------------------------
@@ -347,6 +347,7 @@ def test_selective_checkpointing_names_the_operator(saved: bool) -> None:
         kinds = CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_RECOMPUTE
         return kinds[0] if keep else kinds[1]
 
+    contexts: Any = functools.partial(create_selective_checkpoint_contexts, policy)
     q, k, v = leaves(*tensors())
     with FlopCounterMode(display=False) as counter:
         output = checkpoint(
@@ -355,7 +356,7 @@ def test_selective_checkpointing_names_the_operator(saved: bool) -> None:
             k,
             v,
             use_reentrant=False,
-            context_fn=lambda: create_selective_checkpoint_contexts(policy),
+            context_fn=contexts,
         )
         gradients = torch.autograd.grad(output.square().sum(), (q, k, v))
     expected = torch.autograd.grad(load("plain")(q, k, v).square().sum(), (q, k, v))
