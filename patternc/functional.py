@@ -12,11 +12,11 @@ import os
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from patternc import driver
 from patternc.attention import Attention
-from patternc.ops.program import constant
 from patternc.source import Source
 from patternc.syntax import ast
 from patternc.syntax.load import read_source
@@ -55,47 +55,50 @@ def sdpa(
     Raises `PatternError` for what is wrong with the program, else as `Attention`.
     """
     compiled, rest = _compiled(pattern, given, q.shape[-3], k.shape[-3])
-    if return_lse:
-        return compiled(
-            q, k, v, scale=scale, q_offset=q_offset, return_lse=True, **rest
-        )
-    return compiled(q, k, v, scale=scale, q_offset=q_offset, **rest)
+    return compiled(  # type: ignore[call-overload, no-any-return]
+        q, k, v, scale=scale, q_offset=q_offset, return_lse=return_lse, **rest
+    )
 
 
 def compile_pattern(
-    pattern: Pattern, heads: int, kv_heads: int, **params: float
+    pattern: Pattern,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    **params: float,
 ) -> Attention:
     """The attention of a pattern, as `sdpa` compiles it for these head counts.
 
-    `params` are values of static parameters. Raises `PatternError`.
+    `kv_heads` is `heads` unless given; neither is needed where the program says how
+    many. `params` are values of static parameters. Raises `PatternError` for what is
+    wrong with the program, `TypeError` for a parameter that it does not bind.
     """
-    return _compiled(pattern, params, heads, kv_heads)[0]
-
-
-def fixed(pattern: Pattern) -> Attention | str:
-    """A pattern that no file can change any more. Raises `PatternError`."""
-    return pattern if isinstance(pattern, Attention) else _source(pattern).text
+    found, rest = _compiled(pattern, params, heads, kv_heads or heads)
+    for name in rest:
+        raise TypeError(f"{found.name}: `{name}` is not a static parameter")
+    return found
 
 
 def _compiled(
-    pattern: Pattern, given: Mapping[str, object], heads: int, kv_heads: int
+    pattern: Pattern,
+    given: Mapping[str, object],
+    heads: int | None,
+    kv_heads: int | None,
 ) -> tuple[Attention, dict[str, int | Tensor]]:
     """The attention, and what is left of `given` for the call."""
     if isinstance(pattern, Attention):
         return pattern, dict(given)  # type: ignore[arg-type]
-    text, name = _text(pattern)
+    if torch.compiler.is_dynamo_compiling():
+        raise TypeError(
+            "sdpa: inside torch.compile, `pattern` must be compiled already: pass a"
+            " patternc.Attention, or use patternc.nn.Attention"
+        )
+    source = _source(pattern)
+    text, name = source.text, source.name
     static = _static(text, name)
     known = tuple((name, x) for name, x in given.items() if name in static)
-    attention = _compile(name, text, heads, kv_heads, known)  # type: ignore[arg-type]
+    attention = _compile(name, text, heads, kv_heads, known)
     rest = {name: x for name, x in given.items() if name not in static}
     return attention, rest  # type: ignore[return-value]
-
-
-@constant
-def _text(pattern: str | os.PathLike[str]) -> tuple[str, str]:
-    """The text of a program and the name of its file."""
-    source = _source(pattern)
-    return source.text, source.name
 
 
 def _source(pattern: str | os.PathLike[str]) -> Source:
@@ -106,7 +109,6 @@ def _source(pattern: str | os.PathLike[str]) -> Source:
     return Source("<pattern>", pattern)
 
 
-@constant
 @functools.lru_cache(maxsize=KEPT)
 def _static(text: str, name: str) -> tuple[str, ...]:
     """The parameters of a file's attentions that are bound when it is compiled."""
@@ -121,16 +123,19 @@ def _static(text: str, name: str) -> tuple[str, ...]:
     )
 
 
-@constant
 @functools.lru_cache(maxsize=KEPT)
 def _compile(
     name: str,
     text: str,
-    heads: int,
-    kv_heads: int,
+    heads: int | None,
+    kv_heads: int | None,
     known: tuple[tuple[str, int | float], ...],
 ) -> Attention:
     if not _ITEM.match(text):
+        if heads is None:
+            raise ValueError(
+                "an expression needs to be told how many `heads` there are"
+            )
         counts = f"heads {heads} kv {kv_heads}"
         text = f"attention expression {{ {counts} mask {text}\n}}"
     source = Source(name, text)
@@ -138,7 +143,7 @@ def _compile(
     return Attention(driver.trace_source(source, None, {**counted, **dict(known)}))
 
 
-def _counted(source: Source, heads: int, kv_heads: int) -> dict[str, int]:
+def _counted(source: Source, heads: int | None, kv_heads: int | None) -> dict[str, int]:
     """Values for the parameters that a `heads` clause names.
 
     For a file with one attention; another is refused later, with what it has.
@@ -152,5 +157,5 @@ def _counted(source: Source, heads: int, kv_heads: int) -> dict[str, int]:
     return {
         expr.text: count
         for expr, count in pairs
-        if isinstance(expr, ast.Name) and expr.text in static
+        if count is not None and isinstance(expr, ast.Name) and expr.text in static
     }

@@ -11,31 +11,33 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from patternc.attention import Attention as Compiled
-from patternc.functional import Pattern, fixed, sdpa
+from patternc.functional import Pattern, compile_pattern
 
 
 class Attention(torch.nn.Module):
-    """`Attention("causal & window(256)")(q, k, v)`: `sdpa` with its pattern fixed.
+    """`Attention("causal & window(256)", heads=32, kv_heads=8)(q, k, v)`.
 
-    `learned` gives the initial values of floating inputs that become parameters of
-    the module, each under its own name: sinks, slopes, gates, a bias table. All other
-    inputs and run-time parameters are given at each call; `params` are static
-    parameters. It can be copied and pickled; a file is read when the module is made.
+    `pattern` is what `patternc.sdpa` takes, compiled when the module is made; head
+    counts are only needed where the program leaves them open. `learned` gives the
+    first values of floating inputs that become parameters of the module, each under
+    its own name: sinks, slopes, gates, a bias table. All other inputs and run-time
+    parameters are given at each call; `params` are static parameters. It can be
+    copied and pickled. Raises as `compile_pattern`.
     """
 
     def __init__(
         self,
         pattern: Pattern,
+        heads: int | None = None,
+        kv_heads: int | None = None,
         *,
         scale: float | None = None,
         learned: Mapping[str, Tensor] | None = None,
         **params: float,
     ) -> None:
         super().__init__()
-        self.pattern = fixed(pattern)
+        self.compiled = compile_pattern(pattern, heads, kv_heads, **params)
         self.scale = scale
-        self.params = dict(params)
         self.learned = torch.nn.ParameterDict(dict(learned or {}))
 
     def forward(
@@ -46,19 +48,24 @@ class Attention(torch.nn.Module):
         *,
         return_lse: bool = False,
         q_offset: int | None = None,
-        **given: float | Tensor,
+        **given: int | Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """As `patternc.sdpa`, with the learned inputs added to `given`."""
+        """As `patternc.Attention`, with the learned inputs added to `given`."""
+        for name in self.learned:
+            if name in given:
+                raise TypeError(f"`{name}` is learned: expected no value for it")
         own = dict(self.learned.items())
-        both = sorted(own.keys() & given.keys())
-        if both:
-            raise TypeError(f"`{both[0]}` is learned: expected no value for it")
-        every = {**self.params, **own, **given}
-        return sdpa(
-            q, k, v, self.pattern, self.scale, return_lse, q_offset=q_offset, **every
+        return self.compiled(  # type: ignore[call-overload, no-any-return]
+            q,
+            k,
+            v,
+            scale=self.scale,
+            q_offset=q_offset,
+            return_lse=return_lse,
+            **own,
+            **given,
         )
 
     def extra_repr(self) -> str:
-        """The pattern, as `print` shows it."""
-        shown = self.pattern
-        return repr(shown) if isinstance(shown, Compiled) else " ".join(shown.split())
+        """What it computes, as `print` shows it."""
+        return repr(self.compiled)

@@ -200,15 +200,17 @@ def _attention_autograd(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    inputs: list[Tensor],
+    inputs: list[Tensor] | None,
     program: str,
-    params: list[int],
+    params: list[int] | None,
     q_offset: int,
     scale: float,
     return_lse: bool,
     keep: bool,
 ) -> tuple[Tensor, ...]:
     """The operator called by itself, as an exported graph does."""
+    # A package of AOTInductor hands an empty list over as None.
+    inputs, params = inputs or [], params or []
     # Under torch.func, `call` went through `_Apart`.
     mapped = torch._C._are_functorch_transforms_active()
     if not mapped and _needs_gradient(q, k, v, *inputs):

@@ -27,12 +27,14 @@ from patternc.ops.program import Forward, Site, program_of
 
 LIBRARY = torch.library.Library("patternc", "DEF")  # type: ignore[no-untyped-call]
 _CALL = "str program, SymInt[] params, SymInt q_offset, float scale"
-for _schema in (
-    "attention(Tensor q, Tensor k, Tensor v, Tensor[] inputs,"
-    f" {_CALL}, bool return_lse, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
-    "attention_backward(Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v,"
-    f" Tensor[] inputs, Tensor out, Tensor lse, {_CALL}, int[] wanted) -> Tensor[]",
-):
+_FORWARD = f"""attention(
+    Tensor q, Tensor k, Tensor v, Tensor[] inputs, {_CALL}, bool return_lse, bool keep
+) -> (Tensor, Tensor, Tensor, Tensor)"""
+_BACKWARD = f"""attention_backward(
+    Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, Tensor[] inputs,
+    Tensor out, Tensor lse, {_CALL}, int[] wanted
+) -> Tensor[]"""
+for _schema in (_FORWARD, _BACKWARD):
     LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
 
 _AUTOGRAD_KEYS = (

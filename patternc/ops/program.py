@@ -34,7 +34,7 @@ Forward = tuple[Tensor, Tensor, Tensor, Tensor]
 def constant(function: Function) -> Function:
     """Mark what gives the same at every call: torch.compile asks it once, and does
     not look inside."""
-    torch.compiler.assume_constant_result(function)
+    torch.compiler.assume_constant_result(function)  # type: ignore[no-untyped-call]
     return function
 
 
