@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -53,6 +54,7 @@ from patternc.backends.rows import (
     unnormalised_heads,
     with_heads,
 )
+from patternc.backends.sequences import Sequences, by_sequence
 from patternc.backends.weighing import (
     Traced,
     change_logits,
@@ -100,8 +102,16 @@ class TiledAttention:
         params: Mapping[str, int],
         return_lse: bool,
         inputs: Mapping[str, Tensor] = NO_INPUTS,
+        sequences: Sequences | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`."""
+        if sequences is not None:
+            output, lse = by_sequence(
+                partial(self, scale=scale, q_offset=0, params=params, return_lse=True),
+                sequences,
+                (q, k, v),
+            )
+            return (output, lse) if return_lse else output
         wide = working_dtype(q.dtype)
         tensors = (q.to(wide), k.to(wide), v.to(wide))
         floats = {

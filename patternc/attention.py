@@ -26,6 +26,7 @@ from patternc.backends.checks import (
     check_lse,
     check_own_values,
     check_params,
+    check_sequences,
     check_values,
 )
 from patternc.backends.declared import declarations
@@ -33,6 +34,7 @@ from patternc.backends.inputs import element_inputs, elements_of
 from patternc.backends.protocol import LoadedAttention
 from patternc.backends.reference import mask_tensor
 from patternc.backends.rows import reads_own_value, unnormalised_heads
+from patternc.backends.sequences import Form, Sequences
 from patternc.diagnostics import PatternError
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
@@ -103,6 +105,9 @@ class Attention:
         q_offset: int | None = None,
         return_lse: Literal[False] = False,
         check: bool = False,
+        lengths: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         **given: int | Tensor,
     ) -> Tensor: ...
 
@@ -117,6 +122,9 @@ class Attention:
         q_offset: int | None = None,
         return_lse: Literal[True],
         check: bool = False,
+        lengths: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         **given: int | Tensor,
     ) -> tuple[Tensor, Tensor]: ...
 
@@ -130,6 +138,9 @@ class Attention:
         q_offset: int | None = None,
         return_lse: bool = False,
         check: bool = False,
+        lengths: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         **given: int | Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The output [B, H, n_q, D_v], and with `return_lse` the LSE [B, H, n_q] too.
@@ -141,6 +152,12 @@ class Attention:
         shaped as declared, with or without a leading batch axis of 1 or B. The LSE is
         natural, float64 for float64 inputs, else float32. A row without keys gives 0
         and -inf.
+
+        `lengths` [B] are those of padded sequences: keys from there on are invisible,
+        and rows give 0 and -inf. `cu_seqlens` [count + 1] says where sequences start
+        that lie end to end in one batch element, the end last; none is longer than
+        `max_seqlen`. Each sequence is an attention of its own, square, with positions
+        and `N` of its own.
 
         With `check` the values of inputs are looked at too: NaN and infinities, what
         is declared sorted, and every assertion that only data can decide. That waits
@@ -171,6 +188,10 @@ class Attention:
         inputs = self._inputs(given, q, n_k, offset)
         if check:
             self._check_data(inputs, q, n_k, offset, values)
+        named = check_sequences(
+            self.name, q, n_k, offset, lengths, cu_seqlens, max_seqlen
+        )
+        sequences = None if named is None else self._sequences(*named)
         loaded = self._load(self.backend_name or backends.default_for(q.device.type))
         return loaded(
             q,
@@ -181,6 +202,7 @@ class Attention:
             params=values,
             return_lse=bool(return_lse),
             inputs=inputs,
+            sequences=sequences,
         )
 
     def mask(
@@ -319,6 +341,16 @@ class Attention:
             device=q.device,
             dtype=q.dtype,
         )
+
+    def _sequences(self, form: str, numbers: Tensor, longest: int) -> Sequences:
+        """Raises `ValueError` for a program that takes only whole batch elements."""
+        attention = self.kernel.attention
+        if attention.inputs or attention.layout is not None:
+            reason = "inputs and layouts have places in the whole sequence"
+            raise ValueError(
+                f"{self.name}: `lengths`, `cu_seqlens`: refused, as {reason}"
+            )
+        return Sequences(Form(form), numbers, longest)
 
     def _check_sizes(self, n_q: int, n_k: int, q_offset: int) -> None:
         """A layout has one length. Raises `ValueError`."""

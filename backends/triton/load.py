@@ -17,6 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from patternc.backends.protocol import NO_INPUTS
+from patternc.backends.sequences import Form, Sequences
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.refusal import refusal
 from patternc.diagnostics import Diagnostic
@@ -72,6 +73,7 @@ class TritonAttention:
         params: Mapping[str, int],
         return_lse: bool,
         inputs: Mapping[str, Tensor] = NO_INPUTS,
+        sequences: Sequences | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`. Also raises for a head size, dtype or device that
         Triton's kernel does not take: `ValueError` or `TypeError`.
@@ -81,6 +83,12 @@ class TritonAttention:
             name: tensor.movedim(0, self.batch_axes.get(name, 0))
             for name, tensor in inputs.items()
         }
+        named: dict[str, Tensor | int] = {}
+        if sequences is not None:
+            named["lengths"] = sequences.numbers
+            if sequences.form is Form.PACKED:
+                named = {"cu_seqlens": sequences.numbers}
+                named["max_seqlen"] = sequences.longest
         return self.forward(
             q,
             k,
@@ -88,6 +96,7 @@ class TritonAttention:
             scale=scale,
             q_offset=q_offset,
             return_lse=return_lse,
+            **named,
             **params,
             **declared,
         )
