@@ -85,7 +85,7 @@ def test_as_the_definition_says(name: str, backend: str, tmp_path: Path) -> None
     for argument, place, value in SPOILED.values():
         own = tensors(kernel)
         own[argument][0, -1, place, 3] = value
-        wanted = by_definition(*own.values(), visible)
+        wanted = by_definition(own["q"], own["k"], own["v"], visible)
         q, k, v = own.values()
         found = loaded(
             q, k, v, scale=0.25, q_offset=OFFSET, params=params, return_lse=True
