@@ -70,6 +70,67 @@ def check_call(
     return _scale(name, scale, q.shape[3]), offset
 
 
+def check_sequences(
+    name: str,
+    q: torch.Tensor,
+    n_k: int,
+    q_offset: int,
+    lengths: object,
+    cu_seqlens: object,
+    max_seqlen: object,
+) -> tuple[str, torch.Tensor, int] | None:
+    """Whether sequences are padded or packed, their numbers, and the longest's bound.
+
+    None if a call names none. The numbers are int32, `lengths` [B] or `cu_seqlens`
+    [count + 1]; their values are not looked at, as that would wait for the device.
+    Raises `TypeError` or `ValueError`.
+    """
+    if lengths is None and cu_seqlens is None and max_seqlen is None:
+        return None
+    n_q = q.shape[2]
+    if lengths is not None and cu_seqlens is not None:
+        came = "got both"
+        raise TypeError(f"{name}: `lengths`: expected it or `cu_seqlens`, {came}")
+    if lengths is None and cu_seqlens is None:
+        raise TypeError(f"{name}: `cu_seqlens`: expected a tensor, got nothing")
+    if n_q != n_k or q_offset != 0:
+        came = f"got {n_q} queries from {q_offset} on and {n_k} keys"
+        expected = "sequences whose queries are their keys"
+        raise ValueError(f"{name}: `q`: expected {expected}, {came}")
+    if lengths is not None:
+        if max_seqlen is not None:
+            raise TypeError(f"{name}: `max_seqlen` goes with `cu_seqlens`")
+        numbers = _numbers(name, "lengths", lengths, q)
+        if len(numbers) != q.shape[0]:
+            came = f"[{q.shape[0]}], got {list(numbers.shape)}"
+            raise ValueError(f"{name}: `lengths`: expected {came}")
+        return "padded", numbers, n_q
+    numbers = _numbers(name, "cu_seqlens", cu_seqlens, q)
+    if len(numbers) < 2:
+        raise ValueError(f"{name}: `cu_seqlens`: expected at least 2 numbers")
+    if q.shape[0] != 1:
+        came = f"got {list(q.shape)}"
+        raise ValueError(f"{name}: `q`: expected [1, H, total, D] if packed, {came}")
+    if max_seqlen is None:
+        raise TypeError(f"{name}: `max_seqlen`: expected an integer, got nothing")
+    longest = _integer(name, "max_seqlen", max_seqlen)
+    if longest < 0:
+        raise ValueError(f"{name}: `max_seqlen`: expected 0 or more, got {longest}")
+    return "packed", numbers, min(longest, n_q)
+
+
+def _numbers(name: str, argument: str, given: object, q: torch.Tensor) -> torch.Tensor:
+    """A row of integers on the device of `q`, as int32."""
+    expected = f"{name}: `{argument}`: expected one row of integers"
+    if not isinstance(given, torch.Tensor):
+        raise TypeError(f"{expected}, got {type(given).__name__}")
+    if given.dtype not in (torch.int32, torch.int64) or given.dim() != 1:
+        raise TypeError(f"{expected}, got {given.dtype} {list(given.shape)}")
+    if given.device != q.device:
+        raise ValueError(f"{expected} on {q.device} as `q`, got one on {given.device}")
+    return given.to(torch.int32).contiguous()
+
+
 def check_params(
     name: str,
     declared: Mapping[str, int | None],

@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from patternc.backends.sequences import Sequences
 from patternc.diagnostics import Diagnostic
 from patternc.plan.kernel import Kernel
 
@@ -34,6 +35,7 @@ class LoadedAttention(Protocol):
         params: Mapping[str, int],
         return_lse: bool,
         inputs: Mapping[str, Tensor] = NO_INPUTS,
+        sequences: Sequences | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The output [B, H, n_q, D_v] in the dtype of `q`, and the LSE if wanted.
 
@@ -41,7 +43,8 @@ class LoadedAttention(Protocol):
         logarithm of the sum of the exponentials of a row's visible logits,
         [B, H, n_q], float64 for float64 `q` and float32 for all others. A row
         without keys gives output 0 and LSE -inf. `inputs` holds every declared input
-        as `checks.check_inputs` returns it.
+        as `checks.check_inputs` returns it. With `sequences` each of them is an
+        attention of its own; raises `ValueError` where the backend has none for this.
         """
         ...
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, assert_never
 
 import numpy as np
@@ -27,6 +28,7 @@ from patternc.backends.rows import (
     sink_logits,
     with_heads,
 )
+from patternc.backends.sequences import Sequences, by_sequence
 from patternc.diagnostics import Diagnostic
 from patternc.ir.evaluate import Tables, dense_mask
 from patternc.ir.nodes import (
@@ -75,8 +77,16 @@ class ReferenceAttention:
         params: Mapping[str, int],
         return_lse: bool,
         inputs: Mapping[str, Tensor] = NO_INPUTS,
+        sequences: Sequences | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`."""
+        if sequences is not None:
+            output, lse = by_sequence(
+                partial(self, scale=scale, q_offset=0, params=params, return_lse=True),
+                sequences,
+                (q, k, v),
+            )
+            return (output, lse) if return_lse else output
         with torch.autocast(q.device.type, enabled=False):
             wide = working_dtype(q.dtype)
             call = Invocation(self.attention, scale, q_offset, k.shape[2], params)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -47,6 +48,7 @@ from patternc.backends.inputs import element_inputs
 from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.reference import split_finite, weighted_sum, working_dtype
 from patternc.backends.rows import Invocation, finish_rows
+from patternc.backends.sequences import Sequences, by_sequence
 from patternc.backends.weighing import (
     Traced,
     change_logits,
@@ -93,8 +95,16 @@ class TiledAttention:
         params: Mapping[str, int],
         return_lse: bool,
         inputs: Mapping[str, Tensor] = NO_INPUTS,
+        sequences: Sequences | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`."""
+        if sequences is not None:
+            output, lse = by_sequence(
+                partial(self, scale=scale, q_offset=0, params=params, return_lse=True),
+                sequences,
+                (q, k, v),
+            )
+            return (output, lse) if return_lse else output
         wide = working_dtype(q.dtype)
         tensors = (q.to(wide), k.to(wide), v.to(wide))
         floats = _floats(inputs, wide)

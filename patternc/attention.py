@@ -27,12 +27,14 @@ from patternc.backends.checks import (
     check_lse,
     check_own_values,
     check_params,
+    check_sequences,
     check_values,
 )
 from patternc.backends.declared import declarations
 from patternc.backends.inputs import element_inputs, elements_of
 from patternc.backends.reference import mask_tensor
 from patternc.backends.rows import reads_own_value, unnormalised_heads
+from patternc.backends.sequences import Form, Sequences
 from patternc.diagnostics import PatternError
 from patternc.ir.nodes import STEPS
 from patternc.ir.nodes import Attention as IR
@@ -143,6 +145,9 @@ class Attention:
         q_offset: int | None = None,
         return_lse: Literal[False] = False,
         check: bool = False,
+        lengths: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         **given: int | Tensor,
     ) -> Tensor: ...
 
@@ -157,6 +162,9 @@ class Attention:
         q_offset: int | None = None,
         return_lse: Literal[True],
         check: bool = False,
+        lengths: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         **given: int | Tensor,
     ) -> tuple[Tensor, Tensor]: ...
 
@@ -170,6 +178,9 @@ class Attention:
         q_offset: int | None = None,
         return_lse: bool = False,
         check: bool = False,
+        lengths: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         **given: int | Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The output [B, H, n_q, D_v], and with `return_lse` the LSE [B, H, n_q] too.
@@ -181,6 +192,12 @@ class Attention:
         shaped as declared, with or without a leading batch axis of 1 or B. The LSE is
         natural, float64 for float64 inputs, else float32. A row without keys gives 0
         and -inf.
+
+        `lengths` [B] are those of padded sequences: keys from there on are invisible,
+        and rows give 0 and -inf. `cu_seqlens` [count + 1] says where sequences start
+        that lie end to end in one batch element, the end last; none is longer than
+        `max_seqlen`. Each sequence is an attention of its own, square, with positions
+        and `N` of its own.
 
         With `check` the values of inputs are looked at too: NaN and infinities, what
         is declared sorted, `valid` lengths, and every assertion that only data can decide. That waits
@@ -213,6 +230,22 @@ class Attention:
         inputs = self._inputs(given, q, n_k, offset)
         if check:
             self._check_data(inputs, q, n_k, offset, values)
+        named = check_sequences(
+            self.name, q, n_k, offset, lengths, cu_seqlens, max_seqlen
+        )
+        if named is not None:  # outside the operators, whose schema has no lengths
+            name = self.backend_name or backends.default_for(q.device.type)
+            return self._load(name).loaded(
+                q,
+                k,
+                v,
+                scale=factor,
+                q_offset=offset,
+                params=values,
+                return_lse=bool(return_lse),
+                inputs=inputs,
+                sequences=self._sequences(*named),
+            )
         site = Site(tuple(values.values()), offset, factor)
         program = self.program(q.device.type)
         found = call(q, k, v, tuple(inputs.values()), program, site, bool(return_lse))
@@ -376,6 +409,16 @@ class Attention:
             device=q.device,
             dtype=q.dtype,
         )
+
+    def _sequences(self, form: str, numbers: Tensor, longest: int) -> Sequences:
+        """Raises `ValueError` for a program that takes only whole batch elements."""
+        attention = self.kernel.attention
+        if attention.inputs or attention.layout is not None:
+            reason = "inputs and layouts have places in the whole sequence"
+            raise ValueError(
+                f"{self.name}: `lengths`, `cu_seqlens`: refused, as {reason}"
+            )
+        return Sequences(Form(form), numbers, longest)
 
     def _check_sizes(self, n_q: int, n_k: int, q_offset: int) -> None:
         """A layout has one length. Raises `ValueError`."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from patternc import backends
 from patternc.backends.protocol import NO_INPUTS, LoadedAttention
 from patternc.backends.reference import ReferenceBackend
+from patternc.backends.sequences import Sequences
 from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ir.nodes import (
     FULL_PATTERN,
@@ -226,6 +227,7 @@ class Wrong:
             params: Mapping[str, int],
             return_lse: bool,
             inputs: Mapping[str, Tensor] = NO_INPUTS,
+            sequences: Sequences | None = None,
         ) -> Tensor | tuple[Tensor, Tensor]:
             output, lse = right(
                 q,

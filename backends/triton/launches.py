@@ -18,6 +18,7 @@ def checks_called(attention: Attention, features: Features) -> list[str]:
     return [
         "check_call",
         "check_params",
+        "check_sequences",
         *(["check_inputs"] if attention.inputs else []),
         *(["check_length"] if attention.layout else []),
         *(["check_own_values"] if features.reads_own_value else []),
@@ -28,7 +29,8 @@ def launch_text(kernel: Kernel, features: Features) -> str:
     """`forward` and the launcher."""
     inputs = bool(features.inputs)
     given = ", inputs" if inputs else ""
-    launch = f"launch(q, k, v, output, lse, scale, q_offset, values{given})"
+    arguments = f"q, k, v, output, lse, scale, q_offset, values{given}"
+    launch = f"launch({arguments}, sequences)"
     names = "NAME, PARAMS, params" + (", INPUTS" if inputs else "")
     text = fill(
         "launch",
@@ -42,7 +44,8 @@ def launch_text(kernel: Kernel, features: Features) -> str:
                 else "if batch * n_q == 0 or n_k == 0:"
             ],
             "launch": [launch],
-            "launch_head": [f"def {launch}:"],
+            "launch_head": [f"def launch({arguments}, sequences=None):"],
+            "sequences": _sequences(kernel, features),
             "access": _access(features),
             "tile_lists": _tile_lists(kernel, features),
             "list_arguments": _pointers(kernel, features),
@@ -79,6 +82,36 @@ def _more(attention: Attention, features: Features) -> list[str]:
     if features.inputs:
         lines.append("inputs = checked_inputs(q, k, q_offset, params)")
     return lines
+
+
+def _sequences(kernel: Kernel, features: Features) -> list[str]:
+    """The check of padded or packed sequences, which not every program takes."""
+    lines = [
+        "sizes = (k.shape[2], q_offset)",
+        "given = (lengths, cu_seqlens, max_seqlen)",
+        "sequences = check_sequences(NAME, q, *sizes, *given)",
+    ]
+    reason = whole_only(kernel, features)
+    if reason:
+        lines += [
+            "if sequences is not None:",
+            f'    came = "{reason}"',
+            '    raise ValueError(f"{NAME}: `lengths`, `cu_seqlens`: refused, as {came}")',
+        ]
+    return lines
+
+
+def whole_only(kernel: Kernel, features: Features) -> str:
+    """Why a kernel takes no sequences of different lengths; nothing if it does."""
+    if kernel.attention.layout is not None:
+        return "a layout has one length"
+    if features.is_ordered:
+        return "an order is one of the whole sequence"
+    if features.inputs:
+        return "inputs are read at positions of the whole sequence"
+    if takes_lists(kernel, features):
+        return "the tiles of this mask are listed for one length"
+    return ""
 
 
 def _access(features: Features) -> list[str]:

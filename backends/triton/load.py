@@ -17,6 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from patternc.backends.protocol import NO_INPUTS
+from patternc.backends.sequences import Form, Sequences
 from patternc.backends.triton.emit import emit
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import AxisKind
@@ -71,6 +72,7 @@ class TritonAttention:
         params: Mapping[str, int],
         return_lse: bool,
         inputs: Mapping[str, Tensor] = NO_INPUTS,
+        sequences: Sequences | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`. Also raises for a head size, dtype or device that
         Triton's kernel does not take: `ValueError` or `TypeError`.
@@ -80,6 +82,12 @@ class TritonAttention:
             name: tensor.movedim(0, self.batch_axes.get(name, 0))
             for name, tensor in inputs.items()
         }
+        named: dict[str, Tensor | int] = {}
+        if sequences is not None:
+            named["lengths"] = sequences.numbers
+            if sequences.form is Form.PACKED:
+                named = {"cu_seqlens": sequences.numbers}
+                named["max_seqlen"] = sequences.longest
         return self.forward(
             q,
             k,
@@ -87,6 +95,7 @@ class TritonAttention:
             scale=scale,
             q_offset=q_offset,
             return_lse=return_lse,
+            **named,
             **params,
             **declared,
         )

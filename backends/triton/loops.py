@@ -46,8 +46,8 @@ def loop_lines(slots: Slots, weigher: Weigher) -> list[str]:
 
 
 def again_lines(slots: Slots, weigher: Weigher) -> list[str]:
-    """The same loops for rows that hidden values spoiled; none without hidden pairs."""
-    if not slots.partial:
+    """The same loops for rows that hidden values spoiled."""
+    if not slots.partial and not slots.full:
         return []
     loops = _loops(slots, weigher, _AT_AGAIN, True)
     return fill("again", {"loops": loops}).splitlines()
@@ -72,7 +72,7 @@ def _loops(slots: Slots, weigher: Weigher, indent: int, again: bool) -> list[str
                 "mask": _mask_lines(
                     slots, kind, weigher, early or weigher.ordered, indent
                 ),
-                "attend": attend_lines(weigher, again, kind),
+                "attend": attend_lines(weigher, again),
             }
             head = "for t in tl.range(FIRST, LAST):"
             loop = fill("loop", holes).replace(head, _loop_head(slots, kind, again), 1)

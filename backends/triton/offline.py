@@ -65,10 +65,11 @@ def compile_offline(
     warps: int | None = None,
     stages: int | None = None,
     kernel: str = "forward_kernel",
+    guard_values: bool = True,
 ) -> Report:
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
-    D_v is D unless given. Warps and stages are those of the module unless given; `kernel` is `ordered_kernel` for
+    Without `guard_values` NaN in hidden values come in. D_v is D unless given. Warps and stages are those of the module unless given; `kernel` is `ordered_kernel` for
     calls whose tiles follow an order. Integer inputs are compiled as int32.
     """
     dims = (head_dim, value_dim or head_dim)
@@ -76,7 +77,9 @@ def compile_offline(
     itemsize = 4 if dtype == "fp32" else 2
     own = module.LAUNCHES["forward", columns, itemsize]
     compiled = triton.compile(
-        _source(module, getattr(module, kernel), target, dims, dtype, access),
+        _source(
+            module, getattr(module, kernel), target, dims, dtype, access, guard_values
+        ),
         target=TARGETS[target],
         options={
             "num_warps": warps or own[0],
@@ -104,6 +107,7 @@ def _source(
     dims: tuple[int, int],
     dtype: str,
     access: str,
+    guard_values: bool,
 ) -> ASTSource:
     """The kernel with the types that the launcher would give it."""
     blocks = {"q": module.BLOCK_Q, "k": module.BLOCK_K, "v": module.BLOCK_K}
@@ -117,7 +121,9 @@ def _source(
         "BLOCK_Q": module.BLOCK_Q,
         "BLOCK_K": module.BLOCK_K,
         "ACCESS": access,
-        "GUARD_VALUES": module.GUARD_VALUES,
+        "GUARD_VALUES": guard_values,
+        "SEQUENCES": "none",
+        "sequences": None,
         "POSITIVE_SCALE": True,
         "PRECISION": _precision(dtype, target),
     }

@@ -47,7 +47,7 @@ from patternc.ir.nodes import (
     WeightKind,
 )
 from patternc.ir.walk import axes_of
-from patternc.plan.kernel import Kernel, TileKind
+from patternc.plan.kernel import Kernel
 
 _WIDTHS = (40, 26, 14)
 """How long a subexpression may be before it gets a name: the first that fits is used."""
@@ -160,7 +160,7 @@ def score_lines(weigher: Weigher, indent: int) -> list[str]:
     return lines
 
 
-def attend_lines(weigher: Weigher, again: bool, kind: TileKind) -> list[str]:
+def attend_lines(weigher: Weigher, again: bool) -> list[str]:
     """In the loops: the weights of a tile, and what they add to the rows.
 
     `again`: their top is known, and hidden values that are not finite are kept out.
@@ -179,8 +179,7 @@ def attend_lines(weigher: Weigher, again: bool, kind: TileKind) -> list[str]:
     elif not _all_unnormalised(weigher):
         lines += ["else:", *("    " + line for line in weigh)]
     values = "gather_values" if weigher.ordered else "values"
-    is_exact = again and kind is TileKind.PARTIAL
-    product = _EXACT_PRODUCT if is_exact else _PRODUCT
+    product = _EXACT_PRODUCT if again else _PRODUCT
     return [*lines, *fill(values).splitlines(), product]
 
 

@@ -1,7 +1,8 @@
 """Compile modules for GPUs that are not there; a JSON line for each.
 
 In: a folder, then specifications `program,target,dims,dtype,access,block_q,block_k,warps,
-stages`; `dims` are D, or D and D_v as `128x64`; 0 stages are those of the module. The
+stages`; `dims` are D, or D and D_v as `128x64`; 0 stages are those of the module; a last `plain`
+is for kernels that keep no hidden NaN out. The
 access "gather" is that of tiles that follow an order. Out: `offline.Report`s. A process of its own, because the other tests
 run Triton's interpreter, which must be chosen before the import.
 """
@@ -22,7 +23,7 @@ def main(folder: Path, specifications: list[str]) -> None:
     """Print one report for each specification."""
     for specification in specifications:
         program, target, dims, dtype, access, *numbers = specification.split(",")
-        block_q, block_k, warps, stages = map(int, numbers)
+        block_q, block_k, warps, stages = map(int, numbers[:4])
         head_dim, value_dim = (int(dim) for dim in f"{dims}x{dims}".split("x")[:2])
         schedule = Schedule(block_q, block_k, warps, stages or None)
         is_plain = program in programs.PROGRAMS
@@ -36,6 +37,7 @@ def main(folder: Path, specifications: list[str]) -> None:
             value_dim=value_dim,
             dtype=dtype,
             access="aligned" if gathers else access,
+            guard_values=numbers[4:] != ["plain"],
             kernel="ordered_kernel" if gathers else "forward_kernel",
         )
         print(json.dumps(asdict(report)), flush=True)

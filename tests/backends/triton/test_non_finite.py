@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from patternc.backends.protocol import Backend
 from patternc.backends.reference import ReferenceBackend, mask_tensor
 from patternc.backends.tiled import TiledBackend
 from patternc.backends.triton.load import TritonBackend
@@ -75,18 +76,19 @@ def test_as_the_definition_says(name: str, backend: str, tmp_path: Path) -> None
     kernel = kernel_of(name)
     params = {item.name: item.default or 0 for item in kernel.attention.params}
     visible = mask_tensor(kernel.attention, N_Q, N_K, OFFSET, params)
-    make = {
+    backends: dict[str, Backend] = {
         "reference": ReferenceBackend(),
         "tiled": TiledBackend(),
         "triton": TritonBackend(Store(tmp_path)),
-    }[backend]
-    loaded = make.load(kernel)
+    }
+    loaded = backends[backend].load(kernel)
     for argument, place, value in SPOILED.values():
         own = tensors(kernel)
         own[argument][0, -1, place, 3] = value
-        wanted = by_definition(**own, visible=visible)
+        wanted = by_definition(own["q"], own["k"], own["v"], visible)
+        q, k, v = own.values()
         found = loaded(
-            **own, scale=0.25, q_offset=OFFSET, params=params, return_lse=True
+            q, k, v, scale=0.25, q_offset=OFFSET, params=params, return_lse=True
         )
         for mine, exact in zip(found, wanted, strict=True):
             torch.testing.assert_close(
@@ -94,14 +96,16 @@ def test_as_the_definition_says(name: str, backend: str, tmp_path: Path) -> None
             )
 
 
-def test_without_the_guard_a_hidden_value_comes_in(tmp_path: Path) -> None:
+def test_without_the_guard_a_hidden_value_comes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So the tests above can fail, and the constant can be compared."""
     module = module_of("window", tmp_path)
     own = tensors(kernel_of("window"))
     own["v"][0, 0, 40, 3] = NAN
     spoiled = {}
     for guard in (True, False):
-        module.GUARD_VALUES = guard
+        monkeypatch.setattr(module, "GUARD_VALUES", guard)
         spoiled[guard] = int(module.forward(**own, q_offset=OFFSET).isnan().sum())
     assert 0 < spoiled[True] < spoiled[False]
 
