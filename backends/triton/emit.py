@@ -13,11 +13,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from patternc.analysis.interval import Box
 from patternc.backends.declared import declarations
 from patternc.backends.triton import checks_text, profiles
+from patternc.backends.triton.backward import backward_texts
 from patternc.backends.triton.bounds import BoundsPrinter
 from patternc.backends.triton.dense import dense_text, mask_lines
 from patternc.backends.triton.expr import (
@@ -26,8 +27,11 @@ from patternc.backends.triton.expr import (
     kernel_box,
 )
 from patternc.backends.triton.features import Features, features_of
+from patternc.backends.triton.finish import finish_text
+from patternc.backends.triton.gradients import gradients_text
 from patternc.backends.triton.kernels import device_functions, kernel_text
 from patternc.backends.triton.launches import checks_called, launch_text
+from patternc.backends.triton.literals import Value, heads_literal, literal
 from patternc.backends.triton.ranges import (
     has_lists,
     is_listed,
@@ -39,6 +43,7 @@ from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
 from patternc.ir.walk import axes_of
 from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover
+from patternc.plan.reverse import reverse
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _POSITIONS = {Axis.QUERY: "q", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "length"}
@@ -56,7 +61,11 @@ p_...         a run-time parameter of the pattern"""
 BEST_STAGES = {64: 2, 128: 3}
 """The stages that were fastest on an H200, by head size: the sizes that can run."""
 
-Value = str | int | None | Mapping[str, "Value"] | Sequence["Value"]
+QUERY_GRADIENT_WARPS = {64: 4, 128: 4}
+QUERY_GRADIENT_STAGES = {64: 2, 128: 2}
+KEY_GRADIENT_WARPS = {64: 4, 128: 8}
+KEY_GRADIENT_STAGES = {64: 2, 128: 2}
+DELTA_ROWS = 64
 
 
 def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
@@ -75,6 +84,10 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     kernels = [kernel_text(kernel, features, False)]
     if features.is_ordered:
         kernels.append(kernel_text(kernel, features, True))
+    reversed_ = reverse(kernel, kernel.schedule)
+    kernels += backward_texts(kernel, reversed_, features)
+    listing = _listing(kernel, reversed_)
+    printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
         _imports(checks, features),
@@ -84,10 +97,21 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         *device,
         *kernels,
         launch_text(kernel, features),
-        *_lists(kernel, features),
+        gradients_text(kernel, reversed_, features, printer),
+        finish_text(features, printer),
+        *_lists(listing, features),
         _reference(kernel, features),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _listing(kernel: Kernel, reversed_: Kernel) -> Kernel:
+    """The kernel with lists for every cover that some kernel lists the tiles of."""
+    covers = tuple(
+        replace(cover, ranges=None) if is_listed(other) else cover
+        for cover, other in zip(kernel.covers, reversed_.covers, strict=True)
+    )
+    return replace(kernel, covers=covers)
 
 
 def _version() -> str:
@@ -148,6 +172,7 @@ def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str)
             f"WARPS = {schedule.warps}",
             f"STAGES = {_stages(schedule)}  # by head size",
             f"HEAD_DIMS = {tuple(BEST_STAGES)}",
+            *_gradient_constants(),
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
             *_input_constants(kernel, features),
@@ -155,6 +180,17 @@ def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str)
             "",
         ]
     )
+
+
+def _gradient_constants() -> list[str]:
+    """Warps and tiles in flight of the kernels of the backward pass, by head size."""
+    return [
+        f"QUERY_GRADIENT_WARPS = {QUERY_GRADIENT_WARPS}",
+        f"QUERY_GRADIENT_STAGES = {QUERY_GRADIENT_STAGES}",
+        f"KEY_GRADIENT_WARPS = {KEY_GRADIENT_WARPS}",
+        f"KEY_GRADIENT_STAGES = {KEY_GRADIENT_STAGES}",
+        f"DELTA_ROWS = {DELTA_ROWS}",
+    ]
 
 
 def _input_constants(kernel: Kernel, features: Features) -> list[str]:
@@ -200,36 +236,6 @@ def _range_text(part: KeyRange) -> str:
     return f"{part.kind.value}: kt in range({bounds}){condition}"
 
 
-def literal(target: str, value: Value) -> list[str]:
-    """An assignment of data, one item a line, as a formatter leaves it."""
-    return _literal(f"{target} = ", value, "", "")
-
-
-def _literal(head: str, value: Value, indent: str, tail: str) -> list[str]:
-    if isinstance(value, str):
-        return [f"{indent}{head}{_quoted(value)}{tail}"]
-    if value is None or isinstance(value, int):
-        return [f"{indent}{head}{value}{tail}"]
-    is_map = isinstance(value, Mapping)
-    opening, closing = "{}" if is_map else "[]"
-    if not value:
-        return [f"{indent}{head}{opening}{closing}{tail}"]
-    lines = [f"{indent}{head}{opening}"]
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            lines += _literal(f"{_quoted(key)}: ", item, indent + "    ", ",")
-    else:
-        for item in value:
-            lines += _literal("", item, indent + "    ", ",")
-    return [*lines, f"{indent}{closing}{tail}"]
-
-
-def _quoted(text: str) -> str:
-    """A string literal in double quotes, ASCII only."""
-    inner = text.encode("unicode_escape").decode().replace('"', '\\"')
-    return f'"{inner}"'
-
-
 def _lists(kernel: Kernel, features: Features) -> list[str]:
     """What builds tile lists, if any are needed, and reads inputs on the host."""
     read = [fill("read")] if features.tables or features.lists_data else []
@@ -268,18 +274,9 @@ def _listed(kernel: Kernel) -> str:
         lines += [f"    {line}" for line in (about, *body)]
         parts.append("\n".join(lines) + "\n")
         reads_head = Axis.HEAD in axes_of(cover.mask)
-        named += _heads_literal(f"HEADS_{at}", cover.heads)
+        named += heads_literal(f"HEADS_{at}", cover.heads)
         table.append(f"    (HEADS_{at}, {reads_head}, possible_{at}),")
     return "\n\n".join([*parts, "\n".join([*named, *table, "]", ""])])
-
-
-def _heads_literal(target: str, heads: Sequence[int]) -> list[str]:
-    """Heads as a range if they are one, else one a line."""
-    step = heads[1] - heads[0] if len(heads) > 1 else 1
-    if tuple(heads) == tuple(range(heads[0], heads[-1] + 1, step)):
-        extra = "" if step == 1 else f", {step}"
-        return [f"{target} = range({heads[0]}, {heads[-1] + 1}{extra})"]
-    return literal(target, tuple(heads))
 
 
 def _reference(kernel: Kernel, features: Features) -> str:

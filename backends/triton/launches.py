@@ -28,14 +28,22 @@ def launch_text(kernel: Kernel, features: Features) -> str:
     """`forward` and the launcher."""
     inputs = bool(features.inputs)
     given = ", inputs" if inputs else ""
-    launch = f"launch(q, k, v, output, lse, scale, q_offset, values{given})"
-    names = "NAME, PARAMS, params" + (", INPUTS" if inputs else "")
+    last = ", epilogue" if features.has_epilogue else ""
+    launch = f"launch(q, k, v, output, lse, scale, q_offset, values{given}{last})"
+    run = "run(q, k, v, scale, q_offset, params{})"
     text = fill(
         "launch",
         {
             "about": _about(features),
-            "values": [f"values = check_params({names})"],
-            "more": _more(kernel.attention, features),
+            "run": [f"output, lse = {run.format(', True' if last else '')}"],
+            "attend": _attend(run.format(", False" if last else "")),
+            "run_head": [f"def {run.format(last)}:"],
+            "options": ['"EPILOGUE": epilogue,'] if last else [],
+            "values": checked_lines(features),
+            "more": [
+                *more_lines(kernel.attention, features),
+                *(["check_no_gradients(inputs)"] if inputs else []),
+            ],
             "if_nothing": [
                 "if batch * n_q == 0:"
                 if features.runs_without_keys
@@ -43,11 +51,11 @@ def launch_text(kernel: Kernel, features: Features) -> str:
             ],
             "launch": [launch],
             "launch_head": [f"def {launch}:"],
-            "access": _access(features),
-            "tile_lists": _tile_lists(kernel, features),
+            "access": access_lines(features, "q, k, v"),
+            "tile_lists": tile_list_lines(features, takes_lists(kernel, features)),
             "list_arguments": _pointers(kernel, features),
-            "numbers": _numbers(features),
-            **_start(features),
+            "numbers": number_arguments(features),
+            "start": _start(features),
         },
     )
     return "\n\n".join([text, *([fill("inputs")] if inputs else [])])
@@ -67,7 +75,7 @@ def _about(features: Features) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _more(attention: Attention, features: Features) -> list[str]:
+def more_lines(attention: Attention, features: Features) -> list[str]:
     """Checks beyond those of every module."""
     lines = []
     if attention.layout is not None:
@@ -81,8 +89,15 @@ def _more(attention: Attention, features: Features) -> list[str]:
     return lines
 
 
-def _access(features: Features) -> list[str]:
-    lines = ["access = access_of(q, k, v)"]
+def checked_lines(features: Features) -> list[str]:
+    """The checks of run-time parameters."""
+    names = "NAME, PARAMS, params" + (", INPUTS" if features.inputs else "")
+    return [f"values = check_params({names})"]
+
+
+def access_lines(features: Features, tensors: str) -> list[str]:
+    """How tiles are read, and whether they hold positions of an order."""
+    lines = [f"access = access_of({tensors})"]
     if features.runs_without_keys:
         lines += ["if n_k == 0:", '    access = "any"']
     if features.is_ordered:
@@ -94,9 +109,10 @@ def _access(features: Features) -> list[str]:
     return lines
 
 
-def _tile_lists(kernel: Kernel, features: Features) -> list[str]:
+def tile_list_lines(features: Features, takes: bool) -> list[str]:
+    """Inputs as pointers, and the lists of tiles if a kernel takes them."""
     tables = ["pointers = as_pointers(inputs)"] if features.tables else []
-    if not takes_lists(kernel, features):
+    if not takes:
         return tables
     if not features.lists_data:
         call = "lists = tile_lists(n_q, n_k, q_offset, values, q.device)"
@@ -111,8 +127,7 @@ def _tile_lists(kernel: Kernel, features: Features) -> list[str]:
 def _pointers(kernel: Kernel, features: Features) -> list[str]:
     lines = []
     if takes_lists(kernel, features):
-        count = 6 if features.is_ordered else 4
-        lines.append(f"*lists[:{count}]," if features.lists_data else "*lists,")
+        lines += list_arguments(features, "lists")
     if features.tables:
         lines.append("*pointers,")
     if features.reads_own_value:
@@ -120,7 +135,14 @@ def _pointers(kernel: Kernel, features: Features) -> list[str]:
     return lines
 
 
-def _numbers(features: Features) -> list[str]:
+def list_arguments(features: Features, name: str) -> list[str]:
+    """What a kernel takes of lists."""
+    count = 6 if features.is_ordered else 4
+    return [f"*{name}[:{count}]," if features.lists_data else f"*{name},"]
+
+
+def number_arguments(features: Features) -> list[str]:
+    """The scalar arguments after the run-time parameters."""
     lines = ["lists[6],"] if features.lists_data else []
     if features.tables:
         lines.append("*as_numbers(pointers),")
@@ -128,22 +150,22 @@ def _numbers(features: Features) -> list[str]:
     return lines
 
 
-def _start(features: Features) -> dict[str, list[str]]:
+def _attend(run: str) -> list[str]:
+    """The first half of a training step."""
+    return [
+        "def attend(q, k, v, /, *, scale=None, q_offset=None, **params):",
+        '    """Output and LSE before sinks and `output` clauses, as `finish` takes them."""',
+        f"    return {run}",
+    ]
+
+
+def _start(features: Features) -> list[str]:
     """How a kernel is started: of two, the one that the call asks for."""
-    kind = "(q.device, q.dtype, dim, access"
-    call = "[(programs,)](*arguments, **options, num_stages=stages)"
-    if not features.is_ordered:
-        return {
-            "start": [f"start(programs, arguments, options, {kind}))"],
-            "start_head": ["def start(programs, arguments, options, kind):"],
-            "call": ["forward_kernel" + call],
-        }
-    return {
-        "start": [
-            "kernel = ordered_kernel if ordered else forward_kernel",
-            f"kind = {kind}, ordered)",
-            "start(kernel, programs, arguments, options, kind)",
-        ],
-        "start_head": ["def start(kernel, programs, arguments, options, kind):"],
-        "call": ["kernel" + call],
-    }
+    kernel = ["kernel = forward_kernel"]
+    if features.is_ordered:
+        kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
+    return [
+        *kernel,
+        "kind = (q.device, q.dtype, dim, access)",
+        "start(kernel, programs, arguments, options, STAGES[dim], kind)",
+    ]

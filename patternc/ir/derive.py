@@ -100,9 +100,7 @@ def _slope(expr: FloatCall) -> FloatExpr:
         case FloatFunction.SQRT:
             return _quotient(_HALF, expr)
         case FloatFunction.RELU:
-            return FloatCall(
-                FloatFunction.RELU, FloatCall(FloatFunction.SIGN, operand)
-            )
+            return FloatCall(FloatFunction.RELU, FloatCall(FloatFunction.SIGN, operand))
         case FloatFunction.SIGN:
             return ZERO
         case _:

@@ -53,9 +53,7 @@ def _reversed(cover: TileCover, heads: int, schedule: Schedule) -> TileCover:
         return cover
     case = HeadCase(cover.heads, cover.mask, cover.span)
     try:
-        found, pieces = closed_form(
-            case, heads, schedule, _DOMAIN, _turned, "qt >= 0"
-        )
+        found, pieces = closed_form(case, heads, schedule, _DOMAIN, _turned, "qt >= 0")
     except (NotAffine, TooHard, NoLoop) as error:
         return replace(cover, ranges=None, reason=str(error))
     if len(found) > MAX_RANGES:
