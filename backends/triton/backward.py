@@ -72,6 +72,7 @@ def query_gradient_text(kernel: Kernel, features: Features, ordered: bool) -> st
                 *_load("q", ordered),
                 *_load("o", ordered),
             ],
+            "rows": _row_numbers(ordered),
             "prepare": [*prepare, *zero_reads_lines(weigher)],
             "loops": loop_lines(slots, weigher, body),
             "reads": store_reads_lines(weigher),
@@ -91,6 +92,7 @@ def key_gradient_text(reversed_: Kernel, features: Features, ordered: bool) -> s
         [*rows, *_load("q", ordered), *_load("o", ordered)],
         backward_scale_lines(weigher),
         lambda kind: use_lines(weigher, kind, []),
+        _row_numbers(ordered),
     )
     own = ["k_rows = k0 + tl.arange(0, BLOCK_K)", "k = k_rows[:, None]"]
     if ordered:
@@ -182,6 +184,25 @@ def _token_lines() -> list[str]:
         "# Tiles hold positions of an order; the tokens there are the rows.",
         "token_row = tl.load(token_rows + b * list_batch + h)",
         "token_at = tokens + token_row.to(tl.int64) * n_k",
+    ]
+
+
+def _row_numbers(ordered: bool) -> list[str]:
+    """What `delta_kernel` stored for each row of a query tile."""
+    lines = ["first_at = (b * HEADS + h).to(tl.int64) * n_q_tiles * BLOCK_Q"]
+    if ordered:
+        return [
+            *lines,
+            'inf = float("inf")',
+            "row_shift = tl.load(shift_source + first_at + rows, rows < n_q, inf)",
+            "row_delta = tl.load(delta_source + first_at + rows, rows < n_q, 0.0)",
+        ]
+    return [
+        "first_at = (b * HEADS + h).to(tl.int64) * n_q_tiles + qt - first_q_tile",
+        "first_at = first_at * BLOCK_Q",
+        "within = tl.arange(0, BLOCK_Q)",
+        "row_shift = tl.load(shift_source + first_at + within)",
+        "row_delta = tl.load(delta_source + first_at + within)",
     ]
 
 

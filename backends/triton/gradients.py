@@ -44,7 +44,7 @@ def gradients_text(
     reads = has_reads(features)
     own = ", read_gradients" if reads else ""
     call = "launch_gradients("
-    inner = "q, k, v, out, lse, d_out, d_lse, shift, delta, dq, dk, dv"
+    inner = "q, k, v, out, lse, d_out, d_lse, dq, dk, dv"
     inner += f", scale, q_offset, values{given}{own}"
     arguments = [f"    {item}," for item in inner.split(", ")]
     text = fill(

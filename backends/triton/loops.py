@@ -44,13 +44,15 @@ Lines = Callable[[TileKind], list[str]]
 @dataclass(frozen=True, slots=True)
 class Body:
     """What is done with a tile: a template's name, the tile's loads, and what follows
-    the logits before (`scale`) and after (`use`) scores and masks.
+    the logits before (`scale`) and after (`use`) scores and masks; in reverse also what
+    is loaded for its `rows`.
     """
 
     template: str
     load: list[str]
     scale: list[str]
     use: Lines
+    rows: list[str] | None = None
 
 
 def forward_body(weigher: Weigher) -> Body:
@@ -84,6 +86,8 @@ def loop_lines(slots: Slots, weigher: Weigher, body: Body) -> list[str]:
                 "mask": _mask_lines(slots, kind, weigher, early or has_keys),
                 "use": body.use(kind),
             }
+            if body.rows is not None:
+                holes["rows"] = body.rows
             head = "for t in tl.range(FIRST, LAST):"
             loop = fill(body.template, holes).replace(head, _loop_head(slots, kind), 1)
             lines += [f"# {kind.name} tiles", *loop.rstrip("\n").split("\n")]

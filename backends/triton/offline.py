@@ -67,15 +67,16 @@ def compile_offline(
 ) -> Report:
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
-    Warps and stages are those of the module unless given; `kernel` is `ordered_kernel` for
-    calls whose tiles follow an order. Integer inputs are compiled as int32.
+    Warps and stages are those of the module unless given; `kernel` is one of
+    `forward_kernel`, `query_gradient_kernel` and `key_gradient_kernel`, or the one for
+    calls whose tiles follow an order (`ordered_kernel`, `ordered_...`). Integer inputs are compiled as int32.
     """
     compiled = triton.compile(
         _source(module, getattr(module, kernel), target, head_dim, dtype, access),
         target=TARGETS[target],
         options={
-            "num_warps": warps or module.WARPS,
-            "num_stages": stages or module.STAGES[head_dim],
+            "num_warps": warps or _warps(module, kernel, head_dim),
+            "num_stages": stages or _stages(module, kernel, head_dim),
             "enable_fp_fusion": True,
         },
     )
@@ -92,6 +93,25 @@ def compile_offline(
     )
 
 
+def _warps(module: ModuleType, kernel: str, head_dim: int) -> int:
+    backward = _backward(kernel)
+    if not backward:
+        return int(module.WARPS)
+    return int(getattr(module, f"{backward}_WARPS")[head_dim])
+
+
+def _stages(module: ModuleType, kernel: str, head_dim: int) -> int:
+    backward = _backward(kernel)
+    stages = getattr(module, f"{backward}_STAGES") if backward else module.STAGES
+    return int(stages[head_dim])
+
+
+def _backward(kernel: str) -> str:
+    """The prefix of a backward kernel's constants; empty for a forward one."""
+    name = kernel.removeprefix("ordered_").removesuffix("kernel").rstrip("_")
+    return name.upper() if name.endswith("gradient") else ""
+
+
 def _source(
     module: ModuleType,
     kernel: triton.JITFunction,
@@ -101,7 +121,8 @@ def _source(
     access: str,
 ) -> ASTSource:
     """The kernel with the types that the launcher would give it."""
-    blocks = {"q": module.BLOCK_Q, "k": module.BLOCK_K, "v": module.BLOCK_K}
+    rows, keys = module.BLOCK_Q, module.BLOCK_K
+    blocks = {"q": rows, "k": keys, "v": keys, "o": rows}
     values = {
         "HEADS": module.HEADS,
         "GROUP_SIZE": module.HEADS // module.KV_HEADS,
@@ -111,10 +132,19 @@ def _source(
         "ACCESS": access,
         "POSITIVE_SCALE": True,
         "PRECISION": _precision(dtype, target),
+        "EPILOGUE": True,
+        "READ_GRADIENTS": True,
+        "MEMBERS": module.HEADS // module.KV_HEADS,
     }
     pointers = {
         "output": dtype,
         "lse": "fp32",
+        "shift_source": "fp32",
+        "delta_source": "fp32",
+        "read_gradients": "fp32",
+        "query_gradient": dtype,
+        "key_gradient": dtype,
+        "value_gradient": dtype,
         "list_tiles": "i32",
         "list_first": "i64",
         "list_partial": "i32",
@@ -123,7 +153,7 @@ def _source(
         "token_rows": "i32",
         "v_rows": dtype,
         **_input_types(module),
-        **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkv"}),
+        **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkvo"}),
     }
     types: dict[str, str] = {}
     constants: dict[tuple[int, ...], object] = {}
