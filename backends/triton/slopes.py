@@ -20,7 +20,6 @@ from patternc.backends.triton.floats import number_text
 from patternc.backends.triton.ranges import place
 from patternc.backends.triton.weigh import (
     Weigher,
-    all_unnormalised,
     dispatched,
     value_lines,
 )
@@ -111,19 +110,15 @@ def _weight_lines(weigher: Weigher, kind: TileKind) -> list[str]:
     if kind is TileKind.PARTIAL:
         softmax.append('p = tl.where(s == float("-inf"), 0.0, p)')
     softmax.append("ds = p * (dp - delta)")
-    lines: list[str] = []
+    # What is loaded for a tile is used outside of branches: Triton's pipeliner fails
+    # where it is not. So softmax weights are there for all heads, and then replaced.
+    lines = list(softmax)
     for at, case in enumerate(cases):
         body = [f"# {place(case.span)}", *_unnormalised_lines(case)]
         if weigher.covers_all(case.heads):
             return body
-        is_last = case is cases[-1] and all_unnormalised(weigher)
-        word = "else:" if is_last else f"{'elif' if lines else 'if'} in_weights_{at}:"
-        lines += [word, *("    " + line for line in body)]
-    if not lines:
-        return softmax
-    if all_unnormalised(weigher):
-        return lines
-    return [*lines, "else:", *("    " + line for line in softmax)]
+        lines += [f"if in_weights_{at}:", *("    " + line for line in body)]
+    return lines
 
 
 def _unnormalised_lines(case: WeightCase) -> list[str]:

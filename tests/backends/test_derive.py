@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from patternc.backends.floats import FloatPoint, evaluate_float
 from patternc.ir.derive import ZERO, derive
-from patternc.ir.evaluate import Point
+from patternc.ir.evaluate import Ints, Point
 from patternc.ir.floats import float_reads
 from patternc.ir.nodes import (
     HEAD,
@@ -22,6 +22,7 @@ from patternc.ir.nodes import (
     FloatFunction,
     FloatOp,
     FloatRead,
+    GivenValue,
 )
 from tests.float_strategies import PAIRS, S, scores
 
@@ -45,7 +46,7 @@ LOGITS = normal(N, N)
 
 def at(s: torch.Tensor) -> FloatPoint:
     """All pairs of head 1."""
-    axes = {
+    axes: dict[Axis, int | Ints] = {
         Axis.QUERY: np.arange(N)[:, None],
         Axis.KEY: np.arange(N)[None, :],
         Axis.HEAD: np.asarray(1),
@@ -57,16 +58,17 @@ def at(s: torch.Tensor) -> FloatPoint:
 def check(expr: FloatExpr, s: torch.Tensor) -> None:
     """Every derivative at every pair, each read an independent value."""
     point = at(s)
-    known = {
+    values: tuple[GivenValue | FloatRead, ...] = (S, *float_reads(expr))
+    known: dict[FloatExpr, torch.Tensor] = {
         by: evaluate_float(by, point).expand(N, N).clone().requires_grad_()
-        for by in (S, *float_reads(expr))
+        for by in values
     }
     value = evaluate_float(expr, point.knowing(known)).expand(N, N)
     gradients = torch.autograd.grad(
         value.sum(), list(known.values()), allow_unused=True
     )
     plain = {by: x.detach() for by, x in known.items()}
-    for by, true in zip(known, gradients, strict=True):
+    for by, true in zip(values, gradients, strict=True):
         mine = evaluate_float(derive(expr, by), point.knowing(plain)).expand(N, N)
         wanted = torch.zeros(N, N, dtype=torch.float64) if true is None else true
         torch.testing.assert_close(mine, wanted)

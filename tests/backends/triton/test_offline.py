@@ -26,6 +26,22 @@ DATA = (
     "sinks,sm_90,64,fp16,descriptor,64,64,4,2",
     "phases,sm_90,128,bf16,gather,64,64,4,2",
 )
+BACKWARD = tuple(
+    f"{program},64,64,4,2,{kernel}_gradient_kernel"
+    for program in (
+        "causal,sm_90,128,bf16,descriptor",
+        "duo,sm_90,64,fp16,descriptor",
+        "alibi,sm_90,128,bf16,descriptor",
+        "weights,sm_90,64,bf16,descriptor",
+        "documents,sm_90,128,bf16,descriptor",
+    )
+    for kernel in ("query", "key")
+)
+OTHER_BACKWARD = (
+    "causal,sm_80,128,bf16,aligned,64,64,4,2,key_gradient_kernel",
+    "causal,gfx942,64,fp16,aligned,64,64,4,1,query_gradient_kernel",
+    "phases,sm_90,64,bf16,gather,64,64,4,2,ordered_key_gradient_kernel",
+)
 OTHER_DATA = (
     "alibi,sm_80,64,bf16,aligned,64,64,4,2",
     "phases,gfx942,64,fp16,gather,64,64,4,1",
@@ -52,6 +68,7 @@ def run(script: str, folder: str, *arguments: str) -> str:
 def test_machine_code(tmp_path: Path) -> None:
     """One test, so that all is compiled once and in one process."""
     wanted = (*HOPPER, *DATA, *OTHER_DATA, AMPERE, AMD, ANY_STRIDES)
+    wanted += (*BACKWARD, *OTHER_BACKWARD)
     lines = run("compile_all", str(tmp_path), *wanted).splitlines()
     reports = dict(zip(wanted, map(json.loads, lines), strict=True))
     for name in HOPPER:
@@ -61,6 +78,14 @@ def test_machine_code(tmp_path: Path) -> None:
         assert reports[name]["counts"]["HGMMA"] > 0, name
         loads = reports[name]["counts"]
         assert loads["LDGSTS" if "gather" in name else "UTMALDG"] > 0, name
+    for name in BACKWARD:
+        assert reports[name]["spills"] == 0, name
+        assert reports[name]["counts"]["HGMMA"] > 0, name
+        assert reports[name]["counts"]["HMMA"] == 0, name
+        assert reports[name]["counts"]["UTMALDG"] > 0, name
+    for name in OTHER_BACKWARD:
+        counts = reports[name]["counts"]
+        assert counts["HGMMA"] + counts["HMMA"] + counts["v_mfma"] > 0, name
     for name in OTHER_DATA:
         loads = reports[name]["counts"]
         assert loads["HMMA"] + loads["v_mfma"] > 0, name
