@@ -231,5 +231,7 @@ def _call(function: FloatFunction, operand: Tensor) -> Tensor:
             return operand.sqrt()
         case FloatFunction.RELU:
             return operand.relu()
+        case FloatFunction.SIGN:
+            return operand.sign()
         case _:
             assert_never(function)

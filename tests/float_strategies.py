@@ -103,7 +103,7 @@ def data_calls(draw: st.DrawFn) -> DataCall:
     attention = replace(data.attention, inputs=INPUTS)
     attention = replace(
         attention,
-        scores=draw(_cases(_scores(), lambda heads, x: ScoreCase(heads, x))),
+        scores=draw(_cases(scores(), lambda heads, x: ScoreCase(heads, x))),
         sinks=draw(_cases(_rows(), lambda heads, x: SinkCase(heads, x))),
         outputs=draw(_cases(_outputs(), lambda heads, x: OutputCase(heads, x))),
         weights=draw(_cases(_weights, lambda heads, x: replace(x, heads=heads))),
@@ -190,7 +190,7 @@ def _rows() -> st.SearchStrategy[FloatExpr]:
     return _grown(st.one_of(st.sampled_from(leaves), _numbers))
 
 
-def _scores() -> st.SearchStrategy[FloatExpr]:
+def scores() -> st.SearchStrategy[FloatExpr]:
     """Expressions of a pair, with `s` in most of them."""
     back = Binary(IntOp.SUB, QUERY, KEY)
     shifted = Binary(IntOp.ADD, Binary(IntOp.FLOORDIV, back, Const(2)), Const(4))

@@ -48,14 +48,14 @@ def dense_text(kernel: Kernel, features: Features, printer: TorchPrinter) -> str
             "scores": _cases(
                 features.scores,
                 printer,
-                lambda case, at: _assign(
+                lambda case, at: assign_lines(
                     "s", case.score, {Given.SCORE: "s"}, printer, at
                 ),
             ),
             "sinks": _cases(
                 features.sinks,
                 printer,
-                lambda case, at: _assign("sink", case.logit, {}, printer, at),
+                lambda case, at: assign_lines("sink", case.logit, {}, printer, at),
             ),
             "weights": _cases(features.unnormalised, printer, _weight_lines),
             "outputs": _output_lines(features, printer),
@@ -113,13 +113,14 @@ def _heads(heads: Sequence[int], printer: TorchPrinter) -> str:
     return text if len(text) < 70 else f"head in {tuple(heads)}"
 
 
-def _assign(
+def assign_lines(
     target: str,
     expr: FloatExpr,
     given: dict[Given, str],
     printer: TorchPrinter,
     indent: int,
 ) -> list[str]:
+    """`target = expr` as PyTorch text, with the elements that it reads."""
     expr = folded_float(expr)
     reads: dict[FloatRead, str] = {}
     loads: list[str] = []
@@ -158,7 +159,7 @@ def _output_lines(features: Features, printer: TorchPrinter) -> list[str]:
     return own + _cases(
         features.outputs,
         printer,
-        lambda case, at: _assign("o", case.output, values, printer, at),
+        lambda case, at: assign_lines("o", case.output, values, printer, at),
     )
 
 

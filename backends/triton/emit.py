@@ -13,11 +13,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from patternc.analysis.interval import Box
 from patternc.backends.declared import declarations
 from patternc.backends.triton import checks_text, profiles
+from patternc.backends.triton.backward import backward_texts
 from patternc.backends.triton.bounds import BoundsPrinter
 from patternc.backends.triton.dense import dense_text, mask_lines
 from patternc.backends.triton.expr import (
@@ -26,8 +27,11 @@ from patternc.backends.triton.expr import (
     kernel_box,
 )
 from patternc.backends.triton.features import Features, features_of
+from patternc.backends.triton.finish import finish_text
+from patternc.backends.triton.gradients import gradients_text
 from patternc.backends.triton.kernels import device_functions, kernel_text
 from patternc.backends.triton.launches import checks_called, launch_text
+from patternc.backends.triton.literals import Value, heads_literal, literal
 from patternc.backends.triton.ranges import (
     has_lists,
     is_listed,
@@ -40,7 +44,7 @@ from patternc.ir.text import print_expr, print_heads
 from patternc.ir.walk import axes_of
 from patternc.plan.choose import launches
 from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover
-from patternc.plan.measured import Work
+from patternc.plan.reverse import reverse
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _POSITIONS = {Axis.QUERY: "q", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "length"}
@@ -58,7 +62,7 @@ p_...         a run-time parameter of the pattern"""
 LARGEST_DIM = 256
 """The greatest D and D_v of a kernel: that many columns TMA can load in one box."""
 
-Value = str | int | None | Mapping[str, "Value"] | Sequence["Value"]
+DELTA_ROWS = 64
 
 
 def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
@@ -77,6 +81,10 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     kernels = [kernel_text(kernel, features, False)]
     if features.is_ordered:
         kernels.append(kernel_text(kernel, features, True))
+    reversed_ = reverse(kernel, kernel.schedule)
+    kernels += backward_texts(kernel, reversed_, features)
+    listing = _listing(kernel, reversed_)
+    printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
         _imports(checks, features),
@@ -86,11 +94,22 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         *device,
         *kernels,
         launch_text(kernel, features),
-        *_lists(kernel, features),
+        gradients_text(kernel, reversed_, features, printer),
+        finish_text(features, printer),
+        *_lists(listing, features),
         _reference(kernel, features),
         fill("summed"),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _listing(kernel: Kernel, reversed_: Kernel) -> Kernel:
+    """The kernel with lists for every cover that some kernel lists the tiles of."""
+    covers = tuple(
+        replace(cover, ranges=None) if is_listed(other) else cover
+        for cover, other in zip(kernel.covers, reversed_.covers, strict=True)
+    )
+    return replace(kernel, covers=covers)
 
 
 def _version() -> str:
@@ -150,6 +169,7 @@ def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str)
             f"BLOCK_Q, BLOCK_K = {schedule.block_q}, {schedule.block_k}",
             f"LARGEST_DIM = {LARGEST_DIM}",
             *_launches(schedule),
+            f"DELTA_ROWS = {DELTA_ROWS}  # of a program of `delta_kernel`",
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
             *_input_constants(kernel, features),
@@ -175,7 +195,7 @@ def _launches(schedule: Schedule) -> list[str]:
     """Warps and stages of each kernel; see `plan.choose`."""
     lines = ["# (kernel, columns of a tile, bytes of an element): (warps, stages)"]
     lines.append("LAUNCHES = {")
-    for (work, columns, itemsize), launch in launches(schedule, [Work.FORWARD]).items():
+    for (work, columns, itemsize), launch in launches(schedule).items():
         lines.append(f'    ("{work}", {columns}, {itemsize}): {launch},')
     return [*lines, "}"]
 
@@ -202,36 +222,6 @@ def _range_text(part: KeyRange) -> str:
     guard = print_expr(part.guard)
     condition = "" if guard == "full" else f" if {guard}"
     return f"{part.kind.value}: kt in range({bounds}){condition}"
-
-
-def literal(target: str, value: Value) -> list[str]:
-    """An assignment of data, one item a line, as a formatter leaves it."""
-    return _literal(f"{target} = ", value, "", "")
-
-
-def _literal(head: str, value: Value, indent: str, tail: str) -> list[str]:
-    if isinstance(value, str):
-        return [f"{indent}{head}{_quoted(value)}{tail}"]
-    if value is None or isinstance(value, int):
-        return [f"{indent}{head}{value}{tail}"]
-    is_map = isinstance(value, Mapping)
-    opening, closing = "{}" if is_map else "[]"
-    if not value:
-        return [f"{indent}{head}{opening}{closing}{tail}"]
-    lines = [f"{indent}{head}{opening}"]
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            lines += _literal(f"{_quoted(key)}: ", item, indent + "    ", ",")
-    else:
-        for item in value:
-            lines += _literal("", item, indent + "    ", ",")
-    return [*lines, f"{indent}{closing}{tail}"]
-
-
-def _quoted(text: str) -> str:
-    """A string literal in double quotes, ASCII only."""
-    inner = text.encode("unicode_escape").decode().replace('"', '\\"')
-    return f'"{inner}"'
 
 
 def _lists(kernel: Kernel, features: Features) -> list[str]:
@@ -272,18 +262,9 @@ def _listed(kernel: Kernel) -> str:
         lines += [f"    {line}" for line in (about, *body)]
         parts.append("\n".join(lines) + "\n")
         reads_head = Axis.HEAD in axes_of(cover.mask)
-        named += _heads_literal(f"HEADS_{at}", cover.heads)
+        named += heads_literal(f"HEADS_{at}", cover.heads)
         table.append(f"    (HEADS_{at}, {reads_head}, possible_{at}),")
     return "\n\n".join([*parts, "\n".join([*named, *table, "]", ""])])
-
-
-def _heads_literal(target: str, heads: Sequence[int]) -> list[str]:
-    """Heads as a range if they are one, else one a line."""
-    step = heads[1] - heads[0] if len(heads) > 1 else 1
-    if tuple(heads) == tuple(range(heads[0], heads[-1] + 1, step)):
-        extra = "" if step == 1 else f", {step}"
-        return [f"{target} = range({heads[0]}, {heads[-1] + 1}{extra})"]
-    return literal(target, tuple(heads))
 
 
 def _reference(kernel: Kernel, features: Features) -> str:

@@ -58,6 +58,11 @@ class Features:
         return bool(self.scores or self.unnormalised)
 
     @property
+    def has_epilogue(self) -> bool:
+        """Whether something is done with rows that are whole."""
+        return bool(self.sinks or self.outputs)
+
+    @property
     def reads_own_value(self) -> bool:
         """Whether an output reads `v`."""
         own = GivenValue(Given.VALUE)
@@ -151,15 +156,11 @@ def reads_of_float(expr: FloatExpr) -> list[AnyRead]:
     return list(found | dict.fromkeys(float_reads(expr)))
 
 
-def by_row(reads: Sequence[AnyRead]) -> list[AnyRead]:
-    """Those that do not depend on the key: they are loaded once for a query tile."""
-    return [read for read in reads if not _reads_key(read)]
+def before_loops(reads: Sequence[AnyRead], along: Axis) -> list[AnyRead]:
+    """Those that do not depend on the axis that the loops go along."""
+    return [read for read in reads if not reads_axis(read, along)]
 
 
-def by_pair(reads: Sequence[AnyRead]) -> list[AnyRead]:
-    """Those that depend on the key."""
-    return [read for read in reads if _reads_key(read)]
-
-
-def _reads_key(read: AnyRead) -> bool:
-    return any(Axis.KEY in axes_of(index) for index in read.indices)
+def reads_axis(read: AnyRead, axis: Axis) -> bool:
+    """Whether a read depends on an axis."""
+    return any(axis in axes_of(index) for index in read.indices)

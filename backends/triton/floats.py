@@ -66,6 +66,7 @@ TRITON = Target(
         FloatFunction.SIGMOID: "sigmoid",
         FloatFunction.SQRT: "tl.sqrt",
         FloatFunction.RELU: "relu",
+        FloatFunction.SIGN: "sign",
     },
     "least",
     "greatest",
@@ -84,6 +85,7 @@ TORCH = Target(
         FloatFunction.SIGMOID: "torch.sigmoid",
         FloatFunction.SQRT: "torch.sqrt",
         FloatFunction.RELU: "torch.relu",
+        FloatFunction.SIGN: "torch.sign",
     },
     "torch.minimum",
     "torch.maximum",
@@ -252,5 +254,7 @@ def _call(function: FloatFunction, operand: float) -> float:
                 return float(np.sqrt(x))
             case FloatFunction.RELU:
                 return float(np.maximum(x, 0.0))
+            case FloatFunction.SIGN:
+                return float(np.sign(x))
             case _:
                 assert_never(function)

@@ -7,6 +7,7 @@ loops, ranges and weights (`loops`, `ranges`, `weigh`), the launcher (`launches`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from patternc.backends.triton.features import (
@@ -15,7 +16,7 @@ from patternc.backends.triton.features import (
     reads_of,
     reads_of_float,
 )
-from patternc.backends.triton.loops import again_lines, loop_lines
+from patternc.backends.triton.loops import forward_body, loop_lines
 from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
 from patternc.backends.triton.tables import (
     batch_lines,
@@ -27,13 +28,24 @@ from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import (
     Weigher,
     factor_lines,
+    no_sum_lines,
     output_lines,
     prepare_lines,
     sink_lines,
     skip_lines,
 )
-from patternc.ir.floats import float_subexpressions
-from patternc.ir.nodes import FloatBinary, FloatCall, FloatFunction, FloatOp, WeightKind
+from patternc.ir.derive import derive
+from patternc.ir.floats import float_reads, float_subexpressions
+from patternc.ir.nodes import (
+    FloatBinary,
+    FloatCall,
+    FloatExpr,
+    FloatFunction,
+    FloatOp,
+    Given,
+    GivenValue,
+    WeightKind,
+)
 from patternc.plan.kernel import Kernel
 
 _LISTS = ["list_tiles", "list_first", "list_partial", "list_full"]
@@ -90,15 +102,21 @@ def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
             "queries": queries,
             "factor": factor_lines(weigher),
             "prepare": prepare,
-            "loops": loop_lines(slots, weigher),
-            "again": again_lines(slots, weigher),
-            "sinks": sink_lines(weigher),
-            "outputs": output_lines(weigher),
+            "loops": loop_lines(slots, weigher, forward_body(weigher)),
+            "sinks": _epilogue(sink_lines(weigher)),
+            "no_sum": no_sum_lines(weigher),
+            "outputs": _epilogue(output_lines(weigher)),
+            "constants": ["EPILOGUE: tl.constexpr,"] if features.has_epilogue else [],
         },
     )
     return (
         text.replace("def forward_kernel(", "def ordered_kernel(") if ordered else text
     )
+
+
+def _epilogue(lines: list[str]) -> list[str]:
+    """What a training step leaves to `finish`, where autograd sees it."""
+    return ["if EPILOGUE:", *("    " + line for line in lines)] if lines else []
 
 
 def _alignment(features: Features) -> list[str]:
@@ -119,6 +137,13 @@ def device_functions(kernel: Kernel, features: Features) -> list[str]:
         reads += reads_of_float(expr)
     kinds = {case.kind for case in features.unnormalised}
     called = _called(features)
+    slopes = [derive(case.score, GivenValue(Given.SCORE)) for case in features.scores]
+    slopes += [
+        derive(case.score, read)
+        for case in features.scores
+        for read in float_reads(case.score)
+    ]
+    called |= _called_by(slopes)
     gathers = features.is_ordered or features.reads_own_value
     needs = {
         "gather": gathers,
@@ -126,20 +151,31 @@ def device_functions(kernel: Kernel, features: Features) -> list[str]:
         "relu2": WeightKind.RELU2 in kinds,
         "sigmoid": WeightKind.SIGMOID in kinds or FloatFunction.SIGMOID in called,
         "sink": bool(features.sinks),
-        "floats": bool(called - {FloatFunction.SIGMOID}),
+        "floats": bool(called - {FloatFunction.SIGMOID, FloatFunction.SIGN}),
+        "sign": FloatFunction.SIGN in called,
+        "relu2_slope": WeightKind.RELU2 in kinds,
     }
-    texts = [fill("tiles"), fill("visible")]
+    texts = [fill("visible"), fill("tiles")]
     texts += [fill(name) for name, is_needed in needs.items() if is_needed]
     return [*texts, read_functions(reads)] if reads else texts
 
 
-_DEFINED = {FloatFunction.TANH, FloatFunction.RELU, FloatFunction.SIGMOID}
+_DEFINED = {
+    FloatFunction.TANH,
+    FloatFunction.RELU,
+    FloatFunction.SIGMOID,
+    FloatFunction.SIGN,
+}
 
 
 def _called(features: Features) -> set[FloatFunction | FloatOp]:
     """What the expressions use of the functions that modules define themselves."""
+    return _called_by(features.floats)
+
+
+def _called_by(exprs: Sequence[FloatExpr]) -> set[FloatFunction | FloatOp]:
     found: set[FloatFunction | FloatOp] = set()
-    for expr in features.floats:
+    for expr in exprs:
         for node in float_subexpressions(expr):
             match node:
                 case FloatBinary(op=FloatOp.MIN | FloatOp.MAX as op):

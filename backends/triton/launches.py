@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from patternc.backends.triton.features import Features
 from patternc.backends.triton.kernels import number_names, takes_lists
+from patternc.backends.triton.ranges import hides_pairs
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Attention
 from patternc.plan.kernel import Kernel
@@ -29,28 +30,39 @@ def launch_text(kernel: Kernel, features: Features) -> str:
     """`forward` and the launcher."""
     inputs = bool(features.inputs)
     given = ", inputs" if inputs else ""
-    arguments = f"q, k, v, output, lse, scale, q_offset, values{given}"
-    launch = f"launch({arguments}, sequences)"
-    names = "NAME, PARAMS, params" + (", INPUTS" if inputs else "")
+    last = ", epilogue" if features.has_epilogue else ""
+    head = f"q, k, v, output, lse, scale, q_offset, values{given}{last}"
+    run = "run(q, k, v, scale, q_offset, params{}, {})"
+    hides = hides_pairs(kernel)
     text = fill(
         "launch",
         {
             "about": _about(features),
-            "values": [f"values = check_params({names})"],
-            "more": _more(kernel.attention, features),
+            "run": [
+                "given = (lengths, cu_seqlens, max_seqlen)",
+                f"output, lse = {run.format(', True' if last else '', 'given')}",
+            ],
+            "attend": _attend(run.format(", False" if last else "", "(None, None, None)")),
+            "run_head": [f"def {run.format(last, 'given')}:"],
+            "options": ['"EPILOGUE": epilogue,'] if last else [],
+            "values": checked_lines(features),
+            "more": [
+                *more_lines(kernel.attention, features),
+                *(["check_no_gradients(inputs)"] if inputs else []),
+            ],
             "if_nothing": [
                 "if batch * n_q == 0:"
                 if features.runs_without_keys
                 else "if batch * n_q == 0 or n_k == 0:"
             ],
-            "launch": [launch],
-            "launch_head": [f"def launch({arguments}, sequences=None):"],
+            "launch": [f"launch({head}, sequences)"],
+            "launch_head": [f"def launch({head}, sequences=None):"],
             "sequences": _sequences(kernel, features),
-            "access": _access(features),
-            "tile_lists": _tile_lists(kernel, features),
+            "access": access_lines(features, "q, k, v"),
+            "tile_lists": tile_list_lines(features, takes_lists(kernel, features)),
             "list_arguments": _pointers(kernel, features),
-            "numbers": _numbers(features),
-            **_start(features),
+            "numbers": number_arguments(features),
+            "start": _start(features, hides),
         },
     )
     return "\n\n".join([text, *([fill("inputs")] if inputs else [])])
@@ -70,7 +82,7 @@ def _about(features: Features) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _more(attention: Attention, features: Features) -> list[str]:
+def more_lines(attention: Attention, features: Features) -> list[str]:
     """Checks beyond those of every module."""
     lines = []
     if attention.layout is not None:
@@ -84,11 +96,71 @@ def _more(attention: Attention, features: Features) -> list[str]:
     return lines
 
 
+def checked_lines(features: Features) -> list[str]:
+    """The checks of run-time parameters."""
+    names = "NAME, PARAMS, params" + (", INPUTS" if features.inputs else "")
+    return [f"values = check_params({names})"]
+
+
+def access_lines(features: Features, tensors: str) -> list[str]:
+    """How tiles are read, and whether they hold positions of an order."""
+    lines = [f"access = access_of({tensors})"]
+    if features.runs_without_keys:
+        lines += ["if n_k == 0:", '    access = "any"']
+    if features.is_ordered:
+        lines += [
+            "ordered = is_ordered(n_q, n_k, q_offset)",
+            'if ordered and access == "descriptor":',
+            '    access = "aligned"  # rows are gathered by token',
+        ]
+    return lines
+
+
+def tile_list_lines(features: Features, takes: bool) -> list[str]:
+    """Inputs as pointers, and the lists of tiles if a kernel takes them."""
+    tables = ["pointers = as_pointers(inputs)"] if features.tables else []
+    if not takes:
+        return tables
+    if not features.lists_data:
+        call = "lists = tile_lists(n_q, n_k, q_offset, values, q.device)"
+        return [*tables, call]
+    ordered = "ordered" if features.is_ordered else "False"
+    inputs = "inputs" if features.inputs else "{}"
+    sizes = "batch, n_q, n_k, q_offset"
+    call = f"lists = tile_lists({sizes}, values, {inputs}, {ordered}, q.device)"
+    return [*tables, call]
+
+
+def _pointers(kernel: Kernel, features: Features) -> list[str]:
+    lines = []
+    if takes_lists(kernel, features):
+        lines += list_arguments(features, "lists")
+    if features.tables:
+        lines.append("*pointers,")
+    if features.reads_own_value:
+        lines.append("v,")
+    return lines
+
+
+def list_arguments(features: Features, name: str) -> list[str]:
+    """What a kernel takes of lists."""
+    count = 6 if features.is_ordered else 4
+    return [f"*{name}[:{count}]," if features.lists_data else f"*{name},"]
+
+
+def number_arguments(features: Features) -> list[str]:
+    """The scalar arguments after the run-time parameters."""
+    lines = ["lists[6],"] if features.lists_data else []
+    if features.tables:
+        lines.append("*as_numbers(pointers),")
+    assert bool(lines) == bool(number_names(features))
+    return lines
+
+
 def _sequences(kernel: Kernel, features: Features) -> list[str]:
     """The check of padded or packed sequences, which not every program takes."""
     lines = [
         "sizes = (k.shape[2], q_offset)",
-        "given = (lengths, cu_seqlens, max_seqlen)",
         "sequences = check_sequences(NAME, q, *sizes, *given)",
     ]
     reason = whole_only(kernel, features)
@@ -114,71 +186,32 @@ def whole_only(kernel: Kernel, features: Features) -> str:
     return ""
 
 
-def _access(features: Features) -> list[str]:
-    lines = ["access = access_of(q, k, v)"]
-    if features.runs_without_keys:
-        lines += ["if n_k == 0:", '    access = "any"']
-    if features.is_ordered:
-        lines += [
-            "ordered = is_ordered(n_q, n_k, q_offset)",
-            'if ordered and access == "descriptor":',
-            '    access = "aligned"  # rows are gathered by token',
-        ]
-    return lines
+def _attend(run: str) -> list[str]:
+    """The first half of a training step."""
+    return [
+        "def attend(q, k, v, /, *, scale=None, q_offset=None, **params):",
+        '    """Output and LSE before sinks and `output` clauses, as `finish` takes them."""',
+        f"    return {run}",
+    ]
 
 
-def _tile_lists(kernel: Kernel, features: Features) -> list[str]:
-    tables = ["pointers = as_pointers(inputs)"] if features.tables else []
-    if not takes_lists(kernel, features):
-        return tables
-    if not features.lists_data:
-        call = "lists = tile_lists(n_q, n_k, q_offset, values, q.device)"
-        return [*tables, call]
-    ordered = "ordered" if features.is_ordered else "False"
-    inputs = "inputs" if features.inputs else "{}"
-    sizes = "batch, n_q, n_k, q_offset"
-    call = f"lists = tile_lists({sizes}, values, {inputs}, {ordered}, q.device)"
-    return [*tables, call]
+def _indented(lines: list[str]) -> list[str]:
+    return ["    " + line for line in lines]
 
 
-def _pointers(kernel: Kernel, features: Features) -> list[str]:
-    lines = []
-    if takes_lists(kernel, features):
-        count = 6 if features.is_ordered else 4
-        lines.append(f"*lists[:{count}]," if features.lists_data else "*lists,")
-    if features.tables:
-        lines.append("*pointers,")
-    if features.reads_own_value:
-        lines.append("v,")
-    return lines
-
-
-def _numbers(features: Features) -> list[str]:
-    lines = ["lists[6],"] if features.lists_data else []
-    if features.tables:
-        lines.append("*as_numbers(pointers),")
-    assert bool(lines) == bool(number_names(features))
-    return lines
-
-
-def _start(features: Features) -> dict[str, list[str]]:
+def _start(features: Features, hides: bool) -> list[str]:
     """How a kernel is started: of two, the one that the call asks for."""
-    kind = "(q.device, q.dtype, dim, value_dim, access"
-    call = "[(programs,)](*arguments, **options, num_stages=stages)"
-    if not features.is_ordered:
-        return {
-            "start": [f"start(programs, arguments, options, stages, {kind}))"],
-            "start_head": ["def start(programs, arguments, options, stages, kind):"],
-            "call": ["forward_kernel" + call],
-        }
-    return {
-        "start": [
-            "kernel = ordered_kernel if ordered else forward_kernel",
-            f"kind = {kind}, ordered)",
-            "start(kernel, programs, arguments, options, stages, kind)",
-        ],
-        "start_head": [
-            "def start(kernel, programs, arguments, options, stages, kind):"
-        ],
-        "call": ["kernel" + call],
-    }
+    kernel = ["kernel = forward_kernel"]
+    if features.is_ordered:
+        kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
+    exact = [
+        "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
+        'options["EXACT"] = True',
+        'start(kernel, programs, arguments, options, 1, (*kind, "exact"))',
+    ]
+    return [
+        *kernel,
+        "kind = (q.device, q.dtype, dim, value_dim, access)",
+        "start(kernel, programs, arguments, options, stages, kind)",
+        *(exact if hides else ["if sequences is not None:", *_indented(exact)]),
+    ]

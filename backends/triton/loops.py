@@ -7,9 +7,10 @@ scores and weights (`weigh`).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from patternc.backends.triton.features import by_pair, reads_of
+from patternc.backends.triton.features import reads_of
 from patternc.backends.triton.ranges import (
     MASK_NAMES,
     Slots,
@@ -35,64 +36,76 @@ from patternc.plan.kernel import TileKind
 
 _INFINITE = 'float("-inf")'
 
-_AT_LOOP = 8  # the indent of what is in a loop
-_AT_AGAIN = 16  # and in a loop of the template `again`
 _KEYS = "k = k0 + tl.arange(0, BLOCK_K)[None, :]"
 
-
-def loop_lines(slots: Slots, weigher: Weigher) -> list[str]:
-    """The loops over the key tiles of the query tile, PARTIAL ones first."""
-    return _loops(slots, weigher, _AT_LOOP, False)
+Lines = Callable[[TileKind], list[str]]
 
 
-def again_lines(slots: Slots, weigher: Weigher) -> list[str]:
-    """The same loops for rows that hidden values spoiled."""
-    if not slots.partial and not slots.full:
-        return []
-    loops = _loops(slots, weigher, _AT_AGAIN, True)
-    return fill("again", {"loops": loops}).splitlines()
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What is done with a tile: a template's name, the tile's loads, and what follows
+    the logits before (`scale`) and after (`use`) scores and masks; in reverse also what
+    is loaded for its `rows`.
+    """
+
+    template: str
+    load: list[str]
+    scale: list[str]
+    use: Lines
+    rows: list[str] | None = None
 
 
-def _loops(slots: Slots, weigher: Weigher, indent: int, again: bool) -> list[str]:
+def forward_body(weigher: Weigher) -> Body:
+    """The softmax so far, and one more key tile."""
+    keys = "gather_keys" if weigher.ordered else "keys"
+    return Body(
+        "loop",
+        fill(keys).splitlines(),
+        scale_lines(weigher),
+        lambda kind: attend_lines(weigher),
+    )
+
+
+def loop_lines(slots: Slots, weigher: Weigher, body: Body) -> list[str]:
+    """The loops over the tiles of the program's own tile, PARTIAL ones first."""
     lines: list[str] = []
     for kind, columns in (
         (TileKind.PARTIAL, slots.partial),
         (TileKind.FULL, slots.full),
     ):
         if columns:
-            keys = "gather_keys" if weigher.ordered else "keys"
-            early = not weigher.ordered and scores_read_keys(weigher)
+            has_keys = weigher.ordered or slots.reverse
+            early = not has_keys and scores_read_keys(weigher)
             scores = [_KEYS] if early else []
-            scores += score_lines(weigher, indent)
+            scores += score_lines(weigher, slots.indent + 4)
             holes = {
-                "key_tile": _key_tile_lines(slots, kind),
-                "keys": fill(keys).splitlines(),
-                "scale": scale_lines(weigher),
+                "tile": _tile_lines(slots, kind),
+                "load": body.load,
+                "scale": body.scale,
                 "score": scores,
-                "mask": _mask_lines(
-                    slots, kind, weigher, early or weigher.ordered, indent
-                ),
-                "attend": attend_lines(weigher, again),
+                "mask": _mask_lines(slots, kind, weigher, early or has_keys),
+                "use": body.use(kind),
             }
+            if body.rows is not None:
+                holes["rows"] = body.rows
             head = "for t in tl.range(FIRST, LAST):"
-            loop = fill("loop", holes).replace(head, _loop_head(slots, kind, again), 1)
+            loop = fill(body.template, holes).replace(head, _loop_head(slots, kind), 1)
             lines += [f"# {kind.name} tiles", *loop.rstrip("\n").split("\n")]
     return lines
 
 
-def _loop_head(slots: Slots, kind: TileKind, again: bool) -> str:
+def _loop_head(slots: Slots, kind: TileKind) -> str:
     """Steps count through a list from its start, else each kind's from 0."""
-    # What hardly ever runs need not load ahead.
-    stages = ", num_stages=1" if again else ""
     if kind is TileKind.FULL and has_lists(slots.kernel):
-        return f"for t in tl.range(n_partial, n_partial + n_full{stages}):"
-    return f"for t in tl.range(0, n_{kind.value}{stages}):"
+        return "for t in tl.range(n_partial, n_partial + n_full):"
+    return f"for t in tl.range(0, n_{kind.value}):"
 
 
-def _key_tile_lines(slots: Slots, kind: TileKind) -> list[str]:
-    """The lines that turn a step `t` into its key tile `kt`."""
+def _tile_lines(slots: Slots, kind: TileKind) -> list[str]:
+    """The lines that turn a step `t` into its tile, `kt` or in reverse `qt`."""
     covers = slots.kernel.covers
-    listed = ["kt = tl.load(list_tiles + first_listed + t)"]
+    own = slots.tile
+    listed = [f"{own} = tl.load(list_tiles + first_listed + t)"]
     if all(is_listed(cover) for cover in covers):
         return listed
     columns = slots.partial if kind is TileKind.PARTIAL else slots.full
@@ -112,27 +125,34 @@ def _key_tile_lines(slots: Slots, kind: TileKind) -> list[str]:
             since = since.strip("()")
         tile = f"{names[at]}_lo + {since}"
         if at < len(names) - 1:
-            tile = f"tl.where({step_name} < {names[at]}_end, {tile}, kt)"
-        lines.append(f"kt = {tile}")
+            tile = f"tl.where({step_name} < {names[at]}_end, {tile}, {own})"
+        lines.append(f"{own} = {tile}")
     if has_lists(slots.kernel):
         lines += [
             "listed_at = list_tiles + first_listed + t",
             "listed_tile = tl.load(listed_at, mask=is_listed, other=0)",
-            "kt = tl.where(is_listed, listed_tile, kt)",
+            f"{own} = tl.where(is_listed, listed_tile, {own})",
         ]
     return lines
 
 
 def _mask_lines(
-    slots: Slots, kind: TileKind, weigher: Weigher, has_keys: bool, indent: int
+    slots: Slots, kind: TileKind, weigher: Weigher, has_keys: bool
 ) -> list[str]:
     """The lines that hide invisible pairs in PARTIAL tiles and keys beyond `n_k`."""
+    if slots.reverse:  # a key beyond `n_k` has a gradient that is not stored
+        return [] if kind is TileKind.FULL else _hiding_lines(slots, weigher)
     keys = [] if has_keys else [_KEYS]
     inside = f"s = tl.where(k < n_k, s, {_INFINITE})"
     if kind is TileKind.FULL:
         body = ["    " + line for line in [*keys, inside]]
         return ["if k0 + BLOCK_K > n_k:", *body]
-    lines = [*keys, inside]
+    return [*keys, inside, *_hiding_lines(slots, weigher)]
+
+
+def _hiding_lines(slots: Slots, weigher: Weigher) -> list[str]:
+    """The lines that hide the pairs of a PARTIAL tile that its mask hides."""
+    lines: list[str] = []
     same = all(
         part is None or part.residual == slots.rules[0]
         for column in slots.partial
@@ -144,7 +164,7 @@ def _mask_lines(
     for at, rule in enumerate(slots.rules):
         body = [f"# {line}" for line in _places(slots, rule)]
         body.append(f"# tests {print_expr(rule)}")
-        body += _test_lines(slots, rule, weigher, indent + (0 if same else 4))
+        body += _test_lines(slots, rule, weigher, slots.indent + (4 if same else 8))
         if not same:
             body = [f"if rule == {at}:", *("    " + line for line in body)]
         lines += body
@@ -157,7 +177,7 @@ def _test_lines(
     """The lines that hide the pairs for which a mask is false."""
     loaded = weigher.loaded.copy()
     printer = printer_of(slots.kernel, MASK_NAMES)
-    lines = load_lines(by_pair(reads_of(rule)), printer, loaded, indent)
+    lines = load_lines(reads_of(rule), printer, loaded, indent)
     printer = replace(printer, reads=loaded.ints)
     lines += printer.assign("keep", rule, indent)
     return [*lines, f"s = tl.where(keep, s, {_INFINITE})"]

@@ -65,21 +65,21 @@ def compile_offline(
     warps: int | None = None,
     stages: int | None = None,
     kernel: str = "forward_kernel",
-    guard_values: bool = True,
+    exact: bool = False,
 ) -> Report:
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
-    Without `guard_values` NaN in hidden values come in. D_v is D unless given. Warps and stages are those of the module unless given; `kernel` is `ordered_kernel` for
-    calls whose tiles follow an order. Integer inputs are compiled as int32.
+    D_v is D unless given. Warps and stages are those of the module unless given; `kernel`
+    is one of `forward_kernel`, `query_gradient_kernel` and `key_gradient_kernel`, or the
+    one for calls whose tiles follow an order (`ordered_kernel`, `ordered_...`). `exact`
+    is the forward kernel that keeps hidden NaN out. Integer inputs are compiled as int32.
     """
     dims = (head_dim, value_dim or head_dim)
     columns = max(module.padded(dim) for dim in dims)
     itemsize = 4 if dtype == "fp32" else 2
-    own = module.LAUNCHES["forward", columns, itemsize]
+    own = module.LAUNCHES[_work(kernel), columns, itemsize]
     compiled = triton.compile(
-        _source(
-            module, getattr(module, kernel), target, dims, dtype, access, guard_values
-        ),
+        _source(module, getattr(module, kernel), target, dims, dtype, access, exact),
         target=TARGETS[target],
         options={
             "num_warps": warps or own[0],
@@ -100,6 +100,12 @@ def compile_offline(
     )
 
 
+def _work(kernel: str) -> str:
+    """What a kernel does, as LAUNCHES calls it."""
+    name = kernel.removeprefix("ordered_").removesuffix("kernel").rstrip("_")
+    return name.removesuffix("_gradient") if name.endswith("gradient") else "forward"
+
+
 def _source(
     module: ModuleType,
     kernel: triton.JITFunction,
@@ -107,10 +113,11 @@ def _source(
     dims: tuple[int, int],
     dtype: str,
     access: str,
-    guard_values: bool,
+    exact: bool,
 ) -> ASTSource:
     """The kernel with the types that the launcher would give it."""
-    blocks = {"q": module.BLOCK_Q, "k": module.BLOCK_K, "v": module.BLOCK_K}
+    rows, keys = module.BLOCK_Q, module.BLOCK_K
+    blocks = {"q": rows, "k": keys, "v": keys, "o": rows}
     values = {
         "HEADS": module.HEADS,
         "GROUP_SIZE": module.HEADS // module.KV_HEADS,
@@ -121,15 +128,24 @@ def _source(
         "BLOCK_Q": module.BLOCK_Q,
         "BLOCK_K": module.BLOCK_K,
         "ACCESS": access,
-        "GUARD_VALUES": guard_values,
+        "EXACT": exact,
         "SEQUENCES": "none",
         "sequences": None,
         "POSITIVE_SCALE": True,
         "PRECISION": _precision(dtype, target),
+        "EPILOGUE": True,
+        "READ_GRADIENTS": True,
+        "MEMBERS": module.HEADS // module.KV_HEADS,
     }
     pointers = {
         "output": dtype,
         "lse": "fp32",
+        "shift_source": "fp32",
+        "delta_source": "fp32",
+        "read_gradients": "fp32",
+        "query_gradient": dtype,
+        "key_gradient": dtype,
+        "value_gradient": dtype,
         "list_tiles": "i32",
         "list_first": "i64",
         "list_partial": "i32",
@@ -138,7 +154,7 @@ def _source(
         "token_rows": "i32",
         "v_rows": dtype,
         **_input_types(module),
-        **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkv"}),
+        **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkvo"}),
     }
     types: dict[str, str] = {}
     constants: dict[tuple[int, ...], object] = {}

@@ -35,10 +35,13 @@ from patternc.ir.text import print_expr, print_heads
 from patternc.plan.kernel import Kernel, KeyRange, TileCover, TileKind
 from patternc.source import Span
 
-_RANGE_NAMES = {Axis.QUERY_TILE: "qt", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
+_RANGE_NAMES = {
+    Axis.QUERY_TILE: "qt",
+    Axis.KEY_TILE: "kt",
+    Axis.HEAD: "h",
+    Axis.LENGTH: "n_k",
+}
 MASK_NAMES = {Axis.QUERY: "q", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
-
-_AT_RANGES = 4  # the indent of the hole in forward.py.tmpl
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Slots:
     """What the head groups put into each slot; None where a group has nothing.
 
     `rules` are the distinct masks of PARTIAL tiles. `by_element` says whether lists
-    differ between batch elements.
+    differ between batch elements. With `reverse` the ranges are those of `plan.reverse`:
+    the loops go over the query tiles of one key tile, inside of one over heads.
     """
 
     kernel: Kernel
@@ -54,6 +58,17 @@ class Slots:
     full: tuple[tuple[KeyRange | None, ...], ...]
     rules: tuple[BoolExpr, ...]
     by_element: bool = False
+    reverse: bool = False
+
+    @property
+    def tile(self) -> str:
+        """What the loops go over."""
+        return "qt" if self.reverse else "kt"
+
+    @property
+    def indent(self) -> int:
+        """The indent of the lines before the loops."""
+        return 8 if self.reverse else 4
 
     @property
     def names(self) -> list[str]:
@@ -77,7 +92,18 @@ def has_lists(kernel: Kernel) -> bool:
     return any(is_listed(cover) for cover in kernel.covers)
 
 
-def assign_slots(kernel: Kernel, by_element: bool = False) -> Slots:
+def hides_pairs(kernel: Kernel) -> bool:
+    """Whether a tile may hold pairs that are invisible."""
+    return any(
+        cover.ranges is None
+        or any(part.kind is TileKind.PARTIAL for part in cover.ranges)
+        for cover in kernel.covers
+    )
+
+
+def assign_slots(
+    kernel: Kernel, by_element: bool = False, reverse: bool = False
+) -> Slots:
     """Give every range of every head group a slot. A list takes one of each kind."""
     rules: list[BoolExpr] = []
     groups: list[list[KeyRange]] = []
@@ -94,6 +120,7 @@ def assign_slots(kernel: Kernel, by_element: bool = False) -> Slots:
         _columns(groups, TileKind.FULL, rules),
         tuple(rules),
         by_element,
+        reverse,
     )
 
 
@@ -142,7 +169,7 @@ def range_lines(slots: Slots) -> list[str]:
         for at, cover in enumerate(covers):
             if at < len(covers) - 1 or has_lists(slots.kernel):
                 condition = heads_condition(cover.heads)
-                lines += printer.assign(f"in_group_{at}", condition, _AT_RANGES)
+                lines += printer.assign(f"in_group_{at}", condition, slots.indent)
         for at in range(len(covers)):
             last = at == len(covers) - 1
             word = "else" if last else f"{'elif' if at else 'if'} in_group_{at}"
@@ -174,7 +201,9 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
         head = "(b * list_batch + h)" if slots.by_element else "h"
         lines += [
             "# no closed form: tiles listed for the sizes of the call",
-            f"at = {head} * n_q_tiles + qt - first_q_tile",
+            f"at = {head} * n_k_tiles + kt"
+            if slots.reverse
+            else f"at = {head} * n_q_tiles + qt - first_q_tile",
             "first_listed = tl.load(list_first + at)",
         ]
     elif has_lists(slots.kernel):
@@ -187,7 +216,7 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
         elif part is None:
             lines += [f"{name}_lo = 0", f"{name}_count = 0"]
         else:
-            lines += _count_lines(name, part, printer, _AT_RANGES + indent)
+            lines += _count_lines(slots, name, part, printer, slots.indent + indent)
         if shared_step(column) is None:
             lines.append(f"{name}_step = {part.step if part else 1}")
         if name.startswith("partial") and shared_rule(slots, column) is None:
@@ -195,18 +224,25 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
     return lines
 
 
-def _count_lines(name: str, part: KeyRange, printer: Printer, at: int) -> list[str]:
+def _count_lines(
+    slots: Slots, name: str, part: KeyRange, printer: Printer, at: int
+) -> list[str]:
     """`lo` and `count` of one range."""
     step = "" if part.step == 1 else f", {part.step}"
     guard = "" if part.guard == Truth(True) else f" if {print_expr(part.guard)}"
     bounds = f"{print_expr(part.lo)}, {print_expr(part.hi)}{step}"
-    lines = [f"# {part.kind.value}: kt in range({bounds}){guard}"]
+    lines = [f"# {part.kind.value}: {slots.tile} in range({bounds}){guard}"]
+    first, last = (
+        ("first_q_tile", "end_q_tile") if slots.reverse else ("0", "n_k_tiles")
+    )
     for end, expr in (("lo", part.lo), ("hi", part.hi)):
         lines += printer.assign(f"{name}_{end}", expr, at)
+        if end == "lo" and slots.reverse:
+            lines.append(f"{name}_lo = first_from({name}_lo, {part.step}, {first})")
         if needs_64_bits(expr, printer.box):
-            clipped = f"tl.minimum(tl.maximum({name}_{end}, 0), n_k_tiles)"
+            clipped = f"tl.minimum(tl.maximum({name}_{end}, {first}), {last})"
             lines.append(f"{name}_{end} = {clipped}.to(tl.int32)")
-    count = f"count_tiles({name}_lo, {name}_hi, {part.step}, n_k_tiles)"
+    count = f"count_tiles({name}_lo, {name}_hi, {part.step}, {last})"
     lines.append(f"{name}_count = {count}")
     if guard:
         lines += printer.assign(f"{name}_if", part.guard, at)

@@ -15,8 +15,7 @@ from patternc.backends.triton.expr import COLUMNS, Printer
 from patternc.backends.triton.features import (
     AnyRead,
     Features,
-    by_pair,
-    by_row,
+    before_loops,
     reads_of,
     reads_of_float,
 )
@@ -57,12 +56,28 @@ _AT_TOP = 4  # the indent of lines that stand in the kernel itself
 
 @dataclass(frozen=True, slots=True)
 class Weigher:
-    """What a kernel does with its logits, and the elements that it has loaded."""
+    """What a kernel does with its logits, and the elements that it has loaded.
+
+    `along` is the axis that its loops over tiles go along.
+    """
 
     kernel: Kernel
     features: Features
     ordered: bool
+    along: Axis = Axis.KEY
     loaded: Loaded = field(default_factory=Loaded)
+
+    @property
+    def indent(self) -> int:
+        """The indent of the lines before the loops: in reverse they are in one."""
+        return 8 if self.along is Axis.QUERY else 4
+
+    @property
+    def tile(self) -> str:
+        """The shape of a tile of pairs: in reverse it lies on its side."""
+        return (
+            "[BLOCK_K, BLOCK_Q]" if self.along is Axis.QUERY else "[BLOCK_Q, BLOCK_K]"
+        )
 
     @property
     def printer(self) -> Printer:
@@ -74,9 +89,6 @@ class Weigher:
         every = set(range(self.kernel.attention.heads)) - set(self.features.skipped)
         return every <= set(heads)
 
-
-_PRODUCT = "acc = tl.dot(p.to(v_tile.dtype), v_tile, acc, input_precision=PRECISION)"
-_EXACT_PRODUCT = "acc = add_visible(acc, s, p, v_tile, PRECISION)"
 
 Case = ScoreCase | WeightCase | SinkCase | OutputCase
 
@@ -102,14 +114,15 @@ def prepare_lines(weigher: Weigher) -> list[str]:
     ]
     for case in weigher.features.scores:
         reads += reads_of_float(case.score)
-    loads = load_lines(by_row(reads), weigher.printer, weigher.loaded, _AT_TOP)
+    early = before_loops(reads, weigher.along)
+    loads = load_lines(early, weigher.printer, weigher.loaded, weigher.indent)
     return [*lines, *loads]
 
 
 def _condition(weigher: Weigher, name: str, case: Case) -> list[str]:
     if weigher.covers_all(case.heads):
         return []
-    return weigher.printer.assign(name, heads_condition(case.heads), _AT_TOP)
+    return weigher.printer.assign(name, heads_condition(case.heads), weigher.indent)
 
 
 def scale_lines(weigher: Weigher) -> list[str]:
@@ -143,47 +156,42 @@ def score_lines(weigher: Weigher, indent: int) -> list[str]:
     """In the loops: what stands in the place of the logits."""
     lines: list[str] = []
     for at, case in enumerate(weigher.features.scores):
-        lines += _dispatched(
+        lines += dispatched(
             weigher,
             f"in_score_{at}",
             case,
             partial(
-                _value_lines,
+                value_lines,
                 weigher,
                 "s",
                 case.score,
                 {Given.SCORE: "s"},
-                "[BLOCK_Q, BLOCK_K]",
+                weigher.tile,
             ),
             indent,
         )
     return lines
 
 
-def attend_lines(weigher: Weigher, again: bool) -> list[str]:
-    """In the loops: the weights of a tile, and what they add to the rows.
-
-    `again`: their top is known, and hidden values that are not finite are kept out.
-    """
+def attend_lines(weigher: Weigher) -> list[str]:
+    """In the loops: the weights of a tile, and what they add to the rows."""
     cases = weigher.features.unnormalised
-    if not cases and not weigher.ordered and not again:
+    if not cases and not weigher.ordered:
         return fill("attend").splitlines()
     weigh = ["top, total, acc, p = weigh(top, total, acc, s, factor)"]
-    if again:
-        weigh = ["p = tl.exp2(s * factor - shift[:, None])"]
     lines: list[str] = []
     for at, case in enumerate(cases):
         lines += _weight_lines(weigher, case, f"in_weights_{at}", bool(lines))
     if not lines:
         lines = weigh
-    elif not _all_unnormalised(weigher):
+    elif not all_unnormalised(weigher):
         lines += ["else:", *("    " + line for line in weigh)]
     values = "gather_values" if weigher.ordered else "values"
-    product = _EXACT_PRODUCT if again else _PRODUCT
-    return [*lines, *fill(values).splitlines(), product]
+    add = "acc = add_values(acc, s, p, v_tile, EXACT, PRECISION)"
+    return [*lines, *fill(values).splitlines(), add]
 
 
-def _all_unnormalised(weigher: Weigher) -> bool:
+def all_unnormalised(weigher: Weigher) -> bool:
     heads = [head for case in weigher.features.unnormalised for head in case.heads]
     return weigher.covers_all(heads)
 
@@ -199,7 +207,7 @@ def _weight_lines(
     body = [f"# {place(case.span)}", weights]
     if weigher.covers_all(case.heads):
         return body
-    last = case is weigher.features.unnormalised[-1] and _all_unnormalised(weigher)
+    last = case is weigher.features.unnormalised[-1] and all_unnormalised(weigher)
     word = "else:" if last else f"{'elif' if follows else 'if'} {condition}:"
     return [word, *("    " + line for line in body)]
 
@@ -212,19 +220,19 @@ def sink_lines(weigher: Weigher) -> list[str]:
     lines = ['sink = tl.full([BLOCK_Q, 1], float("-inf"), tl.float32)']
     for at, case in enumerate(cases):
         lines += _condition(weigher, f"in_sink_{at}", case)
-        lines += _dispatched(
+        lines += dispatched(
             weigher,
             f"in_sink_{at}",
             case,
-            partial(_value_lines, weigher, "sink", case.logit, {}, "[BLOCK_Q, 1]"),
+            partial(value_lines, weigher, "sink", case.logit, {}, "[BLOCK_Q, 1]"),
             _AT_TOP,
         )
     call = "top, total, acc = join_sink(top, total, acc, sink)"
     return [*lines, "sink = tl.reshape(sink, [BLOCK_Q])", call]
 
 
-def output_lines(weigher: Weigher) -> list[str]:
-    """At the end: no LSE without a sum, and what stands in the place of the output."""
+def no_sum_lines(weigher: Weigher) -> list[str]:
+    """At the end: no LSE without a sum."""
     lines: list[str] = []
     heads = [head for case in weigher.features.unnormalised for head in case.heads]
     if heads:
@@ -232,24 +240,30 @@ def output_lines(weigher: Weigher) -> list[str]:
             "has_no_sum", heads_condition(sorted(heads)), _AT_TOP
         )
         lines.append('row_lse = tl.where(has_no_sum, float("nan"), row_lse)')
+    return lines
+
+
+def output_lines(weigher: Weigher) -> list[str]:
+    """At the end: what stands in the place of the output."""
+    lines: list[str] = []
     if weigher.features.reads_own_value:
         lines += fill("own_values").splitlines()
     values = {Given.OUTPUT: "acc", Given.VALUE: "own"}
     for at, case in enumerate(weigher.features.outputs):
         lines += _condition(weigher, f"in_output_{at}", case)
-        lines += _dispatched(
+        lines += dispatched(
             weigher,
             f"in_output_{at}",
             case,
             partial(
-                _value_lines, weigher, "acc", case.output, values, "[BLOCK_Q, BLOCK_DV]"
+                value_lines, weigher, "acc", case.output, values, "[BLOCK_Q, BLOCK_DV]"
             ),
             _AT_TOP,
         )
     return lines
 
 
-def _dispatched(
+def dispatched(
     weigher: Weigher,
     condition: str,
     case: Case,
@@ -264,7 +278,7 @@ def _dispatched(
     return [f"if {condition}:", *inner]
 
 
-def _value_lines(
+def value_lines(
     weigher: Weigher,
     target: str,
     expr: FloatExpr,
@@ -272,12 +286,10 @@ def _value_lines(
     shape: str,
     indent: int,
 ) -> list[str]:
-    """`target = expr`, in its shape, with the elements that it reads."""
+    """`target = expr` with the elements that it reads, in a shape (if not empty)."""
     expr = folded_float(expr)
     loaded = weigher.loaded.copy()
-    reads = reads_of_float(expr)
-    needed = [*by_row(reads), *by_pair(reads)]
-    loads = load_lines(needed, weigher.printer, loaded, indent)
+    loads = load_lines(reads_of_float(expr), weigher.printer, loaded, indent)
     lines: list[str] = []
     for width in _WIDTHS:
         discrete = replace(weigher.printer, reads=loaded.ints)
@@ -285,7 +297,9 @@ def _value_lines(
             TRITON, discrete, loaded.floats, given, target, indent, width
         )
         text = printer.text_of_all(expr)
-        if not any(GivenValue(word) in float_subexpressions(expr) for word in given):
+        if shape and not any(
+            GivenValue(word) in float_subexpressions(expr) for word in given
+        ):
             text = f"tl.zeros({shape}, tl.float32) + ({text})"
         lines = [*printer.lines, f"{target} = {text}"]
         if all(len(line) + indent <= COLUMNS for line in lines):

@@ -191,6 +191,7 @@ class FloatFunction(Enum):
     SIGMOID = "sigmoid"
     SQRT = "sqrt"
     RELU = "relu"
+    SIGN = "sign"  # in derivatives only (`ir.derive`): -1, 0 or 1
 
 
 class Given(Enum):

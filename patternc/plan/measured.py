@@ -48,4 +48,10 @@ MEASURED: tuple[Measured, ...] = (
     Measured(
         "sm_90", Work.FORWARD, 64, 2, 64, 64, 4, 2, 2.48, 2.48, 7.9, "NVIDIA H200"
     ),
+    Measured(
+        "sm_90", Work.QUERY, 128, 2, 64, 64, 4, 2, 4.70, 4.70, 11.6, "NVIDIA H200"
+    ),
+    Measured("sm_90", Work.QUERY, 64, 2, 64, 64, 4, 2, 2.44, 2.44, 8.0, "NVIDIA H200"),
+    Measured("sm_90", Work.KEY, 128, 2, 64, 64, 4, 2, 6.09, 6.09, 11.6, "NVIDIA H200"),
+    Measured("sm_90", Work.KEY, 64, 2, 64, 64, 4, 2, 3.70, 3.70, 8.0, "NVIDIA H200"),
 )

@@ -13,7 +13,7 @@ a congruence is a stride and not an `if`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import islpy as isl
@@ -86,7 +86,7 @@ def cover_of_case(case: HeadCase, heads: int, schedule: Schedule) -> TileCover:
     cover = TileCover(case.heads, case.mask, None, span=case.span)
     try:
         _check_divisions(case.mask)
-        found, pieces = _closed_form(case, heads, schedule)
+        found, pieces = closed_form(case, heads, schedule)
     except (NotAffine, TooHard, NoLoop) as error:
         return replace(cover, reason=str(error))
     if len(found) > MAX_RANGES:
@@ -125,26 +125,37 @@ def _divides(expr: Expr) -> bool:
     return isinstance(expr, Binary) and expr.op in (IntOp.FLOORDIV, IntOp.MOD)
 
 
-def _closed_form(
-    case: HeadCase, heads: int, schedule: Schedule
+def closed_form(
+    case: HeadCase,
+    heads: int,
+    schedule: Schedule,
+    where: str = "k >= 0",
+    turn: Callable[[isl.Set], isl.Set] = lambda piece: piece,
+    row: str = "1 = 1",
 ) -> tuple[tuple[KeyRange, ...], int]:
-    """The ranges, and how many there would be without fusion."""
+    """The ranges, and how many there would be without fusion.
+
+    `where` is isl's text for the pairs that can be asked for, `turn` what is done to
+    each piece `[qt, kt]` before its loops over the second number are read off, `row`
+    what then holds of the first: reversed ranges (`plan.reverse`) turn pieces round.
+    Raises `NotAffine`, `TooHard` or `NoLoop`.
+    """
     names = parameter_names(axes_of(case.mask), tuple(params_of(case.mask)))
     with bounded_context(MAX_OPERATIONS) as context:
         points = SetBuilder(context, ("q", "k"), names)
-        domain = points.where("k >= 0").intersect(points.known(heads))
+        domain = points.where(where).intersect(points.known(heads))
         visible = points.set_of(case.mask).intersect(domain)
         to_tiles = points.tile_map(schedule.block_q, schedule.block_k)
         tiles = fuse_tiles(visible, domain, to_tiles)
         rows = SetBuilder(context, (), (*names, Axis.QUERY_TILE.value))
-        known = rows.known(heads).params()
+        known = rows.known(heads).intersect(rows.where(row)).params()
         ranges: list[KeyRange] = []
         for kind, piece in tiles.pieces:
             residual: BoolExpr = FULL_PATTERN
             if kind is TileKind.PARTIAL:
                 inside = domain.intersect(piece.apply(to_tiles.reverse()))
                 residual = residual_in(case.mask, inside, points)
-            ranges += _ranges(kind, piece, known, residual, case)
+            ranges += _ranges(kind, turn(piece), known, residual, case)
         fused = fuse_ranges(ranges, rows, known)
         return tuple(sorted(fused, key=_visiting_order)), max(tiles.terms, len(ranges))
 
@@ -163,7 +174,7 @@ def _ranges(
     residual: BoolExpr,
     case: HeadCase,
 ) -> list[KeyRange]:
-    """The loops of one piece, a set of `[qt, kt]`."""
+    """The loops of one piece, a set of `[row, tile]`, with `qt` naming the row."""
     return [
         KeyRange(kind, loop.lo, loop.hi, loop.step, loop.guard, residual, case.span)
         for loop in _loops(piece, known)

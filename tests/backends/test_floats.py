@@ -94,6 +94,7 @@ def test_each_function_is_that_of_the_math_module(function: FloatFunction) -> No
         FloatFunction.SIGMOID: lambda x: 1 / (1 + math.exp(-x)),
         FloatFunction.SQRT: math.sqrt,
         FloatFunction.RELU: lambda x: max(x, 0.0),
+        FloatFunction.SIGN: lambda x: math.copysign(1.0, x),
     }
     found = evaluate_float(call(function, S), point(values))
     expected = [[maths[function](x) for x in row] for row in values.tolist()]

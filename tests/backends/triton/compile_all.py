@@ -1,9 +1,10 @@
 """Compile modules for GPUs that are not there; a JSON line for each.
 
 In: a folder, then specifications `program,target,dims,dtype,access,block_q,block_k,warps,
-stages`; `dims` are D, or D and D_v as `128x64`; 0 stages are those of the module; a last `plain`
-is for kernels that keep no hidden NaN out. The
-access "gather" is that of tiles that follow an order. Out: `offline.Report`s. A process of its own, because the other tests
+stages`; `dims` are D, or D and D_v as `128x64`; 0 stages are those of the module. The
+access "gather" is that of tiles that follow an order. A tenth word names a kernel of the
+backward pass, whose warps and stages are the module's, or is `exact`, for the kernel that
+keeps hidden NaN out. Out: `offline.Report`s. A process of its own, because the other tests
 run Triton's interpreter, which must be chosen before the import.
 """
 
@@ -22,8 +23,10 @@ from tests.backends.triton import data_programs, programs
 def main(folder: Path, specifications: list[str]) -> None:
     """Print one report for each specification."""
     for specification in specifications:
-        program, target, dims, dtype, access, *numbers = specification.split(",")
-        block_q, block_k, warps, stages = map(int, numbers[:4])
+        program, target, dims, dtype, access, *rest = specification.split(",")
+        block_q, block_k, warps, stages = map(int, rest[:4])
+        last = "".join(rest[4:])
+        backward = last if last != "exact" else ""
         head_dim, value_dim = (int(dim) for dim in f"{dims}x{dims}".split("x")[:2])
         schedule = Schedule(block_q, block_k, warps, stages or None)
         is_plain = program in programs.PROGRAMS
@@ -37,8 +40,8 @@ def main(folder: Path, specifications: list[str]) -> None:
             value_dim=value_dim,
             dtype=dtype,
             access="aligned" if gathers else access,
-            guard_values=numbers[4:] != ["plain"],
-            kernel="ordered_kernel" if gathers else "forward_kernel",
+            exact=last == "exact",
+            kernel=backward or ("ordered_kernel" if gathers else "forward_kernel"),
         )
         print(json.dumps(asdict(report)), flush=True)
 

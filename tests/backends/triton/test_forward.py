@@ -212,5 +212,5 @@ def test_refusals_name_the_argument(tmp_path: Path) -> None:
         module.forward(q, k, v, width=3)
     with pytest.raises(ValueError, match="`q_offset`: expected no query past"):
         module.forward(q, k, v, q_offset=2**30)
-    with pytest.raises(ValueError, match="no backward pass"):
+    with pytest.raises(ValueError, match="autograd"):
         module.forward(q.requires_grad_(), k, v)

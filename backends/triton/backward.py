@@ -1,0 +1,239 @@
+"""The text of the kernels of the backward pass.
+
+In: a planned kernel, its reverse (`plan.reverse`) and what it does beside masks. Out:
+`delta_kernel`, `query_gradient_kernel` and `key_gradient_kernel`, and the ordered ones.
+Not its job: their launchers (`gradients`), weights and scores in a tile (`slopes`).
+
+The query gradient goes over the key tiles of `forward`, the key gradient over the query
+tiles of the reverse relation. Both compute the weights again from the LSE, as T. Dao,
+"FlashAttention-2" (2023), does. No sum is shared between programs: no atomics, and the
+same bits in every run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from patternc.backends.triton.features import Features
+from patternc.backends.triton.kernels import number_names
+from patternc.backends.triton.loops import Body, loop_lines
+from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
+from patternc.backends.triton.slopes import (
+    backward_scale_lines,
+    column_slots,
+    row_slots,
+    store_reads_lines,
+    use_lines,
+    zero_reads_lines,
+)
+from patternc.backends.triton.tables import batch_lines, pointers
+from patternc.backends.triton.template import fill
+from patternc.backends.triton.weigh import Weigher, prepare_lines
+from patternc.ir.nodes import Axis
+from patternc.plan.kernel import Kernel
+
+LISTS = ["list_tiles", "list_first", "list_partial", "list_full"]
+_STRIDES = [f"stride_{tensor}{axis}" for tensor in "qkvo" for axis in "bhnd"]
+_SIZES = ["n_q", "n_k", "q_offset", "first_q_tile", "n_q_tiles"]
+
+
+def backward_texts(kernel: Kernel, reversed_: Kernel, features: Features) -> list[str]:
+    """The functions of the backward pass that run on the device."""
+    texts = [fill("first_from"), fill("delta")]
+    for ordered in (False, True) if features.is_ordered else (False,):
+        texts.append(query_gradient_text(kernel, features, ordered))
+        texts.append(key_gradient_text(reversed_, features, ordered))
+    return texts
+
+
+def query_gradient_text(kernel: Kernel, features: Features, ordered: bool) -> str:
+    """`query_gradient_kernel`, or the one whose tiles hold positions of an order."""
+    kernel = _of_positions(kernel) if ordered else kernel
+    slots = assign_slots(kernel, features.lists_data)
+    weigher = Weigher(kernel, features, ordered)
+    prepare = [*batch_lines(features.tables), *prepare_lines(weigher)]
+    keys = [*(_key_rows("[None, :]") if ordered else []), *_load("k", ordered)]
+    body = Body(
+        "loop",
+        keys,
+        backward_scale_lines(weigher),
+        lambda kind: use_lines(weigher, kind, _load("v", ordered)),
+    )
+    text = fill(
+        "query_gradient",
+        {
+            **_arguments(
+                kernel, features, bool(row_slots(features)), has_lists(kernel)
+            ),
+            "factor": _factor_lines(features),
+            "ranges": range_lines(slots),
+            "queries": [
+                *(_query_rows("[:, None]") if ordered else [_queries("[:, None]")]),
+                *_load("q", ordered),
+                *_load("o", ordered),
+            ],
+            "rows": _row_numbers(ordered),
+            "prepare": [*prepare, *zero_reads_lines(weigher)],
+            "loops": loop_lines(slots, weigher, body),
+            "reads": store_reads_lines(weigher),
+        },
+    )
+    return _renamed(text, ordered)
+
+
+def key_gradient_text(reversed_: Kernel, features: Features, ordered: bool) -> str:
+    """`key_gradient_kernel`, or the one whose tiles hold positions of an order."""
+    kernel = _of_positions(reversed_) if ordered else reversed_
+    slots = assign_slots(kernel, features.lists_data, reverse=True)
+    weigher = Weigher(kernel, features, ordered, Axis.QUERY)
+    rows = _query_rows("[None, :]", False) if ordered else _tile_rows()
+    body = Body(
+        "reverse_loop",
+        [*rows, *_load("q", ordered), *_load("o", ordered)],
+        backward_scale_lines(weigher),
+        lambda kind: use_lines(weigher, kind, []),
+        _row_numbers(ordered),
+    )
+    own = ["k_rows = k0 + tl.arange(0, BLOCK_K)", "k = k_rows[:, None]"]
+    if ordered:
+        own = [*_token_lines(), *_key_rows("[:, None]")]
+    text = fill(
+        "key_gradient",
+        {
+            **_arguments(
+                kernel, features, bool(column_slots(features)), has_lists(kernel)
+            ),
+            "factor": _factor_lines(features),
+            "keys": [*own, *_load("k", ordered), *_load("v", ordered)],
+            "batch": batch_lines(features.tables),
+            "ranges": range_lines(slots),
+            "prepare": [*prepare_lines(weigher), *zero_reads_lines(weigher)],
+            "loops": loop_lines(slots, weigher, body),
+            "reads": store_reads_lines(weigher),
+        },
+    )
+    return _renamed(text, ordered)
+
+
+def _of_positions(kernel: Kernel) -> Kernel:
+    covers = tuple(
+        replace(cover, ranges=None) if cover.order else cover for cover in kernel.covers
+    )
+    return replace(kernel, covers=covers)
+
+
+def _renamed(text: str, ordered: bool) -> str:
+    if not ordered:
+        return text
+    for name in ("query_gradient_kernel", "key_gradient_kernel"):
+        text = text.replace(f"def {name}(", f"def ordered_{name}(")
+    return text
+
+
+def _arguments(
+    kernel: Kernel, features: Features, has_reads: bool, lists: bool
+) -> dict[str, list[str]]:
+    """The arguments after the gradients, by the holes of the templates."""
+    scalars = [(f"p_{item.name}", "tl.int32") for item in kernel.attention.params]
+    scalars += number_names(features)
+    names = [*_STRIDES, *_SIZES, "scale", *(name for name, _ in scalars)]
+    tables = pointers(features.tables)
+    return {
+        "unspecialised": [f'"{name}",' for name in names],
+        "alignment": [
+            "],",
+            "do_not_specialize_on_alignment=[",
+            *(f'    "{name}",' for name in tables),
+            "],",
+        ]
+        if tables
+        else ["]"],
+        "pointers": [
+            *(["read_gradients,"] if has_reads else []),
+            *(f"{name}," for name in LISTS if lists or features.is_ordered),
+            *(["tokens,", "token_rows,"] if features.is_ordered else []),
+            *(f"{name}," for name in tables),
+        ],
+        "numbers": [
+            *(f"{name}: tl.int64," for name in _STRIDES),
+            *(f"{name}: tl.int32," for name in _SIZES),
+            "scale: tl.float32,",
+            *(f"{name}: {kind}," for name, kind in scalars),
+        ],
+        "constants": ["READ_GRADIENTS: tl.constexpr,"] if has_reads else [],
+    }
+
+
+def _factor_lines(features: Features) -> list[str]:
+    """What turns logits into exponents of 2: with scores they are scaled before."""
+    if features.natural:
+        return ["factor = 1.4426950408889634"]
+    return ["factor = scale * 1.4426950408889634"]
+
+
+def _queries(spread: str) -> str:
+    return f"q = (q0 + tl.arange(0, BLOCK_Q)){spread}"
+
+
+def _tile_rows() -> list[str]:
+    return ["rows = q0 - q_offset + tl.arange(0, BLOCK_Q)", _queries("[None, :]")]
+
+
+def _token_lines() -> list[str]:
+    return [
+        "# Tiles hold positions of an order; the tokens there are the rows.",
+        "token_row = tl.load(token_rows + b * list_batch + h)",
+        "token_at = tokens + token_row.to(tl.int64) * n_k",
+    ]
+
+
+def _row_numbers(ordered: bool) -> list[str]:
+    """What `delta_kernel` stored for each row of a query tile."""
+    lines = ["first_at = (b * HEADS + h).to(tl.int64) * n_q_tiles * BLOCK_Q"]
+    if ordered:
+        return [
+            *lines,
+            'inf = float("inf")',
+            "row_shift = tl.load(shift_source + first_at + rows, rows < n_q, inf)",
+            "row_delta = tl.load(delta_source + first_at + rows, rows < n_q, 0.0)",
+        ]
+    return [
+        "first_at = (b * HEADS + h).to(tl.int64) * n_q_tiles + qt - first_q_tile",
+        "first_at = first_at * BLOCK_Q",
+        "within = tl.arange(0, BLOCK_Q)",
+        "row_shift = tl.load(shift_source + first_at + within)",
+        "row_delta = tl.load(delta_source + first_at + within)",
+    ]
+
+
+def _query_rows(spread: str, first: bool = True) -> list[str]:
+    return [
+        *(_token_lines() if first else []),
+        "positions = q0 + tl.arange(0, BLOCK_Q)",
+        "rows = tl.load(token_at + positions, mask=positions < n_q, other=n_q)",
+        f"q = rows{spread}",
+    ]
+
+
+def _key_rows(spread: str) -> list[str]:
+    return [
+        "k_rows = k0 + tl.arange(0, BLOCK_K)",
+        "k_rows = tl.load(token_at + k_rows, mask=k_rows < n_k, other=n_k)",
+        f"k = k_rows{spread}",
+    ]
+
+
+def _load(tensor: str, ordered: bool) -> list[str]:
+    """The call that loads the tile of `q`, `k`, `v` or `o`, the output's gradient."""
+    of_queries = tensor in "qo"
+    head, count = ("h", "n_q") if of_queries else ("kv_head", "n_k")
+    if ordered:
+        place, function, block = ("rows" if of_queries else "k_rows"), "gather_rows", []
+    else:
+        place, function = ("q0 - q_offset" if of_queries else "k0"), "load_tile"
+        block = ["BLOCK_Q" if of_queries else "BLOCK_K"]
+    strides = [f"stride_{tensor}{axis}" for axis in "bhnd"]
+    arguments = [f"{tensor}_source", "b", head, place, count, *strides, *block]
+    dims = ("HEAD_DIM", "BLOCK_D") if tensor in "qk" else ("VALUE_DIM", "BLOCK_DV")
+    inner = [f"    {item}," for item in (*arguments, *dims, "ACCESS")]
+    return [f"{tensor}_tile = {function}(", *inner, ")"]

@@ -1,0 +1,60 @@
+"""Sinks and output clauses where autograd sees them.
+
+In: what a program does with rows that are whole. Out: the text of `finish`. Not its
+job: doing the same inside of the forward kernel (`weigh`), the definition (`dense`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from patternc.backends.triton.dense import assign_lines
+from patternc.backends.triton.expr import TorchPrinter
+from patternc.backends.triton.features import Features
+from patternc.backends.triton.launches import checked_lines
+from patternc.backends.triton.literals import heads_literal
+from patternc.backends.triton.ranges import place
+from patternc.backends.triton.template import fill
+from patternc.ir.nodes import Given
+
+
+def finish_text(features: Features, printer: TorchPrinter) -> str:
+    """`finish`; empty for a program that has neither sinks nor output clauses."""
+    if not features.has_epilogue:
+        return ""
+    inputs = "inputs = checked_inputs(out, v, q_offset, params)"
+    values = [*checked_lines(features), inputs if features.inputs else "inputs = {}"]
+    names = sorted({item.name for item in features.tables})
+    tables = [f't_{name} = inputs["{name}"]' for name in names]
+    lines: list[str] = []
+    for sink in features.sinks:
+        lines += [f"# {place(sink.span)}", *_heads_lines(sink.heads)]
+        lines += assign_lines("sink", sink.logit, {}, printer, 4)
+        lines += ["rows, row_lse = join_sink_rows(out[:, at], lse[:, at], sink)"]
+        lines += [
+            "out = with_heads(out, at, rows)",
+            "lse = with_heads(lse, at, row_lse)",
+        ]
+    given = {Given.OUTPUT: "o", Given.VALUE: "own"}
+    for case in features.outputs:
+        lines += [f"# {place(case.span)}", *_heads_lines(case.heads), "o = out[:, at]"]
+        if features.reads_own_value:
+            lines.append(
+                "own = v[:, at // (HEADS // KV_HEADS), q_offset : q_offset + n_q].to(wide)"
+            )
+        lines += assign_lines("rows", case.output, given, printer, 4)
+        lines.append("out = with_heads(out, at, rows.expand(o.shape))")
+    return fill("finish", {"values": values, "tables": tables, "cases": lines})
+
+
+def _heads_lines(heads: Sequence[int]) -> list[str]:
+    """The heads of a case, as a tensor that indexes and as one that broadcasts."""
+    step = heads[1] - heads[0] if len(heads) > 1 else 1
+    if tuple(heads) == tuple(range(heads[0], heads[-1] + 1, step)):
+        ends = f"{heads[0]}, {heads[-1] + 1}, {step}"
+        return [f"at = torch.arange({ends}, device=device)", "h = at[:, None, None]"]
+    return [
+        *heads_literal("heads", heads),
+        "at = torch.tensor(heads, device=device)",
+        "h = at[:, None, None]",
+    ]

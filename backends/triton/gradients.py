@@ -1,0 +1,289 @@
+"""The host's half of the backward pass.
+
+In: a planned kernel, its reverse and what it does beside masks. Out: the text of
+`gradients`, of the lists turned round and of what adds up the gradients of inputs. Not
+its job: the kernels (`backward`), sinks and outputs (`finish`).
+"""
+
+from __future__ import annotations
+
+from patternc.backends.triton.expr import TorchPrinter
+from patternc.backends.triton.features import (
+    AnyRead,
+    Features,
+    reads_axis,
+)
+from patternc.backends.triton.launches import (
+    access_lines,
+    checked_lines,
+    list_arguments,
+    more_lines,
+    number_arguments,
+    tile_list_lines,
+)
+from patternc.backends.triton.literals import heads_literal
+from patternc.backends.triton.ranges import has_lists, place
+from patternc.backends.triton.slopes import (
+    column_reads,
+    column_slots,
+    pair_inputs,
+    row_reads,
+    row_slots,
+)
+from patternc.backends.triton.template import fill
+from patternc.ir.nodes import Axis, FloatRead, ScoreCase
+from patternc.ir.walk import params_of
+from patternc.plan.kernel import Kernel
+
+
+def gradients_text(
+    kernel: Kernel, reversed_: Kernel, features: Features, printer: TorchPrinter
+) -> str:
+    """`gradients`, its launcher and what they call."""
+    given = ", inputs" if features.inputs else ""
+    reads = has_reads(features)
+    own = ", read_gradients" if reads else ""
+    call = "launch_gradients("
+    inner = "q, k, v, out, lse, d_out, d_lse, dq, dk, dv"
+    inner += f", scale, q_offset, values{given}{own}"
+    arguments = [f"    {item}," for item in inner.split(", ")]
+    text = fill(
+        "gradients",
+        {
+            "values": checked_lines(features),
+            "more": more_lines(kernel.attention, features),
+            "wanted": _wanted(features),
+            "nothing": _nothing(features),
+            "zero_reads": _zero_reads(features) if reads else [],
+            "launch": [call, *arguments, ")"],
+            "found": _found(features),
+            "launch_head": [f"def {call}", *arguments, "):"],
+            "access": access_lines(features, "q, k, v, d_out"),
+            "tile_lists": _lists(kernel, reversed_, features),
+            "members": _members(features),
+            "numbers": number_arguments(features),
+            **_calls(kernel, reversed_, features),
+        },
+    )
+    texts = [text]
+    if has_lists(reversed_) or features.is_ordered:
+        texts.append(fill("reverse_lists"))
+    if reads:
+        texts += [_scatter(features, printer), fill("add_reads")]
+    return "\n\n".join(texts)
+
+
+def has_reads(features: Features) -> bool:
+    """Whether some score reads an input whose gradient has a kernel."""
+    return bool(row_slots(features) or column_slots(features))
+
+
+def _wanted(features: Features) -> list[str]:
+    """What may be asked for: a pair's own element may not."""
+    names = sorted({read.table for read in _score_reads(features)})
+    lines = [
+        "for name in wanted:",
+        f"    if name not in {tuple(names)!r}:".replace("'", '"'),
+        '        raise ValueError(f"{NAME}: no score reads an input `{name}`")',
+    ]
+    refused = sorted(pair_inputs(features.scores))
+    if refused:
+        lines += [
+            f"    if name in {tuple(refused)!r}:".replace("'", '"'),
+            "        raise ValueError(",
+            '            f"{NAME}: `{name}`: expected no gradient to be asked for, as"',
+            '            " it is read at pairs of a query and a key"',
+            "        )",
+        ]
+    return lines
+
+
+def _score_reads(features: Features) -> list[FloatRead]:
+    return [
+        read
+        for case in features.scores
+        for reads in (row_reads(case), column_reads(case))
+        for read in reads
+    ] + list(pair_inputs(features.scores).values())
+
+
+def _nothing(features: Features) -> list[str]:
+    zeros = "{name: torch.zeros_like(inputs[name]) for name in wanted}"
+    return [
+        "dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))",
+        f"return dq, dk, dv, {zeros if features.inputs else '{}'}",
+    ]
+
+
+def _zero_reads(features: Features) -> list[str]:
+    rows, columns = row_slots(features), column_slots(features)
+    return [
+        "read_gradients = [",
+        "    q.new_zeros((slots if wanted else 0, batch, HEADS, n), dtype=torch.float32)",
+        f"    for slots, n in (({rows}, n_q), ({columns}, n_k))",
+        "]",
+    ]
+
+
+def _found(features: Features) -> list[str]:
+    if not has_reads(features):
+        return ["return dq, dk, dv, {}"]
+    return [
+        "found = {}",
+        "if wanted:",
+        "    rows, columns = read_gradients",
+        "    found = input_gradients(rows, columns, q_offset, values, inputs, wanted)",
+        "return dq, dk, dv, found",
+    ]
+
+
+def _lists(kernel: Kernel, reversed_: Kernel, features: Features) -> list[str]:
+    own = has_lists(kernel) or has_lists(reversed_) or features.is_ordered
+    lines = tile_list_lines(features, own)
+    if has_lists(reversed_) or features.is_ordered:
+        lines.append("turned = reversed_lists(lists, first_q_tile, n_k)")
+    return lines
+
+
+def _members(features: Features) -> list[str]:
+    """How many query heads add up in one program."""
+    if not features.is_ordered:
+        return ["members = HEADS // KV_HEADS"]
+    return [
+        "# Heads of one key/value head may have orders of their own: each its gradient.",
+        "members = 1 if ordered else HEADS // KV_HEADS",
+    ]
+
+
+def _calls(
+    kernel: Kernel, reversed_: Kernel, features: Features
+) -> dict[str, list[str]]:
+    """How the two kernels are started."""
+    tables = ["*pointers,"] if features.tables else []
+    row, column = row_slots(features), column_slots(features)
+
+    def arguments(
+        outputs: list[str], slots: int, at: int, lists: list[str]
+    ) -> list[str]:
+        reads = [f"read_gradients[{at}],"] if slots else []
+        inner = ["*sources,", *outputs, *reads, *lists, *tables, "*numbers,"]
+        return ["arguments = (", *("    " + line for line in inner), ")"]
+
+    def start(name: str, programs: str, extra: list[str], slots: int) -> list[str]:
+        work = name.removesuffix("_gradient")
+        reads = [f'"READ_GRADIENTS": read_gradients[{slots - 1}].numel() > 0,']
+        inner = ["**options,", *(reads if slots else []), *extra]
+        inner.append('"num_warps": warps,')
+        kernel_name = f"{name}_kernel"
+        lines = [f"kernel = {kernel_name}"]
+        if features.is_ordered:
+            lines = [f"kernel = ordered_{kernel_name} if ordered else {kernel_name}"]
+        lines.append(f'warps, stages = launch_of("{work}", columns, q)')
+        lines += ["more = {", *("    " + line for line in inner), "}"]
+        lines += [
+            f"programs = {programs}",
+            "start(kernel, programs, arguments, more, stages, kind)",
+        ]
+        return lines
+
+    ordered = features.is_ordered
+    own = list_arguments(features, "lists") if has_lists(kernel) or ordered else []
+    turned = (
+        list_arguments(features, "turned") if has_lists(reversed_) or ordered else []
+    )
+    parts = [
+        *arguments(["dk_parts,", "dv_parts,"], column, 1, turned),
+        *start(
+            "key_gradient",
+            "n_k_tiles * (HEADS // members) * batch",
+            ['"MEMBERS": members,'],
+            2 if column else 0,
+        ),
+    ]
+    return {
+        "query_gradient": [
+            *arguments(["dq,"], row, 0, own),
+            *start("query_gradient", "n_q_tiles * HEADS * batch", [], 1 if row else 0),
+        ],
+        "key_gradient": _in_parts(parts, features),
+    }
+
+
+def _in_parts(lines: list[str], features: Features) -> list[str]:
+    """Key gradients of single query heads are added up on the host."""
+    if not features.is_ordered:
+        text = "\n".join(lines)
+        return text.replace("dk_parts", "dk").replace("dv_parts", "dv").split("\n")
+    return [
+        "dk_parts, dv_parts = dk, dv",
+        "if members < HEADS // KV_HEADS:",
+        "    shape, wide = (batch, HEADS, n_k), torch.float32",
+        "    dk_parts = k.new_empty((*shape, dim), dtype=wide)",
+        "    dv_parts = v.new_empty((*shape, value_dim), dtype=wide)",
+        *lines,
+        "if members < HEADS // KV_HEADS:",
+        "    for whole, some in ((dk, dk_parts), (dv, dv_parts)):",
+        "        whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))",
+    ]
+
+
+def _scatter(features: Features, printer: TorchPrinter) -> str:
+    """`input_gradients`: from rows and keys to the elements that were read there."""
+    lines = [
+        '"""The gradients of inputs that scores read, from those of rows and keys.',
+        "",
+        "`rows` is [slots, B, H, n_q] and `columns` [slots, B, H, n_k]: of each element",
+        "that a head reads.",
+        '"""',
+        "device = rows.device",
+        "found = {",
+        "    name: torch.zeros_like(inputs[name], dtype=torch.float32) for name in wanted",
+        "}",
+        "b = torch.arange(rows.shape[1], device=device)[:, None, None]",
+        "q = torch.arange(rows.shape[3], device=device) + q_offset",
+        "k = torch.arange(columns.shape[3], device=device)",
+        "length = torch.tensor(columns.shape[3], device=device)",
+        *(f't_{item.name} = inputs["{item.name}"]' for item in features.tables),
+    ]
+    names = sorted(_params(features))
+    lines += [
+        f'p_{name} = torch.tensor(values["{name}"], device=device)' for name in names
+    ]
+    for case in features.scores:
+        lines += [f"# {place(case.span)}", *_case_lines(case, printer)]
+    lines.append("return {name: x.to(inputs[name].dtype) for name, x in found.items()}")
+    head = "def input_gradients(rows, columns, q_offset, values, inputs, wanted):"
+    return "\n".join([head, *(f"    {line}" if line else "" for line in lines), ""])
+
+
+def _params(features: Features) -> set[str]:
+    reads: list[AnyRead] = list(_score_reads(features))
+    return {
+        name for read in reads for index in read.indices for name in params_of(index)
+    }
+
+
+def _case_lines(case: ScoreCase, printer: TorchPrinter) -> list[str]:
+    lines = heads_literal("heads", case.heads)
+    lines += ["h = torch.tensor([*heads], device=device)[:, None]"]
+    for source, reads, axis in (
+        ("rows", row_reads(case), Axis.QUERY),
+        ("columns", column_reads(case), Axis.KEY),
+    ):
+        for slot, read in enumerate(reads):
+            lines += _read_lines(read, f"{source}[{slot}][:, h[:, 0]]", axis, printer)
+    return lines
+
+
+def _read_lines(
+    read: FloatRead, gradient: str, axis: Axis, printer: TorchPrinter
+) -> list[str]:
+    if not reads_axis(read, axis):
+        gradient += ".sum(2, keepdim=True)"
+    lines = [f'if "{read.table}" in wanted:', f"    gradient = {gradient}"]
+    names = []
+    for at, index in enumerate(read.indices):
+        lines += ["    " + x for x in printer.assign(f"place_{at}", index, 8)]
+        names.append(f"place_{at}")
+    call = ", ".join([f'found["{read.table}"]', "gradient", "b", *names])
+    return [*lines, f"    add_reads({call})"]
