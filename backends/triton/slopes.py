@@ -93,6 +93,8 @@ def use_lines(weigher: Weigher, kind: TileKind, load_values: list[str]) -> list[
     indent = weigher.indent + 4
     for at, case in enumerate(weigher.features.scores):
         body = partial(_score_lines, weigher, case)
+        if not body(indent):  # `s + something`, of which nothing is wanted here
+            continue
         lines += dispatched(weigher, f"in_score_{at}", case, body, indent)
     name, other = ("dk", "q_tile") if is_reverse else ("dq", "k_tile")
     return [*lines, _adding(name, "ds", other)]

@@ -183,8 +183,7 @@ def test_random_calls_are_the_definition(call: DataCall) -> None:
         name: x.float() if x.is_floating_point() else x
         for name, x in call.inputs.items()
     }
-    step = step_of(kernel, (call.length, call.length, 0), {})
-    step = replace(step, inputs=inputs)
+    step = step_of(kernel, (call.length, call.length, 0), inputs)
     attention = TritonBackend().load(kernel)
     reads = attention.score_inputs()
     wanted = tuple(x for x in reads if attention.refuse_gradients([x]) is None)
