@@ -12,7 +12,12 @@ from dataclasses import dataclass
 import islpy as isl
 
 from patternc.analysis.loops import Loop, disjoint, row_loops
-from patternc.analysis.sets import SetBuilder, parameter_names, params_of_set
+from patternc.analysis.sets import (
+    SetBuilder,
+    parameter_names,
+    params_of_set,
+    whole_number,
+)
 from patternc.ir.nodes import (
     Axis,
     Binary,
@@ -91,6 +96,6 @@ def least_point(points: isl.Set) -> list[int]:
     least = points.lexmin().sample_point()
     count = points.dim(isl.dim_type.set)
     return [
-        int(least.get_coordinate_val(isl.dim_type.set, at).to_python())
+        whole_number(least.get_coordinate_val(isl.dim_type.set, at))
         for at in range(count)
     ]
