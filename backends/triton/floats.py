@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import assert_never, cast
 
 import numpy as np
 
@@ -186,16 +186,19 @@ def number_text(value: float) -> str:
 def folded_float(expr: FloatExpr) -> FloatExpr:
     """`expr` with every operation on numbers alone replaced by its value.
 
-    Triton's functions take tensors, not numbers.
+    Triton's functions take tensors, not numbers. Integers inside are folded too, as
+    their printer does, so that a read is known by the same indices everywhere.
     """
     match expr:
-        case FloatConst() | GivenValue() | FloatRead():
+        case FloatConst() | GivenValue():
             return expr
+        case FloatRead():
+            return replace(expr, indices=tuple(_folded(at) for at in expr.indices))
         case FromInt():
-            operand = folded(expr.operand)
+            operand = _folded(expr.operand)
             if isinstance(operand, Const):
                 return FloatConst(float(operand.value), expr.span)
-            return expr
+            return replace(expr, operand=operand)
         case FloatBinary():
             lhs, rhs = folded_float(expr.lhs), folded_float(expr.rhs)
             if isinstance(lhs, FloatConst) and isinstance(rhs, FloatConst):
@@ -209,9 +212,14 @@ def folded_float(expr: FloatExpr) -> FloatExpr:
             return replace(expr, operand=operand_float)
         case FloatSelect():
             then, otherwise = folded_float(expr.then), folded_float(expr.otherwise)
-            return replace(expr, then=then, otherwise=otherwise)
+            condition = cast(BoolExpr, folded(expr.condition))
+            return replace(expr, condition=condition, then=then, otherwise=otherwise)
         case _:
             assert_never(expr)
+
+
+def _folded(expr: IntExpr) -> IntExpr:
+    return cast(IntExpr, folded(expr))
 
 
 def _apply(op: FloatOp, lhs: float, rhs: float) -> float:

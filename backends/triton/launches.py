@@ -6,6 +6,7 @@ calls on the host. Not its job: the kernels (`kernels`), tile lists (`profiles`)
 
 from __future__ import annotations
 
+from patternc.backends.triton.expr import COLUMNS
 from patternc.backends.triton.features import Features
 from patternc.backends.triton.kernels import number_names, takes_lists
 from patternc.backends.triton.ranges import hides_pairs
@@ -42,7 +43,9 @@ def launch_text(kernel: Kernel, features: Features) -> str:
                 "given = (lengths, cu_seqlens, max_seqlen)",
                 f"output, lse = {run.format(', True' if last else '', 'given')}",
             ],
-            "attend": _attend(run.format(", False" if last else "", "(None, None, None)")),
+            "attend": _attend(
+                run.format(", False" if last else "", "(None, None, None)")
+            ),
             "run_head": [f"def {run.format(last, 'given')}:"],
             "options": ['"EPILOGUE": epilogue,'] if last else [],
             "values": checked_lines(features),
@@ -55,8 +58,8 @@ def launch_text(kernel: Kernel, features: Features) -> str:
                 if features.runs_without_keys
                 else "if batch * n_q == 0 or n_k == 0:"
             ],
-            "launch": [f"launch({head}, sequences)"],
-            "launch_head": [f"def launch({head}, sequences=None):"],
+            "launch": _wrapped("launch(", f"{head}, sequences", ")", 8),
+            "launch_head": _wrapped("def launch(", f"{head}, sequences=None", "):", 0),
             "sequences": _sequences(kernel, features),
             "access": access_lines(features, "q, k, v"),
             "tile_lists": tile_list_lines(features, takes_lists(kernel, features)),
@@ -66,6 +69,14 @@ def launch_text(kernel: Kernel, features: Features) -> str:
         },
     )
     return "\n\n".join([text, *([fill("inputs")] if inputs else [])])
+
+
+def _wrapped(head: str, arguments: str, tail: str, indent: int) -> list[str]:
+    """A call or a definition, on three lines if one is too short."""
+    line = f"{head}{arguments}{tail}"
+    if indent + len(line) <= COLUMNS:
+        return [line]
+    return [head, f"    {arguments}", tail]
 
 
 def _about(features: Features) -> list[str]:

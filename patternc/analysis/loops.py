@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import islpy as isl
 
+from patternc.analysis.sets import whole_number
 from patternc.ir.nodes import (
     KEY_TILE,
     UNBOUNDED,
@@ -209,7 +210,7 @@ def _arguments(expr: isl.AstExpr) -> list[isl.AstExpr]:
 def _read_int(expr: isl.AstExpr) -> IntExpr:
     kind = isl.ast_expr_type(expr.get_type()).name
     if kind == "int":
-        return Const(int(expr.get_val().to_python()))
+        return Const(whole_number(expr.get_val()))
     if kind == "id":
         return _read_name(str(expr.get_id().get_name()))
     operation = isl.ast_expr_op_type(expr.get_op_type()).name
@@ -249,7 +250,7 @@ def _read_name(name: str) -> IntExpr:
 
 def _read_bool(expr: isl.AstExpr) -> BoolExpr:
     if isl.ast_expr_type(expr.get_type()).name == "int":
-        return Truth(int(expr.get_val().to_python()) != 0)
+        return Truth(whole_number(expr.get_val()) != 0)
     operation = isl.ast_expr_op_type(expr.get_op_type()).name
     if operation in _COMPARE_OPS:
         lhs, rhs = _arguments(expr)

@@ -17,6 +17,7 @@ from patternc.analysis.sets import (
     param_id,
     parameter_names,
     params_of_set,
+    whole_number,
 )
 from patternc.ir.nodes import (
     Axis,
@@ -107,6 +108,6 @@ def least_point(points: isl.Set) -> list[int]:
     least = points.lexmin().sample_point()
     count = points.dim(isl.dim_type.set)
     return [
-        int(least.get_coordinate_val(isl.dim_type.set, at).to_python())
+        whole_number(least.get_coordinate_val(isl.dim_type.set, at))
         for at in range(count)
     ]

@@ -65,7 +65,21 @@ def bounded_context(operations: int = OPERATION_LIMIT) -> Iterator[isl.Context]:
     except isl.Error as error:
         if not _is_exhausted(context):
             raise
-        raise TooHard("deriving it exactly takes too much work") from error
+        raise TooHard(_TOO_MUCH) from error
+
+
+def whole_number(value: isl.Val) -> int:
+    """An integer of isl. Raises `TooHard` if its steps are used up.
+
+    Then isl gives no text of the number, and no error either.
+    """
+    text = value.to_str()
+    if text is None:
+        raise TooHard(_TOO_MUCH)
+    return int(text)
+
+
+_TOO_MUCH = "deriving it exactly takes too much work"
 
 
 def _is_exhausted(context: isl.Context) -> bool:

@@ -11,7 +11,13 @@ from functools import lru_cache
 
 import islpy as isl
 
-from patternc.analysis.sets import NotAffine, SetBuilder, TooHard, bounded_context
+from patternc.analysis.sets import (
+    NotAffine,
+    SetBuilder,
+    TooHard,
+    bounded_context,
+    whole_number,
+)
 from patternc.ir.nodes import Axis, BoolExpr, Expr, Index, Param
 from patternc.ir.walk import params_of, rewrite_bool
 
@@ -46,7 +52,7 @@ def example(condition: BoolExpr) -> tuple[int, int] | None:
                 return None
             point = points.lexmin().sample_point()
             layer, step = (
-                point.get_coordinate_val(isl.dim_type.set, place).to_python()
+                whole_number(point.get_coordinate_val(isl.dim_type.set, place))
                 for place in range(2)
             )
             return layer, step

@@ -10,9 +10,11 @@ a program means (`tests.fuzz.run`). Needs the extra `fuzz`.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
+from random import Random
 
 import atheris
 
@@ -33,6 +35,35 @@ SLOWEST = 20
 
 SIGNS = ("==", "<=", "!=", "//", "%", "[q, k]", "{0, 1}", "(1)", "= 7", ": int", "&")
 NAMES = ("q.x", "causal", "window", "layer", "step", "range", "labels", "valid = n")
+
+
+_WORDS = re.compile(rb"[A-Za-z_]\w*|[0-9.]+|\s+|//|[<>=!]=|.", re.DOTALL)
+
+
+def mutate(data: bytes, longest: int, seed: int) -> bytes:
+    """A file with words moved, doubled, dropped or put in; or with other bytes.
+
+    Bytes alone would hardly ever get past the grammar.
+    """
+    rng = Random(seed)
+    words = _WORDS.findall(data)
+    if not words or rng.random() < 0.25:
+        return bytes(atheris.Mutate(data, longest))
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        start = rng.randrange(len(words) + 1)
+        run = words[start : start + rng.choice((1, 1, 2, 3, 8, 30))]
+        at = rng.randrange(len(words) + 1)
+        match rng.randrange(4):
+            case 0:
+                del words[start : start + len(run)]
+            case 1:
+                words[at:at] = run
+            case 2:
+                words[at : at + len(run)] = run
+            case _:
+                word = rng.choice((*KEYWORDS, *ASSERT_WORDS, *SIGNS, *NAMES, "-1", "0"))
+                words[at : at + rng.randint(0, 1)] = [f" {word} ".encode()]
+    return b"".join(words)[:longest]
 
 
 def check_bytes(path: Path, data: bytes) -> None:
@@ -59,8 +90,6 @@ def main(arguments: list[str]) -> None:
         folder = Path(name)
         seeds = _seeds(folder)
         path = folder / "fuzz.pat"
-        words = folder / "words.txt"
-        words.write_text(_dictionary())
         atheris.Setup(
             [
                 sys.argv[0],
@@ -69,10 +98,10 @@ def main(arguments: list[str]) -> None:
                 f"-seed={options.seed}",
                 f"-max_len={LENGTH}",
                 f"-timeout={SLOWEST}",
-                f"-dict={words}",
                 f"-artifact_prefix={ROOT / 'build'}/",
             ],
             lambda data: check_bytes(path, data),
+            custom_mutator=mutate,
         )
         atheris.Fuzz()
 
@@ -86,12 +115,6 @@ def _seeds(folder: Path) -> Path:
             copy = seeds / f"{file.parent.name}_{number}.pat"
             copy.write_bytes(file.read_bytes())
     return seeds
-
-
-def _dictionary() -> str:
-    """Words that libFuzzer puts in whole, in its own notation."""
-    words = [*KEYWORDS, *ASSERT_WORDS, *SIGNS, *NAMES]
-    return "".join(f'" {word} "\n' for word in dict.fromkeys(words))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ PROGRAMS = {
     heads 3
     input kind[h] : int
     mask causal & (abs(kind[h]) == 1 | kind[min(N, 2)] < 3 | q - k < kind[h])
+    sink min(kind[3 - 2], 4) / 8.0
 }
 """,
     "alibi": """attention alibi {
