@@ -15,7 +15,7 @@ from patternc.plan.kernel import Kernel
 
 
 def checks_called(attention: Attention, features: Features) -> list[str]:
-    """The functions of `backends.checks` that a module calls."""
+    """The checks that a module calls."""
     return [
         "check_call",
         "check_params",
@@ -42,7 +42,9 @@ def launch_text(kernel: Kernel, features: Features) -> str:
                 "given = (lengths, cu_seqlens, max_seqlen)",
                 f"output, lse = {run.format(', True' if last else '', 'given')}",
             ],
-            "attend": _attend(run.format(", False" if last else "", "(None, None, None)")),
+            "attend": _attend(
+                run.format(", False" if last else "", "(None, None, None)")
+            ),
             "run_head": [f"def {run.format(last, 'given')}:"],
             "options": ['"EPILOGUE": epilogue,'] if last else [],
             "values": checked_lines(features),
