@@ -12,15 +12,16 @@ first two call the program itself where no one watches operators (`ops.watched`)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C import DispatchKeySet
 
-from patternc.diagnostics import PatternError
+from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ops.operators import LIBRARY, attention, attention_backward
-from patternc.ops.program import Kept, Site, constant, float_inputs, program_of
+from patternc.ops.program import Kept, Site, constant, program_of
 from patternc.ops.watched import is_watched, needs_gradient
 
 Gradients = tuple[Tensor | None, ...]
@@ -269,7 +270,7 @@ def _attention_backward_autograd(
 @constant
 def _floats_of(program: str) -> tuple[int, ...]:
     """The numbers of its floating inputs."""
-    return float_inputs(program_of(program).attention)
+    return program_of(program).float_inputs
 
 
 @constant
@@ -280,11 +281,16 @@ def _keeps_core(program: str) -> bool:
 @constant
 def _check_gradients(program: str, wanted: tuple[int, ...]) -> None:
     """Raises `PatternError` if its backend does not compute these gradients."""
-    found = program_of(program)
-    names = [found.attention.inputs[number].name for number in wanted]
-    refusal = found.refuse_gradients(names)
+    refusal = _refusal(program, wanted)
     if refusal is not None:
         raise PatternError([refusal])
+
+
+@lru_cache(maxsize=1024)
+def _refusal(program: str, wanted: tuple[int, ...]) -> Diagnostic | None:
+    found = program_of(program)
+    names = [found.attention.inputs[number].name for number in wanted]
+    return found.refuse_gradients(names)
 
 
 for _name, _kernel in (

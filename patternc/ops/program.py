@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -33,8 +34,12 @@ Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 def constant(function: Function) -> Function:
     """Mark what gives the same at every call: torch.compile asks it once, and does
-    not look inside."""
-    torch.compiler.assume_constant_result(function)  # type: ignore[no-untyped-call]
+    not look inside.
+
+    As `torch.compiler.assume_constant_result` does, which imports torch._dynamo: more
+    than a second that a program which compiles nothing would wait for.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
@@ -61,6 +66,8 @@ class Program:
     """Whether there is a way to compute them."""
     keeps_core: bool = field(init=False)
     """Whether a backward pass needs the output and LSE before `finish`, too."""
+    float_inputs: tuple[int, ...] = field(init=False)
+    """The numbers of the floating inputs."""
     _trainable: Trainable | None = field(init=False)
     _has_lse: bool = field(init=False)
     _inputs: tuple[str, ...] = field(init=False)
@@ -74,6 +81,11 @@ class Program:
         found = {
             "has_gradients": trainable is not None or isinstance(loaded, Plain),
             "keeps_core": changes and trainable is not None,
+            "float_inputs": tuple(
+                number
+                for number, item in enumerate(attention.inputs)
+                if item.element is Element.FLOAT
+            ),
             "_trainable": trainable,
             "_has_lse": not unnormalised_heads(attention),
             "_inputs": tuple(item.name for item in attention.inputs),
@@ -331,15 +343,6 @@ def program_name(kernel: Kernel, backend: str) -> str:
     return f"{kernel.attention.name}.{backend}.{digest}"
 
 
-def float_inputs(attention: Attention) -> tuple[int, ...]:
-    """The numbers of the floating inputs."""
-    return tuple(
-        number
-        for number, item in enumerate(attention.inputs)
-        if item.element is Element.FLOAT
-    )
-
-
 def _leaf(x: Tensor) -> Tensor:
     return x.detach().requires_grad_()
 
@@ -364,14 +367,15 @@ def _pull(
 def _settled(x: Tensor) -> Tensor:
     """The same with the strides of a new tensor, whatever sizes of 1 may hide."""
     fresh = x.detach() if x.requires_grad else x
-    return fresh if _is_dense(fresh) else fresh.new_empty(fresh.shape).copy_(fresh)
+    is_dense = fresh.stride() == _strides(fresh.shape)
+    return fresh if is_dense else fresh.new_empty(fresh.shape).copy_(fresh)
 
 
-def _is_dense(x: Tensor) -> bool:
-    """Whether its strides are those of a new tensor, at axes of size 1 too."""
-    step = 1
-    for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
-        if stride != step:
-            return False
+@lru_cache(maxsize=1024)
+def _strides(shape: torch.Size) -> tuple[int, ...]:
+    """Those of a new tensor."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
         step *= size or 1
-    return True
+    return tuple(reversed(strides))

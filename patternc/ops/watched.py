@@ -31,7 +31,10 @@ def is_watched(tensors: Iterable[Tensor]) -> bool:
         or torch._C._is_torch_function_mode_enabled()
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
-        or not all(map(_is_plain, tensors))
+        or any(
+            type(x) not in _PLAIN or x.is_meta or x.is_neg() or x._is_zerotensor()
+            for x in tensors
+        )
     )
 
 
@@ -41,7 +44,3 @@ def needs_gradient(tensors: Iterable[Tensor | None]) -> bool:
         torch.is_grad_enabled()
         and any(x is not None and x.requires_grad for x in tensors)
     )
-
-
-def _is_plain(x: Tensor) -> bool:
-    return type(x) in _PLAIN and not (x.is_meta or x.is_neg() or x._is_zerotensor())
