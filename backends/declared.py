@@ -1,6 +1,6 @@
 """The declared inputs of an attention as plain literals.
 
-In: an attention. Out: what `backends.checks` compares a call with, in a form that can
+In: an attention. Out: what `backends.input_checks` compares a call with, in a form that can
 be printed into a generated module. Needs no torch. Not its job: the check itself.
 """
 

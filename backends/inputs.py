@@ -2,7 +2,7 @@
 
 In: checked tensors, each with a batch axis. Out: which batch elements see the same, and
 the inputs of one of them: integers and truth values for NumPy, floating ones as they
-are. Not its job: checking them (`backends.checks`).
+are. Not its job: checking them (`backends.input_checks`).
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class LoadedAttention(Protocol):
         logarithm of the sum of the exponentials of a row's visible logits,
         [B, H, n_q], float64 for float64 `q` and float32 for all others. A row
         without keys gives output 0 and LSE -inf. `inputs` holds every declared input
-        as `checks.check_inputs` returns it. With `sequences` each of them is an
+        as `input_checks.check_inputs` returns it. With `sequences` each of them is an
         attention of its own; raises `ValueError` where the backend has none for this.
         """
         ...

@@ -7,7 +7,6 @@ of the compiler (`patternc.driver`), the computation (`patternc.backends`).
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,41 +16,22 @@ import torch
 from torch import Tensor
 
 from patternc import backends, driver
-from patternc.backends.checks import (
-    LIMIT,
-    Declared,
-    batch_of,
-    check_call,
-    check_inputs,
-    check_length,
-    check_lse,
-    check_own_values,
-    check_params,
-    check_sequences,
-    check_values,
-)
+from patternc.backends.checks import LIMIT, check_lse, check_params, check_sequences
 from patternc.backends.declared import declarations
+from patternc.backends.input_checks import batch_of, check_inputs, check_values
 from patternc.backends.inputs import element_inputs, elements_of
 from patternc.backends.reference import mask_tensor
-from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.backends.sequences import Form, Sequences
+from patternc.contract import Contract, contract_of
 from patternc.diagnostics import PatternError
-from patternc.ir.nodes import STEPS
-from patternc.ir.nodes import Attention as IR
 from patternc.ops.function import autocast, call
 from patternc.ops.program import Program, Site, add_program, constant
+from patternc.plan.asked import checked
 from patternc.plan.choose import ASKED
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
 from patternc.runtime import CallPairs, failing_assert, wrong_length
 from patternc.syntax.load import read_source
-
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-"""The dtypes that some backend computes; one may accept fewer."""
-
-SMALLEST_BLOCK = 16
-LARGEST = {"block_q": 1024, "block_k": 1024, "warps": 32, "stages": 8}
-"""The greatest value of each number of a schedule."""
 
 
 def load(
@@ -71,41 +51,10 @@ def load(
     for everything wrong with the program, asserts that fail included, `ValueError` or
     `TypeError` for a wrong backend or schedule.
     """
-    checked = None if schedule is None else _checked(schedule)
-    trace = driver.trace_source(read_source(path), entry, params, checked)
+    wanted = None if schedule is None else checked(schedule)
+    trace = driver.trace_source(read_source(path), entry, params, wanted)
     attention = Attention(trace)
     return attention if backend is None else attention.backend(backend)
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """What every call is held to, in plain values that torch.compile can follow.
-
-    `params` are the run-time parameters with their defaults; `size` is the layout's.
-    """
-
-    name: str
-    heads: int
-    kv_heads: int
-    params: Mapping[str, int | None]
-    inputs: Declared
-    size: int | None
-    reads_own_value: bool
-    unnormalised: tuple[int, ...]
-
-
-def contract_of(attention: IR) -> Contract:
-    """Look at an attention once."""
-    return Contract(
-        attention.name,
-        attention.heads,
-        attention.kv_heads,
-        {item.name: item.default for item in attention.params},
-        declarations(attention),
-        None if attention.layout is None else attention.layout.size,
-        any(reads_own_value(case.output) for case in attention.outputs),
-        unnormalised_heads(attention),
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -208,30 +157,16 @@ class Attention:
         """
         contract = self._contract
         q, k, v = autocast(q, k, v)
-        factor, offset = check_call(
-            contract.name,
-            q,
-            k,
-            v,
-            heads=contract.heads,
-            kv_heads=contract.kv_heads,
-            scale=scale,
-            q_offset=q_offset,
-            dtypes=DTYPES,
-        )
-        n_q, n_k = q.shape[2], k.shape[2]
-        if contract.size is not None:
-            check_length(contract.name, contract.size, n_q, n_k, offset)
-        if contract.reads_own_value:
-            check_own_values(contract.name, n_q, n_k, offset)
+        factor, offset = contract.resolve(q, k, v, scale, q_offset)
+        n_k = k.shape[2]
         if return_lse:
             check_lse(contract.name, contract.unnormalised)
-        values = self._values(given)
-        inputs = self._inputs(given, q, n_k, offset)
+        values = contract.values(given)
+        inputs = contract.tensors(given, q, n_k, offset)
         if check:
             self._check_data(inputs, q, n_k, offset, values)
         named = check_sequences(
-            self.name, q, n_k, offset, lengths, cu_seqlens, max_seqlen
+            contract.name, q, n_k, offset, lengths, cu_seqlens, max_seqlen
         )
         if named is not None:  # outside the operators, whose schema has no lengths
             name = self.backend_name or backends.default_for(q.device.type)
@@ -247,9 +182,12 @@ class Attention:
                 sequences=self._sequences(*named),
             )
         site = Site(tuple(values.values()), offset, factor)
-        program = self.program(q.device.type)
-        found = call(q, k, v, tuple(inputs.values()), program, site, bool(return_lse))
-        return found if return_lse else found[0]
+        program, own = self.program(q.device.type), tuple(inputs.values())
+        output, lse = call(q, k, v, own, program, site, bool(return_lse))
+        if not return_lse:
+            return output
+        assert lse is not None
+        return output, lse
 
     @constant
     def program(self, device: str = "cpu") -> str:
@@ -278,8 +216,8 @@ class Attention:
         default = {"q_offset": keys - rows}
         chosen = {} if q_offset is None else {"q_offset": q_offset}
         offset = check_params(self.name, default, chosen)["q_offset"]
-        self._check_sizes(rows, keys, offset)
-        values, attention = self._values(given), self.trace.attention
+        self._contract.check_sizes(rows, keys, offset)
+        values, attention = self._contract.values(given), self.trace.attention
         declared = {
             name: item
             for name, item in declarations(attention).items()
@@ -333,7 +271,7 @@ class Attention:
             "stages": stages,
         }
         given = {name: value for name, value in numbers.items() if value is not None}
-        wanted = _checked(replace(self.kernel.schedule, **given))
+        wanted = checked(replace(self.kernel.schedule, **given))
         kernel = plan(self.kernel.attention, wanted)
         other = Attention(replace(self.trace, kernel=kernel, schedule_origin=ASKED))
         name = self.backend_name
@@ -381,35 +319,6 @@ class Attention:
             self._loaded[name] = add_program(self.kernel, name, loaded)
         return self._loaded[name]
 
-    def _values(self, given: Mapping[str, object]) -> dict[str, int]:
-        contract = self._contract
-        steps = {name: given[name] for name in STEPS if name in given}
-        for step, value in check_params(self.name, dict.fromkeys(steps), steps).items():
-            if value < 0:  # cases are proved disjoint and complete from 0 on
-                came = f"expected an integer of at least 0, got {value}"
-                raise ValueError(f"{self.name}: `{step}`: {came}")
-        unread = steps.keys() - contract.params.keys()
-        read = {name: given[name] for name in given if name not in unread}
-        return check_params(contract.name, contract.params, read, contract.inputs)
-
-    def _inputs(
-        self, given: Mapping[str, object], q: Tensor, n_k: int, q_offset: int
-    ) -> dict[str, Tensor]:
-        contract = self._contract
-        return check_inputs(
-            contract.name,
-            contract.inputs,
-            given,
-            batch=q.shape[0],
-            heads=contract.heads,
-            kv_heads=contract.kv_heads,
-            n_q=q.shape[2],
-            n_k=n_k,
-            q_offset=q_offset,
-            device=q.device,
-            dtype=q.dtype,
-        )
-
     def _sequences(self, form: str, numbers: Tensor, longest: int) -> Sequences:
         """Raises `ValueError` for a program that takes only whole batch elements."""
         attention = self.kernel.attention
@@ -419,12 +328,6 @@ class Attention:
                 f"{self.name}: `lengths`, `cu_seqlens`: refused, as {reason}"
             )
         return Sequences(Form(form), numbers, longest)
-
-    def _check_sizes(self, n_q: int, n_k: int, q_offset: int) -> None:
-        """A layout has one length. Raises `ValueError`."""
-        layout = self.kernel.attention.layout
-        if layout is not None:
-            check_length(self.name, layout.size, n_q, n_k, q_offset)
 
     def _check_data(
         self,
@@ -459,28 +362,3 @@ def _device_of(given: Mapping[str, object]) -> torch.device:
     """That of the first tensor: the others are held to it."""
     tensors = (value for value in given.values() if isinstance(value, Tensor))
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
-def _checked(schedule: Schedule) -> Schedule:
-    """The schedule with plain integers; `stages` may be None.
-
-    Raises as `Attention.schedule` does.
-    """
-    numbers: dict[str, int] = {}
-    for name, largest in LARGEST.items():
-        value: object = getattr(schedule, name)
-        if name == "stages" and value is None:
-            continue
-        expected = f"schedule: `{name}`: expected"
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            came = f"{type(value).__name__} {value!r}"
-            raise TypeError(f"{expected} an integer, got {came}")
-        number = operator.index(value)
-        least = SMALLEST_BLOCK if name.startswith("block") else 1
-        kind = "an integer" if name == "stages" else "a power of two"
-        in_range = least <= number <= largest
-        if not in_range or (name != "stages" and number & (number - 1)):
-            span = f"from {least} to {largest}"
-            raise ValueError(f"{expected} {kind} {span}, got {number}")
-        numbers[name] = number
-    return Schedule(**numbers)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from patternc.backends.checks import axis_size
 from patternc.backends.declared import declarations
+from patternc.backends.input_checks import axis_size
 from patternc.backends.protocol import LoadedAttention
 from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.ir.nodes import Attention, AxisKind, Element, Input

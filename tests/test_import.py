@@ -62,5 +62,16 @@ def test_compile_needs_no_torch(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["phi3_small.py"]
 
 
+def test_a_call_imports_no_compiler_of_torch() -> None:
+    code = """
+import sys, torch, patternc
+heads, keys = torch.zeros(1, 4, 8, 16), torch.zeros(1, 2, 8, 16)
+patternc.load("examples/03_streaming.pat")(heads, keys, keys)
+assert "torch._dynamo" not in sys.modules
+assert "sympy" not in sys.modules
+"""
+    assert "torch" in _imported(code)
+
+
 def test_the_test_sees_a_heavy_import() -> None:
     assert "sympy" in _imported("import sympy")

@@ -24,7 +24,7 @@ LAYERS = (
     ("patternc.passes", "patternc.check", "patternc.codes", "patternc.render"),
     ("patternc.backends",),
     ("patternc.driver", "patternc.ops"),
-    ("patternc.runtime", "patternc.samples"),
+    ("patternc.contract", "patternc.runtime", "patternc.samples"),
     ("patternc.verify", "patternc.explain"),
     ("patternc.attention",),
     ("patternc.functional",),

@@ -1,6 +1,6 @@
-"""The text of `backends/checks.py`, for generated modules.
+"""The text of the checks of a call, for generated modules.
 
-In: that file, which reads nothing of patternc, and the names of the checks that a
+In: two files of `backends/` that read nothing of patternc, and the names of the checks that a
 module calls. Out: their text with all that it needs, so that a generated module checks
 calls just as patternc does. Not its job: the checks.
 """
@@ -11,6 +11,9 @@ import ast
 from collections.abc import Collection
 from functools import cache
 from importlib import resources
+
+FILES = ("checks.py", "input_checks.py")
+"""They share no name."""
 
 
 def imports(names: Collection[str]) -> list[str]:
@@ -53,10 +56,14 @@ def body(names: Collection[str]) -> str:
 
 @cache
 def _parsed() -> tuple[str, list[ast.stmt]]:
-    """The text and its statements."""
-    file = resources.files("patternc.backends").joinpath("checks.py")
-    text = file.read_text(encoding="utf-8")
-    return text, ast.parse(text).body[1:]
+    """The text of all files, one after another, and its statements."""
+    folder, parts = resources.files("patternc.backends"), []
+    for name in FILES:
+        text = folder.joinpath(name).read_text(encoding="utf-8")
+        start = ast.parse(text).body[1].lineno - 1  # after the docstring
+        parts.append("\n".join(text.splitlines()[start:]))
+    whole = "\n\n\n".join(parts)
+    return whole, ast.parse(whole).body
 
 
 def _needed(names: Collection[str]) -> list[ast.stmt]:

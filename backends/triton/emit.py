@@ -129,7 +129,8 @@ def _header(pattern_text: str, name: str) -> str:
 
 def _imports(checks: list[str], features: Features) -> str:
     """Standard library first. Those of the checks are read from their own file."""
-    needed = {"import contextlib", "import math", *checks_text.imports(checks)}
+    own = {f"import {name}" for name in ("contextlib", "functools", "math")}
+    needed = own | set(checks_text.imports(checks))
     if features.lists_data:
         needed.add("import itertools")
     lines = sorted(needed)

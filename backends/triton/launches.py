@@ -16,7 +16,7 @@ from patternc.plan.kernel import Kernel
 
 
 def checks_called(attention: Attention, features: Features) -> list[str]:
-    """The functions of `backends.checks` that a module calls."""
+    """The checks that a module calls."""
     return [
         "check_call",
         "check_params",

@@ -3,23 +3,26 @@
 In: a checked call. Out: output and LSE, with gradients once. Not its job: the numbers
 (`ops.program`).
 
-Three ways lead to the same operators. Where nothing needs a gradient the operator is
+Three ways lead to the same programs. Where nothing needs a gradient the operator is
 called as it is. `_WithContext` is the cheap form of an `autograd.Function`; `_Apart`,
-whose context is set up apart from its forward, is the form that torch.func needs.
+whose context is set up apart from its forward, is the form that torch.func needs. The
+first two call the program itself where no one watches operators (`ops.watched`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C import DispatchKeySet
 
-from patternc.diagnostics import PatternError
+from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ops.operators import LIBRARY, attention, attention_backward
-from patternc.ops.program import Site, constant, float_inputs, program_of
+from patternc.ops.program import Kept, Site, constant, program_of
+from patternc.ops.watched import is_watched, needs_gradient
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -32,27 +35,15 @@ def call(
     program: str,
     site: Site,
     return_lse: bool,
-) -> tuple[Tensor, Tensor]:
-    """Output and LSE of a checked call, the LSE empty unless wanted or at hand.
+) -> tuple[Tensor, Tensor | None]:
+    """Output and LSE of a checked call, the LSE empty or None unless wanted or at hand.
 
     `inputs` are in the order of declaration. Raises `PatternError` if a gradient is
     needed that the program's backend does not compute.
     """
+    tensors = (q, k, v, *inputs)
     mapped = torch._C._are_functorch_transforms_active()
-    if not (mapped or _needs_gradient(q, k, v, *inputs)):
-        found = attention(
-            q,
-            k,
-            v,
-            list(inputs),
-            program,
-            list(site.params),
-            site.q_offset,
-            site.scale,
-            return_lse,
-            False,
-        )
-    else:
+    if mapped or needs_gradient(tensors):
         wanted = [
             number
             for number, x in enumerate(inputs)
@@ -62,11 +53,18 @@ def call(
         form = _Apart if mapped else _WithContext
         numbers = (*site.params, site.q_offset)
         found = form.apply(q, k, v, program, site.scale, numbers, *inputs)  # type: ignore[no-untyped-call]
+    elif is_watched(tensors):
+        params, rest = list(site.params), (site.q_offset, site.scale, return_lse, False)
+        found = attention(q, k, v, list(inputs), program, params, *rest)
+    else:
+        return program_of(program).run(q, k, v, inputs, site, return_lse)
     return found[0], found[1]
 
 
 def autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The tensors in the dtype of `torch.autocast` where it is on, but for float64."""
+    if not (torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled()):
+        return q, k, v
     if not (isinstance(q, Tensor) and torch.is_autocast_enabled(q.device.type)):
         return q, k, v
     dtype = torch.get_autocast_dtype(q.device.type)
@@ -78,30 +76,31 @@ def _narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype) if fits else x
 
 
-def _needs_gradient(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in tensors
-    )
-
-
-def _keep(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    program: str,
-    scale: float,
-    numbers: Sequence[int],
-    inputs: Sequence[Tensor],
-) -> tuple[Tensor, ...]:
+def _keep(arguments: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The operator's four results."""
+    q, k, v, program, scale, numbers, *inputs = arguments
     params, q_offset = list(numbers[:-1]), numbers[-1]
     found: tuple[Tensor, ...] = attention(
-        q, k, v, list(inputs), program, params, q_offset, scale, True, True
+        q, k, v, inputs, program, params, q_offset, scale, True, True
     )
     return found
 
 
+def _keep_at_once(arguments: Sequence[Any]) -> Kept:
+    """The same from the program itself, where no one watches."""
+    q, k, v, program, scale, numbers, *inputs = arguments
+    if is_watched((q, k, v, *inputs)):
+        out, lse, *core = _keep(arguments)
+        return out, lse, core[0], core[1]
+    site = Site(numbers[:-1], numbers[-1], scale)
+    return program_of(program).run_for_gradients(q, k, v, inputs, site)
+
+
 def _save(
-    ctx: Any, arguments: Sequence[Any], results: Sequence[Tensor], wanted: Sequence[int]
+    ctx: Any,
+    arguments: Sequence[Any],
+    results: Sequence[Tensor | None],
+    wanted: Sequence[int],
 ) -> None:
     """Keep what the way back needs: the core, if there is one, else the results."""
     q, k, v, program, scale, numbers, *inputs = arguments
@@ -121,12 +120,27 @@ def _arguments(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[An
 
 
 def _compute(arguments: Sequence[Any]) -> list[Tensor]:
+    """The operator's gradients."""
     d_out, d_lse, q, k, v, out, lse, program, scale, numbers, wanted = arguments[:11]
     rest = (list(arguments[11:]), out, lse, program, list(numbers[:-1]), numbers[-1])
     found: list[Tensor] = attention_backward(
         d_out, d_lse, q, k, v, *rest, scale, list(wanted)
     )
     return found
+
+
+def _compute_at_once(arguments: Sequence[Any]) -> list[Tensor]:
+    """The same from the program itself, where no one watches or differentiates."""
+    d_out, d_lse, q, k, v, out, lse, program, scale, numbers, wanted = arguments[:11]
+    inputs = arguments[11:]
+    given = [x for x in (d_out, d_lse) if x is not None]
+    tensors = (*given, q, k, v, out, lse, *inputs)
+    if is_watched(tensors) or needs_gradient(tensors):
+        return _compute(arguments)
+    site = Site(numbers[:-1], numbers[-1], scale)
+    return program_of(program).gradients(
+        q, k, v, inputs, (out, lse), d_out, d_lse, site, wanted
+    )
 
 
 def _in_order(ctx: Any, inputs: int, found: Sequence[Tensor]) -> Gradients:
@@ -139,10 +153,9 @@ def _in_order(ctx: Any, inputs: int, found: Sequence[Tensor]) -> Gradients:
 
 class _WithContext(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        q, k, v, program, scale, numbers, *inputs = arguments
-        results = _keep(q, k, v, program, scale, numbers, inputs)
-        floats = _floats_of(program)
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
+        results = _keep_at_once(arguments)
+        floats = _floats_of(arguments[3])
         wanted = tuple(n for n in floats if ctx.needs_input_grad[6 + n])
         _save(ctx, arguments, results, wanted)
         return results[:2]
@@ -150,7 +163,7 @@ class _WithContext(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> Gradients:
         arguments = _arguments(ctx, d_out, d_lse)
-        return _in_order(ctx, len(arguments) - 11, _compute(arguments))
+        return _in_order(ctx, len(arguments) - 11, _compute_at_once(arguments))
 
 
 class _Apart(torch.autograd.Function):
@@ -158,8 +171,7 @@ class _Apart(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        q, k, v, program, scale, numbers, *inputs = arguments
-        return _keep(q, k, v, program, scale, numbers, inputs)
+        return _keep(arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -213,7 +225,7 @@ def _attention_autograd(
     inputs, params = inputs or [], params or []
     # Under torch.func, `call` went through `_Apart`.
     mapped = torch._C._are_functorch_transforms_active()
-    if not mapped and _needs_gradient(q, k, v, *inputs):
+    if not mapped and needs_gradient((q, k, v, *inputs)):
         numbers = (*params, q_offset)
         found: tuple[Tensor, ...] = _Apart.apply(  # type: ignore[no-untyped-call]
             q, k, v, program, scale, numbers, *inputs
@@ -245,7 +257,7 @@ def _attention_backward_autograd(
     """Gradients that remember that they can't be differentiated."""
     sources = (d_out, d_lse, q, k, v, *inputs)
     # Under torch.func `_Apart` has seen to it, at the level that differentiates.
-    if torch._C._are_functorch_transforms_active() or not _needs_gradient(*sources):
+    if torch._C._are_functorch_transforms_active() or not needs_gradient(sources):
         arguments = (d_out, d_lse, q, k, v, inputs, out, lse, program, params)
         below: list[Tensor] = attention_backward.redispatch(
             keys & torch._C._after_autograd_keyset, *arguments, q_offset, scale, wanted
@@ -258,7 +270,7 @@ def _attention_backward_autograd(
 @constant
 def _floats_of(program: str) -> tuple[int, ...]:
     """The numbers of its floating inputs."""
-    return float_inputs(program_of(program).attention)
+    return program_of(program).float_inputs
 
 
 @constant
@@ -269,11 +281,16 @@ def _keeps_core(program: str) -> bool:
 @constant
 def _check_gradients(program: str, wanted: tuple[int, ...]) -> None:
     """Raises `PatternError` if its backend does not compute these gradients."""
-    found = program_of(program)
-    names = [found.attention.inputs[number].name for number in wanted]
-    refusal = found.refuse_gradients(names)
+    refusal = _refusal(program, wanted)
     if refusal is not None:
         raise PatternError([refusal])
+
+
+@lru_cache(maxsize=1024)
+def _refusal(program: str, wanted: tuple[int, ...]) -> Diagnostic | None:
+    found = program_of(program)
+    names = [found.attention.inputs[number].name for number in wanted]
+    return found.refuse_gradients(names)
 
 
 for _name, _kernel in (

@@ -23,7 +23,10 @@ from torch.utils.flop_counter import register_flop_formula
 
 from patternc.backends.reference import working_dtype
 from patternc.ops import flops
-from patternc.ops.program import Forward, Site, program_of
+from patternc.ops.program import Kept, Site, program_of
+
+Forward = tuple[Tensor, Tensor, Tensor, Tensor]
+"""A program's `Kept`, an empty tensor in the place of what there is not."""
 
 LIBRARY = torch.library.Library("patternc", "DEF")  # type: ignore[no-untyped-call]
 _CALL = "str program, SymInt[] params, SymInt q_offset, float scale"
@@ -59,10 +62,15 @@ def _attention(
     keep: bool,
 ) -> Forward:
     found, site = program_of(program), Site(tuple(params), q_offset, scale)
+    results: Kept
     if keep:
-        return found.run_for_gradients(q, k, v, inputs, site)
-    output, lse = found.run(q, k, v, inputs, site, return_lse)
-    return output, lse, found.no_tensor(q), found.no_tensor(q)
+        results = found.run_for_gradients(q, k, v, inputs, site)
+    else:
+        results = *found.run(q, k, v, inputs, site, return_lse), None, None
+    wide = working_dtype(q.dtype)
+    output, *others = results
+    filled = (q.new_empty((0,), dtype=wide) if x is None else x for x in others)
+    return output, *filled  # type: ignore[return-value]
 
 
 def _attention_backward(
@@ -285,7 +293,7 @@ _register(
 )
 
 attention = torch.ops.patternc.attention.default
-"""Output, LSE, and what a backward pass keeps: see `ops.program.Forward`."""
+"""Output, LSE, and what a backward pass keeps: see `ops.program.Kept`."""
 
 attention_backward = torch.ops.patternc.attention_backward.default
 """The gradients of `q`, `k`, `v` and of the wanted inputs."""

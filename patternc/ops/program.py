@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -27,14 +28,18 @@ from patternc.version import VERSION
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-Forward = tuple[Tensor, Tensor, Tensor, Tensor]
+Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 """Output, LSE, and for a backward pass the output and LSE before `finish`."""
 
 
 def constant(function: Function) -> Function:
     """Mark what gives the same at every call: torch.compile asks it once, and does
-    not look inside."""
-    torch.compiler.assume_constant_result(function)  # type: ignore[no-untyped-call]
+    not look inside.
+
+    As `torch.compiler.assume_constant_result` does, which imports torch._dynamo: more
+    than a second that a program which compiles nothing would wait for.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
@@ -57,28 +62,49 @@ class Program:
     name: str
     kernel: Kernel
     loaded: LoadedAttention
+    has_gradients: bool = field(init=False)
+    """Whether there is a way to compute them."""
+    keeps_core: bool = field(init=False)
+    """Whether a backward pass needs the output and LSE before `finish`, too."""
+    float_inputs: tuple[int, ...] = field(init=False)
+    """The numbers of the floating inputs."""
+    _trainable: Trainable | None = field(init=False)
+    _has_lse: bool = field(init=False)
+    _inputs: tuple[str, ...] = field(init=False)
+    _params: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Ask once what every call would ask."""
+        attention, loaded = self.attention, self.loaded
+        trainable = loaded if isinstance(loaded, Trainable) else None
+        changes = bool(attention.sinks or attention.outputs)
+        found = {
+            "has_gradients": trainable is not None or isinstance(loaded, Plain),
+            "keeps_core": changes and trainable is not None,
+            "float_inputs": tuple(
+                number
+                for number, item in enumerate(attention.inputs)
+                if item.element is Element.FLOAT
+            ),
+            "_trainable": trainable,
+            "_has_lse": not unnormalised_heads(attention),
+            "_inputs": tuple(item.name for item in attention.inputs),
+            "_params": tuple(item.name for item in attention.params),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     @property
     def attention(self) -> Attention:
         """What it computes."""
         return self.kernel.attention
 
-    @property
-    def has_gradients(self) -> bool:
-        """Whether there is a way to compute them."""
-        return isinstance(self.loaded, Trainable | Plain)
-
-    @property
-    def keeps_core(self) -> bool:
-        """Whether a backward pass needs the output and LSE before `finish`, too."""
-        changes = bool(self.attention.sinks or self.attention.outputs)
-        return changes and isinstance(self.loaded, Trainable)
-
     def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
         """Why there are no gradients, or none of the inputs in `wanted`."""
-        if isinstance(self.loaded, Trainable):
-            return self.loaded.refuse_gradients(frozenset(wanted) & self._scored())
-        if isinstance(self.loaded, Plain):
+        if self._trainable is not None:
+            names = frozenset(wanted) & self._scored() if wanted else frozenset()
+            return self._trainable.refuse_gradients(names)
+        if self.has_gradients:
             return None
         message = f"`{self.name}` has no gradients"
         label = "its backend computes no backward pass"
@@ -93,34 +119,31 @@ class Program:
         inputs: Sequence[Tensor],
         site: Site,
         return_lse: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Output and LSE; without `return_lse` an empty tensor in its place."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output and LSE; without `return_lse` None in its place."""
         found = self.loaded(
             q,
             k,
             v,
             scale=site.scale,
             q_offset=site.q_offset,
-            params=self._params(site),
+            params=self._given(site),
             return_lse=return_lse,
             inputs=self._named(inputs),
         )
         if isinstance(found, Tensor):
-            return _settled(found), self.no_tensor(q)
+            return _settled(found), None
         return _settled(found[0]), _settled(found[1])
 
     def run_for_gradients(
         self, q: Tensor, k: Tensor, v: Tensor, inputs: Sequence[Tensor], site: Site
-    ) -> Forward:
-        """Everything that `gradients` needs; the last two are empty without a core."""
-        if not isinstance(self.loaded, Trainable):
-            has_lse = not _unnormalised(self.attention)
-            output, lse = self.run(q, k, v, inputs, site, has_lse)
-            if not has_lse:
-                lse = self.no_lse(q)
-            return output, lse, self.no_tensor(q), self.no_tensor(q)
-        params, named = self._params(site), self._named(inputs)
-        core, core_lse = self.loaded.attend(
+    ) -> Kept:
+        """Everything that `gradients` needs; the last two are None without a core."""
+        if self._trainable is None:
+            output, lse = self.run(q, k, v, inputs, site, self._has_lse)
+            return output, lse if self._has_lse else self.no_lse(q), None, None
+        params, named = self._given(site), self._named(inputs)
+        core, core_lse = self._trainable.attend(
             q,
             k,
             v,
@@ -130,9 +153,8 @@ class Program:
             inputs=named,
         )
         if not self.keeps_core:
-            none = (self.no_tensor(q), self.no_tensor(q))
-            return _settled(core.to(q.dtype)), _settled(core_lse), *none
-        output, lse = self.loaded.finish(
+            return _settled(core.to(q.dtype)), _settled(core_lse), None, None
+        output, lse = self._trainable.finish(
             core, core_lse, v, q_offset=site.q_offset, params=params, inputs=named
         )
         own = lse.clone() if lse is core_lse else lse
@@ -157,15 +179,11 @@ class Program:
         `kept` are output and LSE, those before `finish` where there is a core.
         """
         names = [self.attention.inputs[number].name for number in wanted]
-        if isinstance(self.loaded, Trainable):
+        if self._trainable is not None:
             found = self._trained(q, k, v, inputs, kept, d_out, d_lse, site, names)
         else:
             found = self._recomputed(q, k, v, inputs, d_out, d_lse, site, names)
         return [_settled(x) for x in found]
-
-    def no_tensor(self, like: Tensor) -> Tensor:
-        """In the place of a result that a call does not have."""
-        return like.new_empty((0,), dtype=working_dtype(like.dtype))
 
     def no_lse(self, q: Tensor) -> Tensor:
         """NaN [B, H, n_q]: that of weights without a sum."""
@@ -184,7 +202,7 @@ class Program:
         site: Site,
         names: Sequence[str],
     ) -> list[Tensor]:
-        assert isinstance(self.loaded, Trainable)
+        assert self._trainable is not None
         named, extra = self._named(inputs), dict[str, Tensor]()
         d_own: Tensor | None = None
         out, lse = kept
@@ -192,7 +210,7 @@ class Program:
             d_out, d_lse, d_own, extra = self._through_finish(
                 v, named, kept, d_out, d_lse, site, names
             )
-        d_q, d_k, d_v, own = self.loaded.gradients(
+        d_q, d_k, d_v, own = self._trainable.gradients(
             q,
             k,
             v,
@@ -202,7 +220,7 @@ class Program:
             d_lse,
             scale=site.scale,
             q_offset=site.q_offset,
-            params=self._params(site),
+            params=self._given(site),
             inputs=named,
             wanted=[name for name in names if name in self._scored()],
         )
@@ -225,17 +243,17 @@ class Program:
         names: Sequence[str],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, dict[str, Tensor]]:
         """The gradients of the core's output and LSE, of `v` and of inputs."""
-        assert isinstance(self.loaded, Trainable)
+        assert self._trainable is not None
         wide = kept[1].dtype
         with torch.enable_grad():
             core, lse, values = (_leaf(x) for x in (kept[0].to(wide), kept[1], v))
             leaves = {name: _leaf(named[name]) for name in names}
-            results = self.loaded.finish(
+            results = self._trainable.finish(
                 core,
                 lse,
                 values,
                 q_offset=site.q_offset,
-                params=self._params(site),
+                params=self._given(site),
                 inputs={**named, **leaves},
             )
             sources = [core, lse, values, *leaves.values()]
@@ -268,7 +286,7 @@ class Program:
                 *tensors,
                 scale=site.scale,
                 q_offset=site.q_offset,
-                params=self._params(site),
+                params=self._given(site),
                 return_lse=True,
                 inputs={**named, **leaves},
             )
@@ -281,12 +299,10 @@ class Program:
         ]
 
     def _named(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        names = (item.name for item in self.attention.inputs)
-        return dict(zip(names, inputs, strict=True))
+        return dict(zip(self._inputs, inputs, strict=True))
 
-    def _params(self, site: Site) -> dict[str, int]:
-        names = (item.name for item in self.attention.params)
-        return dict(zip(names, site.params, strict=True))
+    def _given(self, site: Site) -> dict[str, int]:
+        return dict(zip(self._params, site.params, strict=True))
 
     def _scored(self) -> frozenset[str]:
         """The floating inputs that a score reads."""
@@ -327,20 +343,6 @@ def program_name(kernel: Kernel, backend: str) -> str:
     return f"{kernel.attention.name}.{backend}.{digest}"
 
 
-def float_inputs(attention: Attention) -> tuple[int, ...]:
-    """The numbers of the floating inputs."""
-    return tuple(
-        number
-        for number, item in enumerate(attention.inputs)
-        if item.element is Element.FLOAT
-    )
-
-
-def _unnormalised(attention: Attention) -> bool:
-    """Whether some heads have no LSE; a call does not return it then."""
-    return bool(unnormalised_heads(attention))
-
-
 def _leaf(x: Tensor) -> Tensor:
     return x.detach().requires_grad_()
 
@@ -365,15 +367,15 @@ def _pull(
 def _settled(x: Tensor) -> Tensor:
     """The same with the strides of a new tensor, whatever sizes of 1 may hide."""
     fresh = x.detach() if x.requires_grad else x
-    if fresh.is_contiguous() and fresh.stride() == _strides(fresh.shape):
-        return fresh
-    return fresh.new_empty(fresh.shape).copy_(fresh)
+    is_dense = fresh.stride() == _strides(fresh.shape)
+    return fresh if is_dense else fresh.new_empty(fresh.shape).copy_(fresh)
 
 
-def _strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Those of a contiguous tensor."""
+@lru_cache(maxsize=1024)
+def _strides(shape: torch.Size) -> tuple[int, ...]:
+    """Those of a new tensor."""
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
-        step *= max(size, 1)
+        step *= size or 1
     return tuple(reversed(strides))

@@ -12,13 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from patternc.backends import checks
-from patternc.backends.checks import (
-    check_call,
-    check_inputs,
-    check_params,
-    check_values,
-)
+from patternc.backends import checks, input_checks
+from patternc.backends.checks import check_call, check_params
+from patternc.backends.input_checks import check_inputs, check_values
 
 
 def tensor(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -186,7 +182,8 @@ def test_without_parameters_a_name_is_said_to_be_one_too_many() -> None:
 def test_the_file_imports_nothing_but_torch_and_the_standard_library() -> None:
     """Generated modules carry its text."""
     imported = set()
-    for node in ast.walk(ast.parse(inspect.getsource(checks))):
+    text = inspect.getsource(checks) + inspect.getsource(input_checks)
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             imported |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -203,7 +200,7 @@ def test_the_file_imports_nothing_but_torch_and_the_standard_library() -> None:
 
 # --- inputs -------------------------------------------------------------------------
 
-DECLARED: checks.Declared = {
+DECLARED: input_checks.Declared = {
     "doc": ("int", (("k", 0, 1, 0),), True),
     "keep": ("bool", (("h", 0, 1, 0), ("q", 0, 4, 0), ("k", 2, 3, 0)), False),
     "bias": ("float", (("size", 0, 1, 7), ("g", 0, 1, 0)), False),
@@ -283,9 +280,9 @@ def test_gradients_pass_the_check() -> None:
     ],
 )
 def test_a_position_axis_ends_with_the_last_position(
-    axis: checks.AxisOf, length: int, size: int
+    axis: input_checks.AxisOf, length: int, size: int
 ) -> None:
-    assert checks.axis_size(axis, {"q": length, "k": length, "h": length}) == size
+    assert input_checks.axis_size(axis, {"q": length, "k": length, "h": length}) == size
 
 
 WRONG_INPUT: dict[str, tuple[dict[str, object], type[Exception], str]] = {
@@ -409,8 +406,8 @@ def test_weights_without_a_sum_have_no_lse() -> None:
 
 
 def test_the_batch_is_that_of_the_inputs() -> None:
-    assert checks.batch_of(DECLARED, {}) is None
-    assert checks.batch_of(DECLARED, given(prefix=3)) is None
-    assert checks.batch_of(DECLARED, given()) == 2
+    assert input_checks.batch_of(DECLARED, {}) is None
+    assert input_checks.batch_of(DECLARED, given(prefix=3)) is None
+    assert input_checks.batch_of(DECLARED, given()) == 2
     two = given(doc=torch.zeros(4, 9), prefix=torch.zeros(1))
-    assert checks.batch_of(DECLARED, two) == 4
+    assert input_checks.batch_of(DECLARED, two) == 4

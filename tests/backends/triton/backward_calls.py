@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from patternc.backends.checks import check_inputs
 from patternc.backends.declared import declarations
+from patternc.backends.input_checks import check_inputs
 from patternc.backends.reference import ReferenceBackend
 from patternc.backends.triton.load import TritonAttention
 from patternc.plan.kernel import Kernel

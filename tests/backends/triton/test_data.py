@@ -15,8 +15,8 @@ import torch
 from hypothesis import Phase, given, settings
 from torch import Tensor
 
-from patternc.backends.checks import check_inputs
 from patternc.backends.declared import declarations
+from patternc.backends.input_checks import check_inputs
 from patternc.backends.reference import ReferenceBackend
 from patternc.backends.triton.load import TritonBackend
 from patternc.plan.expand import live_tiles
