@@ -18,6 +18,7 @@ from patternc.backends.triton.features import (
 )
 from patternc.backends.triton.loops import forward_body, loop_lines
 from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
+from patternc.backends.triton.shares import share_lines
 from patternc.backends.triton.tables import (
     batch_lines,
     numbers,
@@ -27,11 +28,9 @@ from patternc.backends.triton.tables import (
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import (
     Weigher,
+    epilogue_lines,
     factor_lines,
-    no_sum_lines,
-    output_lines,
     prepare_lines,
-    sink_lines,
     skip_lines,
 )
 from patternc.ir.derive import derive
@@ -99,24 +98,18 @@ def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
             ],
             "skip": skip,
             "ranges": range_lines(slots),
+            "shares": share_lines(slots),
             "queries": queries,
             "factor": factor_lines(weigher),
             "prepare": prepare,
             "loops": loop_lines(slots, weigher, forward_body(weigher)),
-            "sinks": _epilogue(sink_lines(weigher)),
-            "no_sum": no_sum_lines(weigher),
-            "outputs": _epilogue(output_lines(weigher)),
+            "epilogue": epilogue_lines(weigher),
             "constants": ["EPILOGUE: tl.constexpr,"] if features.has_epilogue else [],
         },
     )
     return (
         text.replace("def forward_kernel(", "def ordered_kernel(") if ordered else text
     )
-
-
-def _epilogue(lines: list[str]) -> list[str]:
-    """What a training step leaves to `finish`, where autograd sees it."""
-    return ["if EPILOGUE:", *("    " + line for line in lines)] if lines else []
 
 
 def _alignment(features: Features) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from patternc.backends.triton.features import Features
 from patternc.backends.triton.kernels import number_names, takes_lists
 from patternc.backends.triton.ranges import hides_pairs
+from patternc.backends.triton.shares import combine_launch_lines
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Attention
 from patternc.plan.kernel import Kernel
@@ -42,7 +43,9 @@ def launch_text(kernel: Kernel, features: Features) -> str:
                 "given = (lengths, cu_seqlens, max_seqlen)",
                 f"output, lse = {run.format(', True' if last else '', 'given')}",
             ],
-            "attend": _attend(run.format(", False" if last else "", "(None, None, None)")),
+            "attend": _attend(
+                run.format(", False" if last else "", "(None, None, None)")
+            ),
             "run_head": [f"def {run.format(last, 'given')}:"],
             "options": ['"EPILOGUE": epilogue,'] if last else [],
             "values": checked_lines(features),
@@ -214,4 +217,5 @@ def _start(features: Features, hides: bool) -> list[str]:
         "kind = (q.device, q.dtype, dim, value_dim, access)",
         "start(kernel, programs, arguments, options, stages, kind)",
         *(exact if hides else ["if sequences is not None:", *_indented(exact)]),
+        *combine_launch_lines(features),
     ]
