@@ -18,7 +18,7 @@ from patternc.backends.triton.features import (
 )
 from patternc.backends.triton.loops import forward_body, loop_lines
 from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
-from patternc.backends.triton.shares import share_lines
+from patternc.backends.triton.shares import packed_holes, packs, share_lines
 from patternc.backends.triton.tables import (
     batch_lines,
     numbers,
@@ -85,6 +85,9 @@ def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
     scalars = number_names(features)
     skip = skip_lines(weigher)
     queries = fill("gather_queries" if ordered else "queries").splitlines()
+    is_packing = packs(kernel, features)
+    if is_packing:
+        queries = fill("packed_queries", {"queries": queries}).splitlines()
     prepare = [*batch_lines(features.tables), *prepare_lines(weigher)]
     text = fill(
         "forward",
@@ -100,11 +103,15 @@ def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
             "ranges": range_lines(slots),
             "shares": share_lines(slots),
             "queries": queries,
+            **packed_holes(is_packing),
             "factor": factor_lines(weigher),
             "prepare": prepare,
             "loops": loop_lines(slots, weigher, forward_body(weigher)),
             "epilogue": epilogue_lines(weigher),
-            "constants": ["EPILOGUE: tl.constexpr,"] if features.has_epilogue else [],
+            "constants": [
+                *(["PACKED: tl.constexpr,"] if is_packing else []),
+                *(["EPILOGUE: tl.constexpr,"] if features.has_epilogue else []),
+            ],
         },
     )
     return (

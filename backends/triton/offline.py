@@ -67,14 +67,16 @@ def compile_offline(
     kernel: str = "forward_kernel",
     exact: bool = False,
     is_split: bool = False,
+    is_packed: bool = False,
 ) -> Report:
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
     D_v is D unless given. Warps and stages are those of the module unless given; `kernel`
     is one of `forward_kernel`, `combine_kernel`, `query_gradient_kernel` and
-    `key_gradient_kernel`, or the one for calls whose tiles follow an order (`ordered_kernel`, `ordered_...`). `exact`
-    is the forward kernel that keeps hidden NaN out, `is_split` the one whose programs
-    take shares of the steps. Integer inputs are compiled as int32.
+    `key_gradient_kernel`, or the one for calls whose tiles follow an order
+    (`ordered_kernel`, `ordered_...`). `exact` is the forward kernel that keeps hidden NaN
+    out, `is_split` the one whose programs take shares of the steps, `is_packed` the one
+    of those whose rows are of several heads. Integer inputs are compiled as int32.
     """
     dims = (head_dim, value_dim or head_dim)
     columns = max(module.padded(dim) for dim in dims)
@@ -88,8 +90,7 @@ def compile_offline(
             dims,
             dtype,
             access,
-            exact,
-            is_split,
+            {"EXACT": exact, "IS_SPLIT": is_split or is_packed, "PACKED": is_packed},
         ),
         target=TARGETS[target],
         options={
@@ -124,8 +125,7 @@ def _source(
     dims: tuple[int, int],
     dtype: str,
     access: str,
-    exact: bool,
-    is_split: bool,
+    variant: Mapping[str, bool],
 ) -> ASTSource:
     """The kernel with the types that the launcher would give it."""
     rows, keys = module.BLOCK_Q, module.BLOCK_K
@@ -143,8 +143,7 @@ def _source(
         "SHARES": module.MOST_SPLITS,
         "BLOCK_K": module.BLOCK_K,
         "ACCESS": access,
-        "EXACT": exact,
-        "IS_SPLIT": is_split,
+        **variant,
         "SEQUENCES": "none",
         "sequences": None,
         "POSITIVE_SCALE": True,
@@ -152,7 +151,7 @@ def _source(
         "EPILOGUE": True,
         "READ_GRADIENTS": True,
         "MEMBERS": module.HEADS // module.KV_HEADS,
-        **({} if combines or is_split else dict.fromkeys(scratch)),
+        **({} if combines or variant["IS_SPLIT"] else dict.fromkeys(scratch)),
     }
     pointers = {
         "output": dtype,
@@ -172,6 +171,7 @@ def _source(
         "tokens": "i32",
         "token_rows": "i32",
         "v_rows": dtype,
+        **({"q_source": dtype} if variant["PACKED"] else {}),
         **_input_types(module),
         **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkvo"}),
     }

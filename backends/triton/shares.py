@@ -7,10 +7,15 @@ says on the host how many shares there are. Not its job: the loops (`loops`), la
 
 A query tile is a program of its own, and a few queries are too few programs for a
 device. So the steps, PARTIAL ones first, are cut into equal shares, as in
-Flash-Decoding (Dao, Haziza, Massa, Sizov, 2023).
+Flash-Decoding (Dao, Haziza, Massa, Sizov, 2023). Where the queries of all heads that
+share keys and values fit into one query tile, they are its rows: keys and values are then
+read once.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
 
 from patternc.backends.triton.expr import PythonPrinter
 from patternc.backends.triton.features import Features
@@ -18,8 +23,10 @@ from patternc.backends.triton.ranges import Slots, box_of, has_lists
 from patternc.backends.triton.tables import batch_lines, numbers, pointers
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import Weigher, epilogue_lines, skip_lines
-from patternc.ir.nodes import Axis, Truth
+from patternc.ir.floats import discrete_parts
+from patternc.ir.nodes import Axis, BoolExpr, IntExpr, Truth
 from patternc.ir.text import print_heads
+from patternc.ir.walk import axes_of
 from patternc.plan.kernel import Kernel, KeyRange
 
 _STRIDES = ("stride_vb", "stride_vh", "stride_vn", "stride_vd")
@@ -57,6 +64,68 @@ def share_lines(slots: Slots) -> list[str]:
     return [*lines, "if IS_SPLIT:", *(f"    {line}" for line in inner)]
 
 
+def packs(kernel: Kernel, features: Features) -> bool:
+    """Whether query heads that share keys and values can share a tile of few queries.
+
+    They can if no text before the rows are whole tells one of them from another.
+    """
+    attention = kernel.attention
+    size = attention.heads // attention.kv_heads
+    apart = [case.heads for case in features.scores]
+    apart += [case.heads for case in features.unnormalised]
+    apart.append(features.skipped)
+    parts: list[BoolExpr | IntExpr] = [cover.mask for cover in kernel.covers]
+    for case in features.scores:
+        parts += discrete_parts(case.score)
+    return (
+        size > 1
+        and not features.is_ordered
+        and all(_holds_groups(heads, size) for heads in apart)
+        and all(len(masks) == 1 for masks in _masks_of_groups(kernel, size))
+        and not any(Axis.HEAD in axes_of(part) for part in parts)
+    )
+
+
+def _holds_groups(heads: Sequence[int], size: int) -> bool:
+    """Whether the query heads of a key/value head are all among `heads`, or none."""
+    counts = Counter(head // size for head in heads)
+    return all(count == size for count in counts.values())
+
+
+def _masks_of_groups(kernel: Kernel, size: int) -> list[set[BoolExpr]]:
+    """The different masks of the query heads of each key/value head."""
+    found: dict[int, set[BoolExpr]] = {}
+    for cover in kernel.covers:
+        for head in cover.heads:
+            found.setdefault(head // size, set()).add(cover.mask)
+    return list(found.values())
+
+
+def packed_holes(is_packing: bool) -> dict[str, list[str]]:
+    """Lines for the holes `packed_...` of the forward kernel."""
+    holes = {
+        "packed_head": [
+            "if PACKED:",
+            "    # Rows are the queries of each head that shares the keys, head by head.",
+            "    kv_heads = HEADS // GROUP_SIZE",
+            "    h = tile // n_q_tiles % kv_heads * GROUP_SIZE",
+            "    b = tile // n_q_tiles // kv_heads",
+        ],
+        "packed_rows": [
+            "if PACKED:",
+            "    rows = tl.arange(0, BLOCK_Q) % n_q",
+            "    members = tl.arange(0, BLOCK_Q) // n_q",
+        ],
+        "packed_places": [
+            "if PACKED:",
+            "    at += members.to(tl.int64) * n_q * splits",
+            "    inside = (members < GROUP_SIZE) & (rows + q_offset >= q0)",
+            "    inside &= rows + q_offset < q0 + BLOCK_Q",
+        ],
+    }
+    return {name: lines if is_packing else [] for name, lines in holes.items()}
+
+
 def combine_text(kernel: Kernel, features: Features) -> str:
     """`combine_kernel`, which ends rows as `forward_kernel` does."""
     weigher = Weigher(kernel, features, False)
@@ -86,11 +155,22 @@ def combine_text(kernel: Kernel, features: Features) -> str:
     )
 
 
+def packed_lines(is_packing: bool) -> list[str]:
+    """Before the number of shares is chosen: whether this call packs query heads."""
+    if not is_packing:
+        return ["is_packed = False"]
+    return [
+        'is_packed = form == "none" and n_q * (HEADS // KV_HEADS) <= BLOCK_Q',
+        "if is_packed:",
+        "    programs = n_q_tiles * KV_HEADS * batch",
+    ]
+
+
 def combine_launch_lines(features: Features) -> list[str]:
     """Behind the launches of a kernel whose programs take shares."""
     own = features.reads_own_value
     return [
-        "if splits > 1:",
+        "if shares[0] is not None:",
         "    combine_kernel[(batch * HEADS * n_q,)](",
         "        *shares,",
         "        output,",

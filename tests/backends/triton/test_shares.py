@@ -11,18 +11,43 @@ import pytest
 import torch
 from torch import Tensor
 
+from patternc import driver
+from patternc.backends.triton.emit import emit
 from patternc.backends.triton.expr import PythonPrinter
+from patternc.backends.triton.load import import_file
 from patternc.backends.triton.ranges import box_of
 from patternc.ir.nodes import HEAD, Axis, Compare, CompareOp, Const, Not
 from patternc.plan.expand import count_tiles
+from patternc.source import Source
+from patternc.store import Store
 from tests.backends.triton import data_programs
-from tests.backends.triton.programs import kernel_of, module_of
+from tests.backends.triton.programs import (
+    PROGRAMS,
+    SMALL,
+    kernel_of,
+    module_of,
+    text_of,
+)
 
 # The interpreter computes with numpy, which warns of what is not finite.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning"),
 ]
+
+GROUPED = """attention grouped {
+    heads 8 kv 4
+    input doc[k] : int sorted
+    input logit[h] : float
+    mask causal & doc[q] == doc[k]   for g in {0, 1}
+    mask window(20)                  otherwise
+    score 0.5 * s + 0.1 * (k - q)    for g in {0}
+    weights sigmoid(-1.0)            for g in {1}
+    skip                             for g in {2}
+    sink logit[h]                    for h in {0, 6, 7}
+    output 0.6 * o + 0.4 * v         for h in {1, 7}
+}
+"""
 
 PLAIN = ("causal", "window", "streaming", "blind", "nothing", "listed", "mixed", "duo")
 DATA = (
@@ -151,20 +176,20 @@ def test_decode(n_q: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_chunks_give_the_rows_of_one_call(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit by bit where chunks begin with a tile, however many keys a chunk is given."""
+    """Bit by bit where a chunk begins with a tile and is not packed."""
     module = module_of(name, tmp_path)
     q, k, v = tensors(module, 80, 80)
     given = {"return_lse": True, "q_offset": 0}
     monkeypatch.setattr(module, "is_ordered", lambda *sizes: False, raising=False)
     whole = module.forward(q, k, v, **given)
-    for splits, cuts in ((1, (0, 64, 80)), (1, (0, 13, 80)), (2, (0, 70, 80))):
+    for splits, cuts in ((1, (0, 32, 80)), (1, (0, 13, 80)), (2, (0, 70, 80))):
         force(monkeypatch, module, splits)
         for start, end in pairwise(cuts):
             part = module.forward(
                 q[:, :, start:end], k, v, return_lse=True, q_offset=start
             )
             rows = [tensor[:, :, start:end] for tensor in whole]
-            if splits == 1 and start % 32 == 0:
+            if splits == 1 and start % 32 == 0 and end - start > 16:
                 assert all(map(torch.equal, part, rows))
             torch.testing.assert_close(part, tuple(rows), atol=2e-6, rtol=2e-6)
 
@@ -207,6 +232,49 @@ def test_steps_are_those_of_the_plan(name: str, tmp_path: Path) -> None:
             for cover in kernel.covers
         ]
         assert found == max(counts)
+
+
+def test_which_programs_pack() -> None:
+    """Those that tell no head from another one that shares its keys."""
+    packing = [name for name in PROGRAMS if "PACKED" in text_of(name)]
+    assert packing == ["causal", "window", "streaming", "duo"]
+    assert not any(
+        "PACKED" in data_programs.text_of(name)
+        for name in ("blocks", "alibi", "outputs", "phases")
+    )
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_heads_that_share_keys_are_rows_of_one_tile(
+    splits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows the sums of a row knows its head again."""
+    kernel = driver.compile_source(Source("grouped.pat", GROUPED), None, {}, SMALL)
+    text = emit(kernel, GROUPED, "grouped")
+    module = import_file(Store(tmp_path).put(text, "grouped", ".py"))
+    force(monkeypatch, module, splits)
+    given = {
+        "doc": torch.tensor([0] * 30 + [1] * 70),
+        "logit": torch.linspace(-1, 2, 8),
+    }
+    programs = []
+    start = module.start
+
+    def noted(kernel: Any, count: int, *rest: Any) -> None:
+        programs.append((count, rest[1]["PACKED"]))
+        start(kernel, count, *rest)
+
+    monkeypatch.setattr(module, "start", noted)
+    for n_q in (5, 16, 17):
+        own = tensors(module, n_q, 100, batch=2)
+        q_offset = 94 if n_q == 5 else 64
+        sizes = {"q_offset": q_offset, **given}
+        found = module.forward(*own, return_lse=True, **sizes)
+        check(found, module, own, sizes)
+        packed = n_q <= 16
+        heads = 4 if packed else 8
+        tiles = 2 if n_q == 5 else 1
+        assert programs.pop() == (tiles * heads * 2 * splits, packed)
 
 
 def test_python_text_of_a_truth_value() -> None:
