@@ -36,7 +36,10 @@ LENGTHS = (1024, 8192, 65536)
 A layout has only one length, its own.
 """
 
-PATH = "these loops at every length, short sequences and dense masks too"
+PATH = (
+    "these loops at every length, short sequences and dense masks too; where few queries"
+    " would leave a device idle, several programs share the key tiles of one query tile"
+)
 """Which kernel runs: there is one, so that no length takes another."""
 
 MOST_PAIRS = 1 << 27

@@ -38,6 +38,7 @@ from patternc.backends.triton.ranges import (
     place,
     printable,
 )
+from patternc.backends.triton.shares import combine_text, shares_text
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
@@ -81,6 +82,7 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     kernels = [kernel_text(kernel, features, False)]
     if features.is_ordered:
         kernels.append(kernel_text(kernel, features, True))
+    kernels.append(combine_text(kernel, features))
     reversed_ = reverse(kernel, kernel.schedule)
     kernels += backward_texts(kernel, reversed_, features)
     listing = _listing(kernel, reversed_)
@@ -94,6 +96,7 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         *device,
         *kernels,
         launch_text(kernel, features),
+        shares_text(kernel),
         gradients_text(kernel, reversed_, features, printer),
         finish_text(features, printer),
         *_lists(listing, features),

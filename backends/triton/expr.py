@@ -232,6 +232,25 @@ class TorchPrinter(Printer):
         return f"torch.{name}({texts[0]}, {texts[1]})", _ATOM
 
 
+@dataclass(frozen=True)
+class PythonPrinter(Printer):
+    """Python text: every name is an integer."""
+
+    widen: str = "{}"
+
+    def _text(self, expr: Expr, wide: bool) -> Text:
+        if isinstance(expr, Not) and expr not in self.hoisted:
+            return f"(not {self._in(expr.term, wide, _COMPARE)})", _ATOM
+        return super()._text(expr, wide)
+
+    def _divide(self, expr: Binary, wide: bool) -> Text:
+        return self._infix(expr, wide)
+
+    def _call(self, name: str, wide: bool, *arguments: IntExpr) -> Text:
+        inner = ", ".join(self._in(item, wide, _COMPARE) for item in arguments)
+        return f"{name.removesuffix('imum')}({inner})", _ATOM
+
+
 def kernel_box(
     heads: int, block_q: int, block_k: int, params: frozenset[str] | tuple[str, ...]
 ) -> Box:

@@ -18,6 +18,7 @@ from patternc.backends.triton.features import (
 )
 from patternc.backends.triton.loops import forward_body, loop_lines
 from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
+from patternc.backends.triton.shares import packed_holes, packs, share_lines
 from patternc.backends.triton.tables import (
     batch_lines,
     numbers,
@@ -27,11 +28,9 @@ from patternc.backends.triton.tables import (
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import (
     Weigher,
+    epilogue_lines,
     factor_lines,
-    no_sum_lines,
-    output_lines,
     prepare_lines,
-    sink_lines,
     skip_lines,
 )
 from patternc.ir.derive import derive
@@ -86,6 +85,9 @@ def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
     scalars = number_names(features)
     skip = skip_lines(weigher)
     queries = fill("gather_queries" if ordered else "queries").splitlines()
+    is_packing = packs(kernel, features)
+    if is_packing:
+        queries = fill("packed_queries", {"queries": queries}).splitlines()
     prepare = [*batch_lines(features.tables), *prepare_lines(weigher)]
     text = fill(
         "forward",
@@ -99,24 +101,22 @@ def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
             ],
             "skip": skip,
             "ranges": range_lines(slots),
+            "shares": share_lines(slots),
             "queries": queries,
+            **packed_holes(is_packing),
             "factor": factor_lines(weigher),
             "prepare": prepare,
             "loops": loop_lines(slots, weigher, forward_body(weigher)),
-            "sinks": _epilogue(sink_lines(weigher)),
-            "no_sum": no_sum_lines(weigher),
-            "outputs": _epilogue(output_lines(weigher)),
-            "constants": ["EPILOGUE: tl.constexpr,"] if features.has_epilogue else [],
+            "epilogue": epilogue_lines(weigher),
+            "constants": [
+                *(["PACKED: tl.constexpr,"] if is_packing else []),
+                *(["EPILOGUE: tl.constexpr,"] if features.has_epilogue else []),
+            ],
         },
     )
     return (
         text.replace("def forward_kernel(", "def ordered_kernel(") if ordered else text
     )
-
-
-def _epilogue(lines: list[str]) -> list[str]:
-    """What a training step leaves to `finish`, where autograd sees it."""
-    return ["if EPILOGUE:", *("    " + line for line in lines)] if lines else []
 
 
 def _alignment(features: Features) -> list[str]:

@@ -10,6 +10,11 @@ from patternc.backends.triton.expr import COLUMNS
 from patternc.backends.triton.features import Features
 from patternc.backends.triton.kernels import number_names, takes_lists
 from patternc.backends.triton.ranges import hides_pairs
+from patternc.backends.triton.shares import (
+    combine_launch_lines,
+    packed_lines,
+    packs,
+)
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Attention
 from patternc.plan.kernel import Kernel
@@ -35,6 +40,7 @@ def launch_text(kernel: Kernel, features: Features) -> str:
     head = f"q, k, v, output, lse, scale, q_offset, values{given}{last}"
     run = "run(q, k, v, scale, q_offset, params{}, {})"
     hides = hides_pairs(kernel)
+    is_packing = packs(kernel, features)
     text = fill(
         "launch",
         {
@@ -47,7 +53,11 @@ def launch_text(kernel: Kernel, features: Features) -> str:
                 run.format(", False" if last else "", "(None, None, None)")
             ),
             "run_head": [f"def {run.format(last, 'given')}:"],
-            "options": ['"EPILOGUE": epilogue,'] if last else [],
+            "options": [
+                *(['"PACKED": is_packed,'] if is_packing else []),
+                *(['"EPILOGUE": epilogue,'] if last else []),
+            ],
+            "packed": packed_lines(is_packing),
             "values": checked_lines(features),
             "more": [
                 *more_lines(kernel.attention, features),
@@ -225,4 +235,5 @@ def _start(features: Features, hides: bool) -> list[str]:
         "kind = (q.device, q.dtype, dim, value_dim, access)",
         "start(kernel, programs, arguments, options, stages, kind)",
         *(exact if hides else ["if sequences is not None:", *_indented(exact)]),
+        *combine_launch_lines(features),
     ]

@@ -45,7 +45,7 @@ Lines = Callable[[TileKind], list[str]]
 class Body:
     """What is done with a tile: a template's name, the tile's loads, and what follows
     the logits before (`scale`) and after (`use`) scores and masks; in reverse also what
-    is loaded for its `rows`.
+    is loaded for its `rows`. `is_shared`: the program may have but a share of the steps.
     """
 
     template: str
@@ -53,6 +53,7 @@ class Body:
     scale: list[str]
     use: Lines
     rows: list[str] | None = None
+    is_shared: bool = False
 
 
 def forward_body(weigher: Weigher) -> Body:
@@ -63,6 +64,7 @@ def forward_body(weigher: Weigher) -> Body:
         fill(keys).splitlines(),
         scale_lines(weigher),
         lambda kind: attend_lines(weigher),
+        is_shared=True,
     )
 
 
@@ -89,13 +91,17 @@ def loop_lines(slots: Slots, weigher: Weigher, body: Body) -> list[str]:
             if body.rows is not None:
                 holes["rows"] = body.rows
             head = "for t in tl.range(FIRST, LAST):"
-            loop = fill(body.template, holes).replace(head, _loop_head(slots, kind), 1)
+            loop = fill(body.template, holes).replace(
+                head, _loop_head(slots, kind, body), 1
+            )
             lines += [f"# {kind.name} tiles", *loop.rstrip("\n").split("\n")]
     return lines
 
 
-def _loop_head(slots: Slots, kind: TileKind) -> str:
+def _loop_head(slots: Slots, kind: TileKind, body: Body) -> str:
     """Steps count through a list from its start, else each kind's from 0."""
+    if body.is_shared:
+        return f"for t in tl.range(first_{kind.value}, last_{kind.value}):"
     if kind is TileKind.FULL and has_lists(slots.kernel):
         return "for t in tl.range(n_partial, n_partial + n_full):"
     return f"for t in tl.range(0, n_{kind.value}):"

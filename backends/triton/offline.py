@@ -66,20 +66,32 @@ def compile_offline(
     stages: int | None = None,
     kernel: str = "forward_kernel",
     exact: bool = False,
+    is_split: bool = False,
+    is_packed: bool = False,
 ) -> Report:
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
     D_v is D unless given. Warps and stages are those of the module unless given; `kernel`
-    is one of `forward_kernel`, `query_gradient_kernel` and `key_gradient_kernel`, or the
-    one for calls whose tiles follow an order (`ordered_kernel`, `ordered_...`). `exact`
-    is the forward kernel that keeps hidden NaN out. Integer inputs are compiled as int32.
+    is one of `forward_kernel`, `combine_kernel`, `query_gradient_kernel` and
+    `key_gradient_kernel`, or the one for calls whose tiles follow an order
+    (`ordered_kernel`, `ordered_...`). `exact` is the forward kernel that keeps hidden NaN
+    out, `is_split` the one whose programs take shares of the steps, `is_packed` the one
+    of those whose rows are of several heads. Integer inputs are compiled as int32.
     """
     dims = (head_dim, value_dim or head_dim)
     columns = max(module.padded(dim) for dim in dims)
     itemsize = 4 if dtype == "fp32" else 2
     own = module.LAUNCHES[_work(kernel), columns, itemsize]
     compiled = triton.compile(
-        _source(module, getattr(module, kernel), target, dims, dtype, access, exact),
+        _source(
+            module,
+            getattr(module, kernel),
+            target,
+            dims,
+            dtype,
+            access,
+            {"EXACT": exact, "IS_SPLIT": is_split or is_packed, "PACKED": is_packed},
+        ),
         target=TARGETS[target],
         options={
             "num_warps": warps or own[0],
@@ -113,10 +125,12 @@ def _source(
     dims: tuple[int, int],
     dtype: str,
     access: str,
-    exact: bool,
+    variant: Mapping[str, bool],
 ) -> ASTSource:
     """The kernel with the types that the launcher would give it."""
     rows, keys = module.BLOCK_Q, module.BLOCK_K
+    combines = kernel is module.combine_kernel
+    scratch = ("share_acc", "share_sums")
     blocks = {"q": rows, "k": keys, "v": keys, "o": rows}
     values = {
         "HEADS": module.HEADS,
@@ -125,10 +139,11 @@ def _source(
         "VALUE_DIM": dims[1],
         "BLOCK_D": module.padded(dims[0]),
         "BLOCK_DV": module.padded(dims[1]),
-        "BLOCK_Q": module.BLOCK_Q,
+        "BLOCK_Q": 1 if combines else module.BLOCK_Q,
+        "SHARES": module.MOST_SPLITS,
         "BLOCK_K": module.BLOCK_K,
         "ACCESS": access,
-        "EXACT": exact,
+        **variant,
         "SEQUENCES": "none",
         "sequences": None,
         "POSITIVE_SCALE": True,
@@ -136,10 +151,13 @@ def _source(
         "EPILOGUE": True,
         "READ_GRADIENTS": True,
         "MEMBERS": module.HEADS // module.KV_HEADS,
+        **({} if combines or variant["IS_SPLIT"] else dict.fromkeys(scratch)),
     }
     pointers = {
         "output": dtype,
+        **dict.fromkeys(scratch, "fp32"),
         "lse": "fp32",
+        "spoiled": "i8",
         "shift_source": "fp32",
         "delta_source": "fp32",
         "read_gradients": "fp32",
@@ -153,6 +171,7 @@ def _source(
         "tokens": "i32",
         "token_rows": "i32",
         "v_rows": dtype,
+        **({"q_source": dtype} if variant["PACKED"] else {}),
         **_input_types(module),
         **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkvo"}),
     }

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from patternc.analysis.interval import Box
 from patternc.backends.triton.expr import Printer, kernel_box, needs_64_bits
 from patternc.ir.nodes import (
     FULL_PATTERN,
@@ -298,10 +299,14 @@ def _between(lo: int, hi: int) -> BoolExpr:
 
 
 def printer_of(kernel: Kernel, names: dict[Axis, str]) -> Printer:
+    return Printer(names, box_of(kernel))
+
+
+def box_of(kernel: Kernel) -> Box:
+    """What the names of a kernel can be."""
     attention, schedule = kernel.attention, kernel.schedule
     params = tuple(param.name for param in attention.params)
-    box = kernel_box(attention.heads, schedule.block_q, schedule.block_k, params)
-    return Printer(names, box)
+    return kernel_box(attention.heads, schedule.block_q, schedule.block_k, params)
 
 
 def place(span: Span) -> str:

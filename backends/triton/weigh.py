@@ -263,6 +263,25 @@ def output_lines(weigher: Weigher) -> list[str]:
     return lines
 
 
+def epilogue_lines(weigher: Weigher) -> list[str]:
+    """After the loops: rows that are whole, as the call gives them.
+
+    What a training step leaves to `finish`, where autograd sees it, waits for EPILOGUE.
+    """
+    return fill(
+        "epilogue",
+        {
+            "sinks": _if_epilogue(sink_lines(weigher)),
+            "no_sum": no_sum_lines(weigher),
+            "outputs": _if_epilogue(output_lines(weigher)),
+        },
+    ).splitlines()
+
+
+def _if_epilogue(lines: list[str]) -> list[str]:
+    return ["if EPILOGUE:", *("    " + line for line in lines)] if lines else []
+
+
 def dispatched(
     weigher: Weigher,
     condition: str,

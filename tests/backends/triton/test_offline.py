@@ -47,6 +47,7 @@ OTHER_DATA = (
     "phases,gfx942,64,fp16,gather,64,64,4,1",
 )
 GUARDED = "streaming,sm_90,128,bf16,descriptor,64,64,4,3"
+WORDS = ("exact", "split", "packed", "combine_kernel")
 AMPERE = "causal,sm_80,64,bf16,aligned,128,64,8,2"
 AMD = "duo,gfx942,64,fp16,aligned,128,64,4,1"
 ANY_STRIDES = "negative,sm_90,64,bf16,any,128,64,8,3"
@@ -70,12 +71,15 @@ def test_machine_code(tmp_path: Path) -> None:
     """One test, so that all is compiled once and in one process."""
     wanted = (*HOPPER, *DATA, *OTHER_DATA, AMPERE, AMD, ANY_STRIDES)
     wanted += (*BACKWARD, *OTHER_BACKWARD)
-    exact = GUARDED + ",exact"
-    lines = run("compile_all", str(tmp_path), *wanted, exact).splitlines()
-    *found, kept = map(json.loads, lines)
+    more = [f"{GUARDED},{word}" for word in WORDS]
+    lines = run("compile_all", str(tmp_path), *wanted, *more).splitlines()
+    *found, kept, split, packed, combined = map(json.loads, lines)
     reports = dict(zip(wanted, found, strict=True))
     # What keeps hidden NaN out runs for spoiled tiles alone: it may spill.
     assert kept["serialised"] == [] and kept["spills"] <= 4096
+    check_hopper(GUARDED, split)
+    assert (packed["spills"], packed["serialised"], combined["spills"]) == (0, [], 0)
+    assert packed["counts"]["HGMMA"] > 0
     for name in HOPPER:
         check_hopper(name, reports[name])
     for name in DATA:
