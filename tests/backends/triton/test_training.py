@@ -17,7 +17,10 @@ from patternc.diagnostics import PatternError
 from patternc.plan.kernel import Schedule
 from patternc.source import Source
 from patternc.verify import SLACK
+from patternc.verify_gradients import verify_gradients
 from tests.backends.triton import data_programs, programs
+from tests.stdlib.mask_mods import ORACLES
+from tests.stdlib.test_flex import kernel_of as standard_kernel
 
 SMALL = Schedule(block_q=32, block_k=32, warps=4, stages=2)
 TEXTS = {
@@ -249,3 +252,21 @@ def test_an_input_without_a_gradient_is_refused_before_it_runs() -> None:
     own = [given[name].requires_grad_() for name in "qkv"]
     output = attn(*own, table=given["table"])
     assert all(x is not None for x in torch.autograd.grad(output.sum(), own))
+
+
+@pytest.mark.parametrize(
+    "name", ["streaming", "grid", "tri_shape", "sliding_tile", "prefix_lm"]
+)
+def test_standard_patterns_pass_verification(name: str) -> None:
+    """The others run on a GPU, in `tests/gpu`."""
+    n = ORACLES[name].n
+    found = verify_gradients(
+        standard_kernel(name),
+        ["triton"],
+        dtypes=(torch.float32, torch.float16),
+        sizes=((n, n),),
+        batch=1,
+        head_dim=16,
+    )
+    assert len(found) == 2 * 3
+    assert [result for result in found if not result.ok] == []
