@@ -47,14 +47,15 @@ def keys_of_group(x: Tensor, group: Group) -> Tensor:
 class Logits:
     """What the scores are computed from: scaled queries and keys.
 
-    `k` is finite, as gradients need it; `given` are the keys as they came, if they were
-    not. `exact` says that a score may overflow or be NaN; then the mask must replace scores, where otherwise it
-    is enough to add -inf to them, which a CPU does ten times faster.
+    Both are finite, as gradients need them; `given` are queries and keys as they came,
+    if they were not. `exact` says that a score may overflow or be NaN; then the mask
+    must replace scores, where otherwise it is enough to add -inf to them, which a CPU
+    does ten times faster.
     """
 
     q: Tensor
     k: Tensor
-    given: Tensor | None
+    given: tuple[Tensor, Tensor] | None
     exact: bool
 
     @staticmethod
@@ -63,12 +64,18 @@ class Logits:
         scaled = q * scale
         bound = _greatest(scaled) * _greatest(k) * q.shape[3]
         exact = not bound < torch.finfo(q.dtype).max  # so also if it is NaN
-        keys, spoiled = split_finite(k) if exact else (k, None)
-        return Logits(scaled, keys, None if spoiled is None else k, exact)
+        if not exact:
+            return Logits(scaled, k, None, exact)
+        (queries, no_query), (keys, no_key) = split_finite(scaled), split_finite(k)
+        is_finite = no_query is None and no_key is None
+        return Logits(queries, keys, None if is_finite else (scaled, k), exact)
 
     def of_heads(self, group: Group) -> Logits:
         """The heads of a group: `q` [X, share, n_q, D], `k` [X, n_k, D]."""
-        given = None if self.given is None else keys_of_group(self.given, group)
+        given = None
+        if self.given is not None:
+            queries, keys = self.given
+            given = rows_of_group(queries, group), keys_of_group(keys, group)
         return Logits(
             rows_of_group(self.q, group),
             keys_of_group(self.k, group),
@@ -83,7 +90,8 @@ class Logits:
         """
         tiles, rows = chunk.rows.shape
         if self.given is not None:
-            k = take_keys(self.given[part], chunk)
+            q = stack(take_rows(self.given[0][part], chunk))
+            k = take_keys(self.given[1][part], chunk)
         scores = torch.bmm(q, k.transpose(1, 2))
         return scores.view(-1, tiles, q.shape[1] // rows, rows, k.shape[1])
 
@@ -115,11 +123,16 @@ class FloatInputs:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the backward pass reads of each row: [X, share, n_q], the last with D."""
+    """What the backward pass reads of each row: [X, share, n_q], the last with D_v.
+
+    `exact` says that something may not be finite: nothing of it may come to a hidden
+    pair.
+    """
 
     lse: Tensor
     shift: Tensor
     grad_output: Tensor
+    exact: bool
 
 
 def take_rows(x: Tensor, chunk: Chunk) -> Tensor:

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, assert_never
+from typing import Any, ClassVar, assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from patternc.backends.floats import evaluate_where
 from patternc.backends.inputs import ElementInputs, element_inputs, elements_of
@@ -26,6 +27,7 @@ from patternc.backends.rows import (
     Invocation,
     change_outputs,
     sink_logits,
+    unnormalised_heads,
     with_heads,
 )
 from patternc.backends.sequences import Sequences, by_sequence
@@ -137,7 +139,10 @@ def _attend_element(
         scored = evaluate_where(score.score, at, seen, -torch.inf)
         logits = with_heads(logits, heads, scored)
     sinks = sink_logits(call, q, inputs)
-    output, lse = _softmax(logits, values, visible, sinks)
+    # The rows of weights without a sum are replaced below; no 0 * NaN comes back here.
+    others = list(unnormalised_heads(attention))
+    known = with_heads(values, others, torch.zeros_like(values[:, others]))
+    output, lse = _softmax(logits, known, visible, sinks)
     for weights in attention.weights:
         if weights.kind is WeightKind.SOFTMAX:
             continue
@@ -153,13 +158,19 @@ def _attend_element(
 
 def _logits(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """`s` of every pair, [B, H, n_q, n_k]."""
-    keys, spoiled = split_finite(k)
-    logits = q @ keys.transpose(-1, -2) * scale
-    if spoiled is None:
+    (queries, no_query), (keys, no_key) = split_finite(q), split_finite(k)
+    logits = queries @ keys.transpose(-1, -2) * scale
+    if no_query is None and no_key is None:
         return logits
     with torch.no_grad():
-        plain = q @ k.transpose(-1, -2) * scale
-        addend = plain.masked_fill_(~spoiled.unsqueeze(-2), 0)
+        addend = q @ k.transpose(-1, -2) * scale
+        if no_query is None:
+            assert no_key is not None
+            spoiled = no_key.unsqueeze(-2)
+        else:
+            spoiled = no_query.unsqueeze(-1)
+            spoiled = spoiled if no_key is None else spoiled | no_key.unsqueeze(-2)
+        addend = addend.masked_fill_(~spoiled, 0)
     return logits + addend
 
 
@@ -179,7 +190,8 @@ def _softmax(
     total = weights.sum(-1).masked_fill(empty, 1)  # so that no 0/0 enters a gradient
     shares = weights[..., :-1] / total.unsqueeze(-1)
     lse = (top + total.log()).masked_fill(empty, -torch.inf)
-    return weighted_sum(shares, v, hidden != -torch.inf), lse
+    seen = hidden != -torch.inf
+    return _summed(shares, v, seen), lse
 
 
 def _unnormalised(
@@ -197,7 +209,30 @@ def _unnormalised(
         case _:
             assert_never(weights.kind)
     seen = visible & (logits != -torch.inf)
-    return weighted_sum(factors.masked_fill(~visible, 0), v, seen)
+    return _summed(factors.masked_fill(~visible, 0), v, seen)
+
+
+def _summed(weights: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+    """`weighted_sum` with gradients."""
+    found: Tensor = _WeightedSum.apply(weights, values, seen)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _WeightedSum(torch.autograd.Function):
+    """`weighted_sum`, and its gradients, where nothing hidden comes in either."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, values, seen)
+        return weighted_sum(weights, values, seen)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor, Tensor, None]:
+        weights, values, seen = ctx.saved_tensors
+        d_weights = (d_total @ values.transpose(-1, -2)).masked_fill(~seen, 0)
+        known = weights.masked_fill(~seen, 0).transpose(-1, -2)
+        return d_weights, weighted_sum(known, d_total, seen.transpose(-1, -2)), None
 
 
 def weighted_sum(weights: Tensor, values: Tensor, seen: Tensor) -> Tensor:
@@ -221,16 +256,29 @@ def weighted_sum(weights: Tensor, values: Tensor, seen: Tensor) -> Tensor:
     return total
 
 
-def split_finite(keys: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The keys with 0 for what is not finite, and which keys were not.
+def split_finite(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Rows with 0 for what is not finite, and which rows were not.
 
-    `keys` is [..., n_k, D]; the second is bool [..., n_k], or None if all are finite.
-    With such keys rows that do not see what was not finite have finite gradients.
+    `x` is [..., n, D]; the second is bool [..., n], or None if all are finite. Of such
+    queries and keys nothing comes into the gradient of a row that does not see them.
     """
-    finite = keys.isfinite()
+    finite = x.isfinite()
     if bool(finite.all()):
-        return keys, None
-    return torch.where(finite, keys, 0), ~finite.all(-1)
+        return x, None
+    cleaned: Tensor = _Cleaned.apply(x, finite)  # type: ignore[no-untyped-call]
+    return cleaned, ~finite.all(-1)
+
+
+class _Cleaned(torch.autograd.Function):
+    """0 in the place of what is not finite, whose gradient is what came for the 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, finite: Tensor) -> Tensor:
+        return torch.where(finite, x, 0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -46,7 +46,7 @@ from patternc.backends.gather import (
 )
 from patternc.backends.inputs import element_inputs
 from patternc.backends.protocol import NO_INPUTS
-from patternc.backends.reference import split_finite, weighted_sum, working_dtype
+from patternc.backends.reference import weighted_sum, working_dtype
 from patternc.backends.rows import Invocation, finish_rows
 from patternc.backends.sequences import Sequences, by_sequence
 from patternc.backends.weighing import (
@@ -320,16 +320,17 @@ def _gradients(
     if not (q.numel() and k.numel()):
         return grad_q, grad_k, grad_v, totals
     logits = Logits.of(q, k, scale)
-    values = split_finite(v)[0]
     # For p a softmax of s, ds = p * (dp - shift): sum(p * dp) = sum(o * do).
     shift = (output * grad_output).sum(-1)
     if grad_lse is not None:
         shift = shift - grad_lse
+    exact = logits.exact or not bool((shift.sum() + v.sum()).isfinite())
     for group in groups:
-        rows = Rows(*(rows_of_group(x, group) for x in (lse, shift, grad_output)))
+        own = [rows_of_group(x, group) for x in (lse, shift, grad_output)]
+        rows = Rows(own[0], own[1], own[2], exact)
         data = FloatInputs(own_inputs(inputs, group), own_inputs(totals, group))
         part = _backward(
-            group, logits.of_heads(group), keys_of_group(values, group), rows, data
+            group, logits.of_heads(group), keys_of_group(v, group), rows, data
         )
         elements, kv_heads = elements_slice(group), list(group.kv_heads)
         grad_q[elements, list(group.heads)] = part[0] * scale
@@ -435,18 +436,32 @@ def _backward(
         # An empty row has LSE -inf; 0 in its place gives exp(-inf - 0) = 0.
         lse = lse.masked_fill(lse == -torch.inf, 0)
         weights, slopes = weights_and_slopes(scores, group.weighing, lse)
+        hidden = scores == -torch.inf if rows.exact else None
+        if hidden is not None:
+            weights = weights.masked_fill(hidden, 0)
         grad = stack(take_rows(rows.grad_output[part], chunk))
         flat = weights.view(len(keys), -1, keys.shape[1])
-        add_keys(grad_v, chunk, part, torch.bmm(flat.transpose(1, 2), grad))
+        turned = flat.transpose(1, 2)
+        if hidden is None:
+            found = torch.bmm(turned, grad)
+        else:
+            seen = ~hidden.view(flat.shape).transpose(1, 2)
+            found = weighted_sum(turned, grad, seen)
+        add_keys(grad_v, chunk, part, found)
         grad_scores = torch.bmm(grad, values.transpose(1, 2))
         if group.weighing.kind is WeightKind.SOFTMAX:
             shift = take_rows(rows.shift[part], chunk).reshape(len(keys), -1, 1)
             grad_scores.sub_(shift)
         grad_scores.mul_(slopes.view(flat.shape))
+        if hidden is not None:
+            none = (hidden | (slopes == 0)).view(flat.shape)
+            grad_scores.masked_fill_(none, 0)
         if traced:
             changed = grad_scores.view(scores.shape)
             changed = score_gradients(traced, changed, data.totals)
             grad_scores = changed.reshape(flat.shape)
+            if hidden is not None:
+                grad_scores = grad_scores.masked_fill(hidden.view(flat.shape), 0)
         add_keys(grad_k, chunk, part, torch.bmm(grad_scores.transpose(1, 2), queries))
         found = torch.bmm(grad_scores, keys)
         tiles, count = chunk.rows.shape

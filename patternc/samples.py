@@ -30,13 +30,14 @@ DOCUMENTS = 4
 
 @dataclass(frozen=True, slots=True)
 class CallSize:
-    """The sizes of a call."""
+    """The sizes of a call; D_v is `head_dim` unless `value_dim` is given."""
 
     batch: int
     n_q: int
     n_k: int
     q_offset: int
     head_dim: int
+    value_dim: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +118,15 @@ def sample(
     """Standard normal q, k and v, rounded to `dtype`; the same on every device."""
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(heads: int, length: int) -> Tensor:
-        shape = (size.batch, heads, length, size.head_dim)
+    def normal(heads: int, length: int, dim: int) -> Tensor:
+        shape = (size.batch, heads, length, dim)
         drawn = torch.randn(shape, generator=generator)
         return drawn.to(dtype).double().to(device)
 
     q, k, v = (
-        normal(attention.heads, size.n_q),
-        normal(attention.kv_heads, size.n_k),
-        normal(attention.kv_heads, size.n_k),
+        normal(attention.heads, size.n_q, size.head_dim),
+        normal(attention.kv_heads, size.n_k, size.head_dim),
+        normal(attention.kv_heads, size.n_k, size.value_dim or size.head_dim),
     )
     inputs = _inputs(attention, size, generator)
     return Sample(

@@ -1,8 +1,8 @@
 """Every backend against the reference, error beside budget.
 
 In: a kernel, names of backends, a device. Out: one `Result` for each backend, dtype,
-size and quantity. Not its job: printing them (`patternc.cli`), drawing the tensors of a
-call (`patternc.samples`), and asking whether the reference means what the text says
+size and quantity. Not its job: gradients (`patternc.verify_gradients`), printing
+(`patternc.cli`), drawing the tensors of a call (`patternc.samples`), and asking whether the reference means what the text says
 (the tests of `ir.evaluate`).
 
 Every budget comes from a run in float64 on the same inputs, the golden one:
@@ -49,11 +49,15 @@ class Quantity(Enum):
 
     OUTPUT = "output"
     LSE = "lse"
+    GRADIENT = "gradient"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One comparison; `head` is the one whose error is the worst for its budget."""
+    """One comparison; `head` is the one whose error is the worst for its budget.
+
+    `of` says of which tensor a gradient is.
+    """
 
     backend: str
     dtype: str
@@ -64,6 +68,7 @@ class Result:
     head: int
     error: float
     budget: float
+    of: str = ""
 
     @property
     def ok(self) -> bool:
@@ -81,6 +86,7 @@ def verify(
     params: Mapping[str, int] | None = None,
     batch: int = 2,
     head_dim: int = 64,
+    value_dim: int | None = None,
     q_offset: int | None = None,
     seed: int = 0,
 ) -> list[Result]:
@@ -95,6 +101,7 @@ def verify(
             params=params,
             batch=batch,
             head_dim=head_dim,
+            value_dim=value_dim,
             q_offset=q_offset,
             seed=seed,
         )
@@ -111,6 +118,7 @@ def verify_each(
     params: Mapping[str, int] | None = None,
     batch: int = 2,
     head_dim: int = 64,
+    value_dim: int | None = None,
     q_offset: int | None = None,
     seed: int = 0,
 ) -> Iterator[Result]:
@@ -122,12 +130,12 @@ def verify_each(
     `PatternError` if a backend refuses the kernel and `ValueError` for an unknown
     backend or a missing parameter, before anything is run.
     """
-    loaded = {name: _load(kernel, name) for name in names}
-    values = _values(kernel, params or {})
+    loaded = {name: load(kernel, name) for name in names}
+    values = values_of(kernel, params or {})
     golden_run = ReferenceBackend().load(kernel)
     for n_q, n_k in sizes_for(kernel.attention, sizes, q_offset):
         offset = n_k - n_q if q_offset is None else q_offset
-        size = CallSize(batch, n_q, n_k, offset, head_dim)
+        size = CallSize(batch, n_q, n_k, offset, head_dim, value_dim)
         for dtype in dtypes:
             inputs = sample(kernel.attention, size, dtype, device, values, seed)
             golden = inputs.run(golden_run, torch.float64)
@@ -137,8 +145,8 @@ def verify_each(
                 for quantity, mine, true, (measure, budget) in zip(
                     list(Quantity)[: len(found)], found, golden, budgets, strict=True
                 ):
-                    error = _error(mine, true, measure)
-                    head = _worst_head(error, budget)
+                    error = error_of(mine, true, measure)
+                    head = worst_head(error, budget)
                     yield Result(
                         name,
                         str(dtype).removeprefix("torch."),
@@ -159,7 +167,8 @@ class Measure(Enum):
     GREATEST = "greatest"
 
 
-def _load(kernel: Kernel, name: str) -> LoadedAttention:
+def load(kernel: Kernel, name: str) -> LoadedAttention:
+    """A backend's attention. Raises `PatternError` if it refuses the kernel."""
     backend = backends.get(name)
     refusal = backend.refuse(kernel)
     if refusal is not None:
@@ -167,7 +176,8 @@ def _load(kernel: Kernel, name: str) -> LoadedAttention:
     return backend.load(kernel)
 
 
-def _values(kernel: Kernel, params: Mapping[str, int]) -> dict[str, int]:
+def values_of(kernel: Kernel, params: Mapping[str, int]) -> dict[str, int]:
+    """A value for each run-time parameter. Raises `ValueError` if one has none."""
     values = {}
     for declared in kernel.attention.params:
         value = params.get(declared.name, declared.default)
@@ -185,24 +195,32 @@ def _budgets(
 ) -> list[tuple[Measure, Tensor]]:
     """How to measure, and the budget [H], for the output and for the LSE, if any."""
     single = inputs.run(ReferenceBackend().load(kernel), torch.float32)
-    finer = 1.0
-    if dtype == torch.float64:
-        finer = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
-    sizes = [_rounding(golden[0])]
+    sizes = [rounding(golden[0])]
     if inputs.has_lse:
-        sizes.append(_rounding(_logit_sizes(inputs)) + _rounding(golden[1]))
+        sizes.append(rounding(_logit_sizes(inputs)) + rounding(golden[1]))
     budgets = [
-        SLACK * _error(mine, true, Measure.MEAN) + size
+        SLACK * error_of(mine, true, Measure.MEAN) + size
         for mine, true, size in zip(single, golden, sizes, strict=True)
     ]
     if dtype in (torch.float64, torch.float32):
-        return [(Measure.MEAN, budget * finer) for budget in budgets]
-    plain = _error(_attend_in(kernel, inputs, dtype), golden[0], Measure.GREATEST)
-    narrow = golden[0].to(dtype)
-    noise = ((narrow + 0.3 - 0.3).double() - narrow.double()).abs()
-    noise = _by_head(noise, Measure.GREATEST)
-    output = (Measure.GREATEST, 2 * plain + 2 * noise)
+        return [(Measure.MEAN, budget * finer(dtype)) for budget in budgets]
+    plain = error_of(_attend_in(kernel, inputs, dtype), golden[0], Measure.GREATEST)
+    output = (Measure.GREATEST, 2 * plain + 2 * noise_of(golden[0], dtype))
     return [output, *((Measure.MEAN, budget) for budget in budgets[1:])]
+
+
+def finer(dtype: torch.dtype) -> float:
+    """How much finer than float32 a result is: float64 is held to its own rounding."""
+    if dtype != torch.float64:
+        return 1.0
+    return torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+
+
+def noise_of(golden: Tensor, dtype: torch.dtype) -> Tensor:
+    """What adding and taking away 0.3 in `dtype` costs, at most, for each head."""
+    narrow = golden.to(dtype)
+    noise = ((narrow + 0.3 - 0.3).double() - narrow.double()).abs()
+    return _by_head(noise, Measure.GREATEST)
 
 
 def _logit_sizes(inputs: Sample) -> Tensor:
@@ -230,7 +248,7 @@ def _attend_in(kernel: Kernel, inputs: Sample, dtype: torch.dtype) -> Tensor:
     return output.double().cpu()
 
 
-def _error(mine: Tensor, golden: Tensor, measure: Measure) -> Tensor:
+def error_of(mine: Tensor, golden: Tensor, measure: Measure) -> Tensor:
     """The error of each head [H]; infinite where one side is not finite alone."""
     same = mine == golden  # -inf - -inf would be NaN
     error = torch.where(same, 0.0, (mine - golden).abs())
@@ -245,13 +263,13 @@ def _by_head(error: Tensor, measure: Measure) -> Tensor:
     return flat.mean(1) if measure is Measure.MEAN else flat.amax(1)
 
 
-def _rounding(sizes: Tensor) -> Tensor:
+def rounding(sizes: Tensor) -> Tensor:
     """One float32 rounding of numbers of these sizes [H], for exact results."""
     size = torch.where(sizes.isfinite(), sizes.abs(), 0.0)
     return torch.finfo(torch.float32).eps * _by_head(size, Measure.MEAN)
 
 
-def _worst_head(error: Tensor, budget: Tensor) -> int:
+def worst_head(error: Tensor, budget: Tensor) -> int:
     """The head whose error is the greatest multiple of its budget."""
     ratio = error / budget
     # 0/0 is a row that is exact and has to be: nothing is wrong with it.

@@ -274,11 +274,19 @@ def test_explain_tells_loops_counts_and_proofs(
 
 
 def test_verify_passes_on_a_small_program(
-    program: str, capsys: pytest.CaptureFixture[str]
+    program: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments = ["verify", program, "--entry", "second", "--backend", "tiled"]
     assert main(arguments) == 0
     assert "tiled" in capsys.readouterr().out
+    monkeypatch.setattr("patternc.cli.verify.SIZES", ((20, 30),))
+    assert main([*arguments, "--backward", "--format", "json"]) == 0
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    found = {(line["quantity"], line["of"]) for line in lines}
+    gradients = {("gradient", name) for name in "qkv"}
+    assert found == {("output", ""), ("lse", ""), *gradients}
 
 
 def test_bench_times_the_compiler(

@@ -26,6 +26,7 @@ LAYERS = (
     ("patternc.driver", "patternc.ops"),
     ("patternc.contract", "patternc.runtime", "patternc.samples"),
     ("patternc.verify", "patternc.explain"),
+    ("patternc.verify_gradients",),
     ("patternc.attention",),
     ("patternc.functional",),
     ("patternc.nn",),

@@ -64,7 +64,7 @@ def test_the_backends_without_a_gpu_pass(mask: BoolExpr) -> None:
     assert len(found) == len(SIZES) * 3 * 2 * 2
     assert {result.backend for result in found} == {"reference", "tiled"}
     assert {result.dtype for result in found} == {"float32", "float16", "bfloat16"}
-    assert {result.quantity for result in found} == set(Quantity)
+    assert {result.quantity for result in found} == {Quantity.OUTPUT, Quantity.LSE}
     assert all(result.budget < 0.1 for result in found)
 
 

@@ -39,7 +39,7 @@ _SIZES = ["n_q", "n_k", "q_offset", "first_q_tile", "n_q_tiles"]
 
 def backward_texts(kernel: Kernel, reversed_: Kernel, features: Features) -> list[str]:
     """The functions of the backward pass that run on the device."""
-    texts = [fill("first_from"), fill("delta")]
+    texts = [fill("first_from"), fill("finite"), fill("delta")]
     for ordered in (False, True) if features.is_ordered else (False,):
         texts.append(query_gradient_text(kernel, features, ordered))
         texts.append(key_gradient_text(reversed_, features, ordered))
@@ -66,6 +66,7 @@ def query_gradient_text(kernel: Kernel, features: Features, ordered: bool) -> st
                 kernel, features, bool(row_slots(features)), has_lists(kernel)
             ),
             "factor": _factor_lines(features),
+            "sequence": _sequence_lines("n_q"),
             "ranges": range_lines(slots),
             "queries": [
                 *(_query_rows("[:, None]") if ordered else [_queries("[:, None]")]),
@@ -104,6 +105,7 @@ def key_gradient_text(reversed_: Kernel, features: Features, ordered: bool) -> s
                 kernel, features, bool(column_slots(features)), has_lists(kernel)
             ),
             "factor": _factor_lines(features),
+            "sequence": _sequence_lines("n_k"),
             "keys": [*own, *_load("k", ordered), *_load("v", ordered)],
             "batch": batch_lines(features.tables),
             "ranges": range_lines(slots),
@@ -171,6 +173,12 @@ def _factor_lines(features: Features) -> list[str]:
     return ["factor = scale * 1.4426950408889634"]
 
 
+def _sequence_lines(count: str) -> list[str]:
+    """Which rows are the program's sequence; `count` of them are stored."""
+    text = fill("sequence").replace("COUNT", count)
+    return text.replace("n_stored = n_q", f"n_stored = {count}").splitlines()
+
+
 def _queries(spread: str) -> str:
     return f"q = (q0 + tl.arange(0, BLOCK_Q)){spread}"
 
@@ -197,13 +205,7 @@ def _row_numbers(ordered: bool) -> list[str]:
             "row_shift = tl.load(shift_source + first_at + rows, rows < n_q, inf)",
             "row_delta = tl.load(delta_source + first_at + rows, rows < n_q, 0.0)",
         ]
-    return [
-        "first_at = (b * HEADS + h).to(tl.int64) * n_q_tiles + qt - first_q_tile",
-        "first_at = first_at * BLOCK_Q",
-        "within = tl.arange(0, BLOCK_Q)",
-        "row_shift = tl.load(shift_source + first_at + within)",
-        "row_delta = tl.load(delta_source + first_at + within)",
-    ]
+    return fill("row_numbers").splitlines()
 
 
 def _query_rows(spread: str, first: bool = True) -> list[str]:
@@ -231,9 +233,10 @@ def _load(tensor: str, ordered: bool) -> list[str]:
         place, function, block = ("rows" if of_queries else "k_rows"), "gather_rows", []
     else:
         place, function = ("q0 - q_offset" if of_queries else "k0"), "load_tile"
+        place, count = f"first_row + {place}", f"first_row + {count}"
         block = ["BLOCK_Q" if of_queries else "BLOCK_K"]
     strides = [f"stride_{tensor}{axis}" for axis in "bhnd"]
-    arguments = [f"{tensor}_source", "b", head, place, count, *strides, *block]
+    arguments = [f"{tensor}_source", "element", head, place, count, *strides, *block]
     dims = ("HEAD_DIM", "BLOCK_D") if tensor in "qk" else ("VALUE_DIM", "BLOCK_DV")
     inner = [f"    {item}," for item in (*arguments, *dims, "ACCESS")]
     return [f"{tensor}_tile = {function}(", *inner, ")"]

@@ -20,15 +20,18 @@ def imports(names: Collection[str]) -> list[str]:
     """The import statements that `body(names)` needs, without torch's."""
     _, nodes = _parsed()
     used = {word for node in _needed(names) for word in _names_in(node)}
-    found = []
+    found: set[str] = set()
+    sources: dict[str, set[str]] = {}
     for node in nodes:
         if isinstance(node, ast.Import):
-            found += [f"import {x.name}" for x in node.names if x.name in used]
-        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
-            words = sorted(x.name for x in node.names if x.name in used)
-            if words:
-                found.append(f"from {node.module} import {', '.join(words)}")
-    return [line for line in found if line != "import torch"]
+            found |= {f"import {x.name}" for x in node.names if x.name in used}
+        if isinstance(node, ast.ImportFrom) and node.module not in (None, "__future__"):
+            words = {x.name for x in node.names if x.name in used}
+            sources.setdefault(str(node.module), set()).update(words)
+    for module, words in sources.items():
+        if words:
+            found.add(f"from {module} import {', '.join(sorted(words))}")
+    return sorted(found - {"import torch"})
 
 
 def body(names: Collection[str]) -> str:

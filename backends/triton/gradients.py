@@ -15,14 +15,17 @@ from patternc.backends.triton.features import (
 )
 from patternc.backends.triton.launches import (
     access_lines,
+    again_lines,
     checked_lines,
     list_arguments,
     more_lines,
     number_arguments,
+    sequence_lines,
     tile_list_lines,
+    whole_only,
 )
 from patternc.backends.triton.literals import heads_literal
-from patternc.backends.triton.ranges import has_lists, place
+from patternc.backends.triton.ranges import has_lists, hides_pairs, place
 from patternc.backends.triton.slopes import (
     column_reads,
     column_slots,
@@ -45,13 +48,16 @@ def gradients_text(
     own = ", read_gradients" if reads else ""
     call = "launch_gradients("
     inner = "q, k, v, out, lse, d_out, d_lse, dq, dk, dv"
-    inner += f", scale, q_offset, values{given}{own}"
+    inner += f", scale, q_offset, values, sequences{given}{own}"
     arguments = [f"    {item}," for item in inner.split(", ")]
     text = fill(
         "gradients",
         {
             "values": checked_lines(features),
             "more": more_lines(kernel.attention, features),
+            "sequences": sequence_lines(
+                whole_only(kernel, features) or _whole_only(reversed_, features)
+            ),
             "wanted": _wanted(features),
             "nothing": _nothing(features),
             "zero_reads": _zero_reads(features) if reads else [],
@@ -76,6 +82,15 @@ def gradients_text(
 def has_reads(features: Features) -> bool:
     """Whether some score reads an input whose gradient has a kernel."""
     return bool(row_slots(features) or column_slots(features))
+
+
+def _whole_only(reversed_: Kernel, features: Features) -> str:
+    """Why there are no gradients of sequences, where there is the output; or nothing."""
+    if features.has_epilogue:
+        return "the rows of a sink or an output clause have no sequences of their own"
+    if has_lists(reversed_):
+        return "the reverse tiles of this mask are listed for one length"
+    return ""
 
 
 def _wanted(features: Features) -> list[str]:
@@ -166,10 +181,18 @@ def _calls(
         outputs: list[str], slots: int, at: int, lists: list[str]
     ) -> list[str]:
         reads = [f"read_gradients[{at}],"] if slots else []
-        inner = ["*sources,", *outputs, *reads, *lists, *tables, "*numbers,"]
+        inner = [
+            "*sources,",
+            "spoiled,",
+            *outputs,
+            *reads,
+            *lists,
+            *tables,
+            "*numbers,",
+        ]
         return ["arguments = (", *("    " + line for line in inner), ")"]
 
-    def start(name: str, programs: str, extra: list[str], slots: int) -> list[str]:
+    def start(name: str, extra: list[str], slots: int, hides: bool) -> list[str]:
         work = name.removesuffix("_gradient")
         reads = [f'"READ_GRADIENTS": read_gradients[{slots - 1}].numel() > 0,']
         inner = ["**options,", *(reads if slots else []), *extra]
@@ -180,11 +203,8 @@ def _calls(
             lines = [f"kernel = ordered_{kernel_name} if ordered else {kernel_name}"]
         lines.append(f'warps, stages = launch_of("{work}", columns, q)')
         lines += ["more = {", *("    " + line for line in inner), "}"]
-        lines += [
-            f"programs = {programs}",
-            "start(kernel, programs, arguments, more, stages, kind)",
-        ]
-        return lines
+        first = "start(kernel, programs, arguments, more, stages, kind)"
+        return [*lines, first, *again_lines("more", hides)]
 
     ordered = features.is_ordered
     own = list_arguments(features, "lists") if has_lists(kernel) or ordered else []
@@ -192,21 +212,28 @@ def _calls(
         list_arguments(features, "turned") if has_lists(reversed_) or ordered else []
     )
     parts = [
+        *_programs("n_k_tiles * (HEADS // members) * batch"),
         *arguments(["dk_parts,", "dv_parts,"], column, 1, turned),
         *start(
             "key_gradient",
-            "n_k_tiles * (HEADS // members) * batch",
             ['"MEMBERS": members,'],
             2 if column else 0,
+            hides_pairs(reversed_),
         ),
     ]
     return {
         "query_gradient": [
+            *_programs("n_q_tiles * HEADS * batch"),
             *arguments(["dq,"], row, 0, own),
-            *start("query_gradient", "n_q_tiles * HEADS * batch", [], 1 if row else 0),
+            *start("query_gradient", [], 1 if row else 0, hides_pairs(kernel)),
         ],
         "key_gradient": _in_parts(parts, features),
     }
+
+
+def _programs(count: str) -> list[str]:
+    """How many there are, and where each says that NaN came into its sums."""
+    return [f"programs = {count}", "spoiled = q.new_empty(programs, dtype=torch.int8)"]
 
 
 def _in_parts(lines: list[str], features: Features) -> list[str]:

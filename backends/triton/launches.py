@@ -49,9 +49,7 @@ def launch_text(kernel: Kernel, features: Features) -> str:
                 "given = (lengths, cu_seqlens, max_seqlen)",
                 f"output, lse = {run.format(', True' if last else '', 'given')}",
             ],
-            "attend": _attend(
-                run.format(", False" if last else "", "(None, None, None)")
-            ),
+            "attend": _attend(run.format(", False" if last else "", "given")),
             "run_head": [f"def {run.format(last, 'given')}:"],
             "options": [
                 *(['"PACKED": is_packed,'] if is_packing else []),
@@ -70,7 +68,7 @@ def launch_text(kernel: Kernel, features: Features) -> str:
             ],
             "launch": _wrapped("launch(", f"{head}, sequences", ")", 8),
             "launch_head": _wrapped("def launch(", f"{head}, sequences=None", "):", 0),
-            "sequences": _sequences(kernel, features),
+            "sequences": sequence_lines(whole_only(kernel, features)),
             "access": access_lines(features, "q, k, v"),
             "tile_lists": tile_list_lines(features, takes_lists(kernel, features)),
             "list_arguments": _pointers(kernel, features),
@@ -178,13 +176,12 @@ def number_arguments(features: Features) -> list[str]:
     return lines
 
 
-def _sequences(kernel: Kernel, features: Features) -> list[str]:
-    """The check of padded or packed sequences, which not every program takes."""
+def sequence_lines(reason: str) -> list[str]:
+    """The check of padded or packed sequences; `reason`: why there may be none."""
     lines = [
         "sizes = (k.shape[2], q_offset)",
         "sequences = check_sequences(NAME, q, *sizes, *given)",
     ]
-    reason = whole_only(kernel, features)
     if reason:
         lines += [
             "if sequences is not None:",
@@ -209,9 +206,16 @@ def whole_only(kernel: Kernel, features: Features) -> str:
 
 def _attend(run: str) -> list[str]:
     """The first half of a training step."""
+    about = "Output and LSE before sinks and `output` clauses, as `finish` takes them."
+    names = ("lengths", "cu_seqlens", "max_seqlen")
+    arguments = ["q", "k", "v", "/", "*", "scale=None", "q_offset=None"]
+    arguments += [*(f"{name}=None" for name in names), "**params"]
     return [
-        "def attend(q, k, v, /, *, scale=None, q_offset=None, **params):",
-        '    """Output and LSE before sinks and `output` clauses, as `finish` takes them."""',
+        "def attend(",
+        *(f"    {argument}," for argument in arguments),
+        "):",
+        f'    """{about}"""',
+        f"    given = ({', '.join(names)})",
         f"    return {run}",
     ]
 
@@ -225,15 +229,20 @@ def _start(features: Features, hides: bool) -> list[str]:
     kernel = ["kernel = forward_kernel"]
     if features.is_ordered:
         kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
-    exact = [
-        "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
-        'options["EXACT"] = True',
-        'start(kernel, programs, arguments, options, 1, (*kind, "exact"))',
-    ]
     return [
         *kernel,
         "kind = (q.device, q.dtype, dim, value_dim, access)",
         "start(kernel, programs, arguments, options, stages, kind)",
-        *(exact if hides else ["if sequences is not None:", *_indented(exact)]),
+        *again_lines("options", hides),
         *combine_launch_lines(features),
     ]
+
+
+def again_lines(options: str, hides: bool) -> list[str]:
+    """The second launch of a kernel; without hidden pairs only for sequences."""
+    exact = [
+        "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
+        f'{options}["EXACT"] = True',
+        f'start(kernel, programs, arguments, {options}, 1, (*kind, "exact"))',
+    ]
+    return exact if hides else ["if sequences is not None:", *_indented(exact)]

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.sequences import Form, Sequences
@@ -83,12 +85,11 @@ class TritonAttention:
         """See `LoadedAttention`. Also raises for a head size, dtype or device that
         Triton's kernel does not take: `ValueError` or `TypeError`.
         """
-        named: dict[str, Tensor | int] = {}
-        if sequences is not None:
-            named["lengths"] = sequences.numbers
-            if sequences.form is Form.PACKED:
-                named = {"cu_seqlens": sequences.numbers}
-                named["max_seqlen"] = sequences.longest
+        if sequences is not None and _needs_gradient(q, k, v):
+            told = (scale, tuple(params.items()), sequences)
+            found = SequencesStep.apply(q, k, v, self, *told)  # type: ignore[no-untyped-call]
+            output, lse = found
+            return (output, lse) if return_lse else output
         forward: Forward = self.module.forward
         return forward(
             q,
@@ -97,7 +98,7 @@ class TritonAttention:
             scale=scale,
             q_offset=q_offset,
             return_lse=return_lse,
-            **named,
+            **_named(sequences),
             **params,
             **self._declared(inputs),
         )
@@ -112,15 +113,24 @@ class TritonAttention:
         q_offset: int,
         params: Mapping[str, int],
         inputs: Mapping[str, Tensor] = NO_INPUTS,
+        sequences: Sequences | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Output [B, H, n_q, D] and LSE [B, H, n_q], before sinks and output clauses.
+        """Output [B, H, n_q, D_v] and LSE [B, H, n_q], before sinks and output clauses.
 
         Raises as a call does. No gradient may be asked for: it is for the inside of an
         autograd function.
         """
         attend: Callable[..., tuple[Tensor, Tensor]] = self.module.attend
-        declared = self._declared(inputs)
-        return attend(q, k, v, scale=scale, q_offset=q_offset, **params, **declared)
+        return attend(
+            q,
+            k,
+            v,
+            scale=scale,
+            q_offset=q_offset,
+            **_named(sequences),
+            **params,
+            **self._declared(inputs),
+        )
 
     def gradients(
         self,
@@ -136,7 +146,8 @@ class TritonAttention:
         q_offset: int,
         params: Mapping[str, int],
         inputs: Mapping[str, Tensor] = NO_INPUTS,
-        wanted: Sequence[str] = (),
+        wanted: Collection[str] = (),
+        sequences: Sequences | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """dq, dk, dv and the gradients of the wanted inputs that scores read.
 
@@ -158,6 +169,7 @@ class TritonAttention:
             tuple(wanted),
             scale=scale,
             q_offset=q_offset,
+            **_named(sequences),
             **params,
             **self._declared(inputs),
         )
@@ -183,7 +195,7 @@ class TritonAttention:
         declared = self._declared(inputs)
         return finish(out, lse, v, q_offset=q_offset, **params, **declared)
 
-    def refuse_gradients(self, wanted: Sequence[str]) -> Diagnostic | None:
+    def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
         """The clause that has no gradient for one of the wanted inputs, or None."""
         return gradient_refusal(self.kernel, wanted)
 
@@ -199,6 +211,72 @@ class TritonAttention:
             name: tensor.movedim(0, self.batch_axes.get(name, 0))
             for name, tensor in inputs.items()
         }
+
+
+class SequencesStep(torch.autograd.Function):
+    """A call with sequences; the operators, whose schema has none, take all others."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attention: TritonAttention,
+        scale: float,
+        params: tuple[tuple[str, int], ...],
+        sequences: Sequences,
+    ) -> tuple[Tensor, Tensor]:
+        """Output and LSE. Raises `ValueError` for a program without these gradients."""
+        if hasattr(attention.module, "finish"):
+            advice = "call it under torch.no_grad(), or use the tiled backend"
+            raise ValueError(
+                f"{attention.module.NAME}: `lengths`, `cu_seqlens`: expected no gradient"
+                f" to be asked for, as the program has sinks or outputs; {advice}"
+            )
+        output, lse = attention.attend(
+            q, k, v, scale=scale, q_offset=0, params=dict(params), sequences=sequences
+        )
+        ctx.save_for_backward(q, k, v, output, lse)
+        ctx.set_materialize_grads(False)
+        ctx.told = attention, scale, params, sequences
+        return output, lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_out: Tensor | None, d_lse: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients of `q`, `k` and `v`."""
+        attention, scale, params, sequences = ctx.told
+        q, k, v, output, lse = ctx.saved_tensors
+        dq, dk, dv, _ = attention.gradients(
+            q,
+            k,
+            v,
+            output,
+            lse,
+            torch.zeros_like(output) if d_out is None else d_out,
+            d_lse,
+            scale=scale,
+            q_offset=0,
+            params=dict(params),
+            sequences=sequences,
+        )
+        return dq, dk, dv, None, None, None, None
+
+
+def _needs_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _named(sequences: Sequences | None) -> dict[str, Tensor | int]:
+    """Sequences as a module's functions take them."""
+    if sequences is None:
+        return {}
+    if sequences.form is Form.PADDED:
+        return {"lengths": sequences.numbers}
+    return {"cu_seqlens": sequences.numbers, "max_seqlen": sequences.longest}
 
 
 def import_file(path: Path) -> ModuleType:

@@ -1,12 +1,13 @@
 """Programs that the kernels refuse.
 
-In: a planned kernel, and the inputs that ask for a gradient. Out: a diagnostic that points at the clause, or None. Not its job:
-what a call asks for (the generated module checks that).
+In: a planned kernel, and the inputs that ask for a gradient. Out: a diagnostic that
+points at the clause, or None. Not its job: what a call asks for (the generated module
+checks that).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from patternc.backends.triton.slopes import pair_inputs
 from patternc.diagnostics import Diagnostic
@@ -14,7 +15,7 @@ from patternc.plan.kernel import Kernel
 from patternc.source import NOWHERE
 
 
-def gradient_refusal(kernel: Kernel, wanted: Sequence[str]) -> Diagnostic | None:
+def gradient_refusal(kernel: Kernel, wanted: Collection[str]) -> Diagnostic | None:
     """Why an input has no gradient: it is read at pairs of a query and a key.
 
     `wanted` are the inputs that ask for one.

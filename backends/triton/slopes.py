@@ -38,6 +38,7 @@ from patternc.ir.nodes import (
 from patternc.plan.kernel import TileKind
 
 _SCORE = GivenValue(Given.SCORE)
+_INF = 'float("inf")'
 
 
 def row_reads(case: ScoreCase) -> list[FloatRead]:
@@ -84,12 +85,18 @@ def use_lines(weigher: Weigher, kind: TileKind, load_values: list[str]) -> list[
     is_reverse = weigher.along is Axis.QUERY
     product = "v_tile, o_tile.T" if is_reverse else "o_tile, v_tile.T"
     lines = [*load_values, f"dp = tl.dot({product}, input_precision=PRECISION)"]
+    if is_reverse:
+        # A row that is none: its logits are NaN at a key that is.
+        lines += ["if EXACT:", f"    s = tl.where(shift == {_INF}, -{_INF}, s)"]
     lines += _weight_lines(weigher, kind)
     if is_reverse:
-        lines.append(_adding("dv", "p", "o_tile"))
+        lines.append("dv = add_values(dv, s, p, o_tile, EXACT, PRECISION)")
+    # Not a product with 0: what stands at a hidden pair may be infinite or NaN.
+    hide = "ds = tl.where(p == 0.0, 0.0, ds)"
     if kind is TileKind.PARTIAL or weigher.features.natural:
-        # Not a product with 0: what stands at a hidden pair may be infinite or NaN.
-        lines.append("ds = tl.where(p == 0.0, 0.0, ds)")
+        lines.append(hide)
+    else:  # hidden are a row that is none, and what lies beyond a sequence
+        lines += ["if EXACT:", f"    {hide}"]
     indent = weigher.indent + 4
     for at, case in enumerate(weigher.features.scores):
         body = partial(_score_lines, weigher, case)
@@ -97,12 +104,7 @@ def use_lines(weigher: Weigher, kind: TileKind, load_values: list[str]) -> list[
             continue
         lines += dispatched(weigher, f"in_score_{at}", case, body, indent)
     name, other = ("dk", "q_tile") if is_reverse else ("dq", "k_tile")
-    return [*lines, _adding(name, "ds", other)]
-
-
-def _adding(total: str, factor: str, tile: str) -> str:
-    product = f"{factor}.to({tile}.dtype), {tile}, {total}"
-    return f"{total} = tl.dot({product}, input_precision=PRECISION)"
+    return [*lines, f"{name} = add_finite({name}, ds, {other}, EXACT, PRECISION)"]
 
 
 def _weight_lines(weigher: Weigher, kind: TileKind) -> list[str]:

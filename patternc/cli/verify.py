@@ -2,14 +2,14 @@
 
 In: a program, backends, a device. Out: one line for each dtype, size and quantity, the
 error beside its budget from a float64 run, and 1 if any is over. Not its job: the
-comparison (`patternc.verify`).
+comparison (`patternc.verify`, `patternc.verify_gradients`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import torch
@@ -23,6 +23,7 @@ from patternc.progress import progress
 from patternc.settings import from_environment, interpret_triton
 from patternc.syntax.load import read_source
 from patternc.verify import DTYPES, SIZES, Result, verify_each
+from patternc.verify_gradients import gradients_each, refusals
 
 INTERPRETED_SIZES = ((1, 1), (64, 128), (113, 203))
 INTERPRETED_DTYPES = (torch.float32, torch.float16)
@@ -30,7 +31,7 @@ INTERPRETED_DTYPES = (torch.float32, torch.float16)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE, --entry, --set, --backend and --device."""
+    """FILE, --entry, --set, --backend, --device and --backward."""
     add_program(parser)
     add_entry(parser)
     parser.add_argument(
@@ -44,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="cpu",
         metavar="D",
         help="where to run (default: cpu, with Triton in its interpreter)",
+    )
+    parser.add_argument(
+        "--backward",
+        action="store_true",
+        help="compare gradients, too, with those of the reference in float64",
     )
 
 
@@ -69,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
     for entry, kernel in kernels.items():
         for name in names:
             with progress(f"{entry} on {name}", quiet):
-                results = list(_results(kernel, name, args.device))
+                results = list(_results(kernel, name, args.device, args.backward))
+            if args.backward:
+                for refusal in refusals(kernel, name):
+                    complain(f"{entry}: {refusal.message}: not compared", "note")
             failures += sum(not result.ok for result in results)
             for result in results:
                 print(_line(entry, result, args.format))
@@ -87,26 +96,26 @@ def _require_device(name: str) -> None:
         raise UsageError(f"--device {name}: {reason}") from None
 
 
-def _results(kernel: Kernel, name: str, device: str) -> Iterator[Result]:
+def _results(
+    kernel: Kernel, name: str, device: str, backward: bool
+) -> Iterator[Result]:
+    dtypes: Sequence[torch.dtype] = DTYPES
+    sizes: Sequence[tuple[int, int]] = SIZES
+    batch = 2
     if name == "triton" and device == "cpu":
-        return verify_each(
-            kernel,
-            [name],
-            device,
-            dtypes=INTERPRETED_DTYPES,
-            sizes=INTERPRETED_SIZES,
-            batch=1,
-        )
-    return verify_each(kernel, [name], device, dtypes=DTYPES, sizes=SIZES)
+        dtypes, sizes, batch = INTERPRETED_DTYPES, INTERPRETED_SIZES, 1
+    for each in (verify_each, gradients_each) if backward else (verify_each,):
+        yield from each(kernel, [name], device, dtypes=dtypes, sizes=sizes, batch=batch)
 
 
 def _line(entry: str, result: Result, style: str) -> str:
     if style == "json":
         fields = asdict(result) | {"quantity": result.quantity.value}
         return json.dumps({"entry": entry, **fields, "ok": result.ok})
+    quantity = f"d_{result.of}" if result.of else result.quantity.value
     return (
         f"{entry:<16} {result.backend:<9} {result.dtype:<8}"
-        f" {result.n_q:>4} x {result.n_k:<4} {result.quantity.value:<6}"
+        f" {result.n_q:>4} x {result.n_k:<4} {quantity:<6}"
         f" error {result.error:.2e} of {result.budget:.2e}  head {result.head:<3}"
         f" {'ok' if result.ok else 'FAILED'}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +93,81 @@ def test_packed_sequences(name: str, backend: str, tmp_path: Path) -> None:
         close(lse[:, :, part], wanted[1])
     assert bool((output[:, :, total:] == 0).all())
     assert bool((lse[:, :, total:] == -torch.inf).all())
+
+
+@pytest.mark.parametrize("backend", ["tiled", "triton"])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_gradients_of_sequences(
+    form: str, name: str, backend: str, tmp_path: Path
+) -> None:
+    """Each sequence has the gradients that it would have alone; nothing else has any.
+
+    NaN stands where no sequence reads it: in the padding, or after the last sequence.
+    """
+    starts = torch.tensor((0, *LENGTHS)).cumsum(0)
+    total = int(starts[-1])
+    padded = form == "padded"
+    shape = (len(LENGTHS), LONGEST) if padded else (1, total + 5)
+    own = tensors(name, *shape)
+    d_out = torch.randn(
+        *own[0].shape[:3], 24, generator=torch.Generator().manual_seed(4)
+    )
+    d_lse = d_out[..., 0].clone()
+    places = [
+        (
+            at if padded else 0,
+            slice(0 if padded else start, (0 if padded else start) + n),
+        )
+        for at, (start, n) in enumerate(zip(starts.tolist(), LENGTHS, strict=False))
+    ]
+    outside = torch.ones(shape, dtype=torch.bool)
+    for element, rows in places:
+        outside[element, rows] = False
+    for tensor in (*own, d_out):
+        tensor.transpose(1, 2)[outside] = torch.nan
+    given: dict[str, Any] = {"lengths": torch.tensor(LENGTHS)}
+    if not padded:
+        given = {"cu_seqlens": starts, "max_seqlen": LONGEST}
+    leaves = [x.clone().requires_grad_() for x in own]
+    output, lse = load(name, backend, tmp_path)(*leaves, return_lse=True, **given)
+    found = torch.autograd.grad((output, lse), leaves, (d_out, d_lse))
+    for gradient in found:
+        assert bool((gradient.transpose(1, 2)[outside] == 0).all())
+    for element, rows in places:
+        alone_leaves = [
+            x[element : element + 1, :, rows].clone().requires_grad_() for x in own
+        ]
+        results = alone(name, alone_leaves)
+        starts_own = [x[element : element + 1, :, rows] for x in (d_out, d_lse)]
+        wanted = torch.autograd.grad(results, alone_leaves, starts_own)
+        for mine, true in zip(found, wanted, strict=True):
+            close(mine[element : element + 1, :, rows], true)
+
+
+def test_an_lse_alone_has_gradients(tmp_path: Path) -> None:
+    leaves = [x.requires_grad_() for x in tensors("window", 2, 20)]
+    given: dict[str, Any] = {"lengths": torch.tensor([20, 9]), "return_lse": True}
+    grads = []
+    for backend in ("triton", "tiled"):
+        lse = load("window", backend, tmp_path)(*leaves, **given)[1]
+        total = lse.masked_fill(lse == -torch.inf, 0).sum()
+        grads.append(torch.autograd.grad(total, leaves[:2]))
+    for mine, wanted in zip(*grads, strict=True):
+        close(mine, wanted)
+
+
+def test_sequences_with_outputs_have_no_gradients_in_triton(tmp_path: Path) -> None:
+    path = tmp_path / "half.pat"
+    text = "attention half {\n    heads 2\n    mask causal\n    output 0.5 * o + v\n}\n"
+    path.write_text(text, encoding="utf-8")
+    own = [torch.randn(1, 2, 20, 16, requires_grad=True) for _ in range(3)]
+    attention = patternc.load(path, backend="triton")
+    lengths = torch.tensor([7])
+    with pytest.raises(ValueError, match="no gradient to be asked for, as the program"):
+        attention(*own, lengths=lengths)
+    with torch.no_grad():
+        assert bool(attention(*own, lengths=lengths)[:, :, :7].isfinite().all())
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
