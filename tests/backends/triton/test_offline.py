@@ -120,5 +120,6 @@ def check_hopper(name: str, report: dict[str, Any]) -> None:
     assert report["shared"] <= 227 * 1024, name
 
 
-def test_one_kernel_serves_every_size_and_parameter(tmp_path: Path) -> None:
-    assert run("count_specialisations", str(tmp_path)).strip() == "1"
+def test_two_kernels_serve_every_size_and_parameter(tmp_path: Path) -> None:
+    """One for many queries, one for few, whose heads and shares lie in one tile."""
+    assert run("count_specialisations", str(tmp_path)).strip() == "2"
