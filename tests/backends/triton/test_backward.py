@@ -265,7 +265,7 @@ def test_a_fault_is_seen(
         ("row_lse * 1.4426950408889634", "row_lse * 1.44"),
         ("product - tl.where(is_empty, 0.0, row_d_lse)", "product"),
         ("h = part * MEMBERS + member", "h = part * MEMBERS"),
-        ("(dk * scale)", "dk"),
+        ("dk * scale", "dk"),
     ],
 )
 def test_a_fault_in_the_text_is_seen(
