@@ -137,7 +137,7 @@ def test_a_nan_at_an_invisible_key_reaches_no_row_that_does_not_see_it() -> None
     torch.testing.assert_close(output[:, :, 5], expected[:, :, 5])
     torch.autograd.backward(output[:, :, 5].sum())
     assert q.grad is not None
-    assert q.grad[:, :, [0, 1, 5]].isfinite().all()
+    assert q.grad[:, :, 5].isfinite().all()  # the others see it, as in SDPA
     assert (q.grad[:, :, 5] != 0).any()
 
 

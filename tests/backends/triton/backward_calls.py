@@ -70,7 +70,7 @@ def step_of(
     batch: int = 2,
     dim: int = 64,
 ) -> Step:
-    """A seeded step; `given` are the inputs as a user gives them."""
+    """A seeded step; `given` are the inputs as a user gives them, if there are any."""
     attention = kernel.attention
     n_q, n_k, q_offset = size
     generator = torch.Generator().manual_seed(n_q + 1000 * n_k)
@@ -78,28 +78,35 @@ def step_of(
     def normal(heads: int, *shape: int) -> Tensor:
         return torch.randn((batch, heads, *shape), generator=generator)
 
-    inputs = check_inputs(
-        attention.name,
-        declarations(attention),
-        dict(given),
-        batch=batch,
-        heads=attention.heads,
-        kv_heads=attention.kv_heads,
-        n_q=n_q,
-        n_k=n_k,
-        q_offset=q_offset,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
     return Step(
         kernel,
         normal(attention.heads, n_q, dim),
         normal(attention.kv_heads, n_k, dim),
         normal(attention.kv_heads, n_k, dim),
         q_offset,
-        inputs,
+        _checked(kernel, size, given, batch) if given else {},
         normal(attention.heads, n_q, dim),
         normal(attention.heads, n_q),
+    )
+
+
+def _checked(
+    kernel: Kernel, size: tuple[int, int, int], given: Mapping[str, Tensor], batch: int
+) -> dict[str, Tensor]:
+    """The inputs as an attention hands them to its backend."""
+    attention = kernel.attention
+    return check_inputs(
+        attention.name,
+        declarations(attention),
+        dict(given),
+        batch=batch,
+        heads=attention.heads,
+        kv_heads=attention.kv_heads,
+        n_q=size[0],
+        n_k=size[1],
+        q_offset=size[2],
+        device=torch.device("cpu"),
+        dtype=torch.float32,
     )
 
 

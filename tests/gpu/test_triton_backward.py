@@ -1,0 +1,129 @@
+"""Gradients of the generated kernels on a CUDA device; skipped where there is none.
+
+Sizes are those that FlashAttention's tests use, rules those of `patternc.verify`.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from patternc.plan.kernel import Schedule
+from patternc.verify_gradients import verify_gradients
+from tests.backends.triton import data_programs, programs
+from tests.stdlib.mask_mods import ORACLES
+from tests.stdlib.test_flex import kernel_of as standard_kernel
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device here"
+)
+
+BIG = Schedule()
+PAIRS = (
+    (1, 1),
+    (64, 128),
+    (128, 192),
+    (239, 1),
+    (799, 3),
+    (113, 203),
+    (128, 217),
+    (108, 256),
+    (256, 512),
+    (384, 256),
+    (640, 128),
+    (1023, 1024),
+    (1024, 1023),
+    (200, 200),
+    (300, 300),
+    (129, 129),
+    (255, 255),
+    (500, 512),
+    (512, 500),
+    (333, 444),
+)
+FEW = ((1, 1), (113, 203), (203, 113), (300, 300))
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("name", ["causal", "window", "s2"])
+def test_ragged_pairs(name: str, head_dim: int) -> None:
+    """Every dtype: more rows than keys, so that some rows see nothing, and fewer."""
+    found = verify_gradients(
+        programs.kernel_of(name, BIG),
+        ["triton"],
+        "cuda",
+        dtypes=DTYPES,
+        sizes=PAIRS,
+        batch=1,
+        head_dim=head_dim,
+    )
+    assert len(found) == len(PAIRS) * len(DTYPES) * 3
+    assert [result for result in found if not result.ok] == []
+
+
+@pytest.mark.parametrize("name", ["prefix", "documents"])
+def test_ragged_pairs_with_data(name: str) -> None:
+    found = verify_gradients(
+        data_programs.kernel_of(name, BIG), ["triton"], "cuda", sizes=PAIRS, batch=2
+    )
+    assert len(found) == len(PAIRS) * len(DTYPES) * 3
+    assert [result for result in found if not result.ok] == []
+
+
+@pytest.mark.parametrize("name", [n for n in data_programs.PROGRAMS if n != "scene"])
+def test_programs_with_data(name: str) -> None:
+    """Scores, sinks, weights, outputs and orders; gradients of inputs, too."""
+    kernel = data_programs.kernel_of(name, BIG)
+    found = verify_gradients(kernel, ["triton"], "cuda", sizes=FEW, batch=2)
+    assert len(found) >= 3 * len(DTYPES)
+    assert [result for result in found if not result.ok] == []
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_standard_patterns(name: str) -> None:
+    n = ORACLES[name].n
+    found = verify_gradients(
+        standard_kernel(name),
+        ["triton"],
+        "cuda",
+        dtypes=(torch.bfloat16, torch.float32),
+        sizes=((n, n),),
+        batch=1,
+    )
+    assert len(found) == 2 * 3
+    assert [result for result in found if not result.ok] == []
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "value_dim"),
+    [(16, 16), (32, 32), (80, 80), (192, 192), (256, 256), (64, 128), (192, 128)],
+)
+def test_head_sizes(head_dim: int, value_dim: int) -> None:
+    """64 x 64 tiles, which shared memory holds for every head size but 256 in float32."""
+    kernel = programs.kernel_of("duo", Schedule(64, 64, 4, None))
+    dtypes = DTYPES if head_dim < 192 else DTYPES[:2]
+    found = verify_gradients(
+        kernel,
+        ["triton"],
+        "cuda",
+        dtypes=dtypes,
+        sizes=FEW,
+        head_dim=head_dim,
+        value_dim=value_dim,
+    )
+    assert len(found) == len(FEW) * len(dtypes) * 3
+    assert [result for result in found if not result.ok] == []
+
+
+def test_wide_heads_in_float32() -> None:
+    """In tiles of 32 x 32: what 64 x 64 needs is more than a device has."""
+    found = verify_gradients(
+        programs.kernel_of("causal", Schedule(32, 32, 4, None)),
+        ["triton"],
+        "cuda",
+        dtypes=(torch.float32,),
+        sizes=FEW,
+        head_dim=192,
+    )
+    assert [result for result in found if not result.ok] == []
