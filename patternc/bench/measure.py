@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+import torch._functorch.config
 from torch import Tensor
 from triton.testing import do_bench
 

@@ -45,6 +45,7 @@ def tensors(n: int, dim: int = 64, requires_grad: bool = False) -> list[Tensor]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream")
 def test_forward_and_backward_in_a_graph(near: patternc.Attention) -> None:
     q, k, v = tensors(500, requires_grad=True)
 
@@ -68,6 +69,7 @@ def test_forward_and_backward_in_a_graph(near: patternc.Attention) -> None:
         assert torch.equal(mine, wanted)
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events")
 def test_nothing_is_launched_before_the_kernel(near: patternc.Attention) -> None:
     """A closed form needs no metadata: the device runs the kernel, and what follows."""
     q, k, v = tensors(1 << 16)
