@@ -25,7 +25,13 @@ from patternc.driver import Trace
 from patternc.ir.nodes import UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
 from patternc.ir.walk import tables_of
-from patternc.plan.choose import FAMILY, launch, shared_bytes
+from patternc.plan.choose import (
+    FAMILY,
+    bytes_beside,
+    launch,
+    launches,
+    shared_bytes,
+)
 from patternc.plan.expand import count_tiles, head_classes
 from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover, TileKind
 from patternc.plan.measured import Work
@@ -148,7 +154,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         stages=_stages(trace),
         schedule=asdict(kernel.schedule),
         schedule_origin=trace.schedule_origin,
-        launches=_launches(kernel.schedule),
+        launches=_launches(kernel),
         path=PATH,
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
         counts=() if known is None else _counts(kernel, counters, lengths, known),
@@ -202,16 +208,21 @@ def _schedule_lines(found: Explanation) -> list[str]:
     ]
 
 
-def _launches(schedule: Schedule) -> tuple[str, ...]:
+def _launches(kernel: Kernel) -> tuple[str, ...]:
     """Warps and stages of the forward kernel by head size, and how they are known."""
-    lines = []
+    schedule, lines = kernel.schedule, []
+    beside = bytes_beside(kernel.attention, schedule.block_k)
+    taken = launches(schedule, [Work.FORWARD], beside=beside)
     for columns in (64, 128):
         one = launch(Work.FORWARD, schedule, columns, itemsize=2)
-        needed = shared_bytes(Work.FORWARD, schedule, columns, 2, one.stages)
+        _, stages = taken[(Work.FORWARD.value, columns, 2)]
+        needed = shared_bytes(Work.FORWARD, schedule, columns, 2, stages)
         how = "measured" if one.is_measured else "by rule"
+        if stages < one.stages:
+            how += ", fewer for the inputs that are read for each key"
         lines.append(
             f"forward on {FAMILY}, head size {columns}, 16 bits: {one.warps} warps,"
-            f" {one.stages} stages ({how}), {needed} bytes of shared memory"
+            f" {stages} stages ({how}), {needed} bytes of shared memory"
         )
     return tuple(lines)
 

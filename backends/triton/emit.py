@@ -43,7 +43,7 @@ from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
 from patternc.ir.walk import axes_of
-from patternc.plan.choose import launches
+from patternc.plan.choose import bytes_beside, launches
 from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover
 from patternc.plan.reverse import reverse
 
@@ -172,7 +172,7 @@ def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str)
             f"HEADS, KV_HEADS = {attention.heads}, {attention.kv_heads}",
             f"BLOCK_Q, BLOCK_K = {schedule.block_q}, {schedule.block_k}",
             f"LARGEST_DIM = {LARGEST_DIM}",
-            *_launches(schedule),
+            *_launches(kernel),
             f"DELTA_ROWS = {DELTA_ROWS}  # of a program of `delta_kernel`",
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
@@ -195,11 +195,14 @@ def _input_constants(kernel: Kernel, features: Features) -> list[str]:
     return lines
 
 
-def _launches(schedule: Schedule) -> list[str]:
+def _launches(kernel: Kernel) -> list[str]:
     """Warps and stages of each kernel; see `plan.choose`."""
     lines = ["# (kernel, columns of a tile, bytes of an element): (warps, stages)"]
     lines.append("LAUNCHES = {")
-    for (work, columns, itemsize), launch in launches(schedule).items():
+    schedule = kernel.schedule
+    beside = bytes_beside(kernel.attention, schedule.block_k)
+    found = launches(schedule, beside=beside)
+    for (work, columns, itemsize), launch in found.items():
         lines.append(f'    ("{work}", {columns}, {itemsize}): {launch},')
     return [*lines, "}"]
 

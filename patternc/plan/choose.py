@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from patternc.ir.nodes import Attention
-from patternc.ir.walk import tables_of
+from patternc.ir.floats import float_reads
+from patternc.ir.nodes import Attention, Axis, FloatRead, Read
+from patternc.ir.walk import axes_of, subexpressions, tables_of
 from patternc.plan.expand import count_tiles, head_classes, query_tiles
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.measured import MEASURED, Measured, Work
@@ -48,6 +49,12 @@ ASKED = "asked for by the caller"
 
 _BARRIERS = 1 << 10
 """What Triton adds to the tiles: barriers, and the alignment of a tile."""
+
+_RESERVED = 1 << 10
+"""Shared memory that each thread block takes for the system."""
+
+_LARGEST_ELEMENT = 8
+"""Bytes of the widest input that is read for each key of a tile."""
 
 _TESTED_TILE = 64 * 64
 """Pairs in the largest tile that four warps compute without spilling."""
@@ -169,11 +176,15 @@ def launch(
 
 
 def launches(
-    schedule: Schedule, works: Iterable[Work] = Work, family: str = FAMILY
+    schedule: Schedule,
+    works: Iterable[Work] = Work,
+    family: str = FAMILY,
+    beside: int = 0,
 ) -> dict[tuple[str, int, int], tuple[int, int]]:
     """(work, columns of a tile, bytes of an element) -> (warps, stages).
 
-    Kernels that shared memory can't hold are left out.
+    Kernels that shared memory can't hold are left out. `beside` are the bytes that each
+    stage of the forward kernel holds beside the tiles: `bytes_beside`.
     """
     found = {}
     for work in works:
@@ -183,8 +194,51 @@ def launches(
                     one = launch(work, schedule, columns, itemsize, family)
                 except ValueError:
                     continue
-                found[(work.value, columns, itemsize)] = (one.warps, one.stages)
+                stages = one.stages
+                if work is Work.FORWARD and beside and schedule.stages is None:
+                    sizes = (schedule, columns, itemsize)
+                    stages = _stages_of_two(*sizes, stages, beside, family)
+                found[(work.value, columns, itemsize)] = (one.warps, stages)
     return found
+
+
+def bytes_beside(attention: Attention, block_k: int) -> int:
+    """What a stage of the forward kernel holds of inputs that are read for each key.
+
+    0 for a program that reads none: measured stages are those of such programs.
+    """
+    found: list[Read | FloatRead] = []
+    for case in attention.cases:
+        found += [x for x in subexpressions(case.mask) if isinstance(x, Read)]
+    for score in attention.scores:
+        found += float_reads(score.score)
+    of_keys = any(Axis.KEY in axes_of(at) for read in found for at in read.indices)
+    return block_k * _LARGEST_ELEMENT if of_keys else 0
+
+
+def _stages_of_two(
+    schedule: Schedule,
+    columns: int,
+    itemsize: int,
+    stages: int,
+    beside: int,
+    family: str,
+) -> int:
+    """As many stages as let two thread blocks share a multiprocessor still.
+
+    One block hides little of its own waiting: a few bytes too many cost a fifth of the
+    speed of masks that read documents. Where two never fit, nothing is given up.
+    """
+    limit = SHARED_BYTES[family] + _RESERVED
+
+    def fits(count: int, more: int) -> bool:
+        tiles = shared_bytes(Work.FORWARD, schedule, columns, itemsize, count)
+        return 2 * (tiles + count * more + _RESERVED) <= limit
+
+    fewer = stages
+    while fewer > 1 and fits(fewer, 0) and not fits(fewer, beside):
+        fewer -= 1
+    return fewer
 
 
 def shared_bytes(

@@ -43,31 +43,47 @@ PAIRS = (
 )
 FEW = ((1, 1), (113, 203), (203, 113), (300, 300))
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+BRIEF = (torch.bfloat16,)
+"""Each dtype compiles up to seven kernels: most programs are held to one."""
 
 
-@pytest.mark.parametrize("head_dim", [64, 128])
-@pytest.mark.parametrize("name", ["causal", "window", "s2"])
-def test_ragged_pairs(name: str, head_dim: int) -> None:
-    """Every dtype: more rows than keys, so that some rows see nothing, and fewer."""
+@pytest.mark.parametrize(
+    ("name", "head_dim", "dtypes"),
+    [
+        ("causal", 64, DTYPES),
+        ("causal", 128, DTYPES),
+        ("window", 64, BRIEF),
+        ("s2", 128, BRIEF),
+    ],
+)
+def test_ragged_pairs(
+    name: str, head_dim: int, dtypes: tuple[torch.dtype, ...]
+) -> None:
+    """More rows than keys, so that some rows see nothing, and fewer."""
     found = verify_gradients(
         programs.kernel_of(name, BIG),
         ["triton"],
         "cuda",
-        dtypes=DTYPES,
+        dtypes=dtypes,
         sizes=PAIRS,
         batch=1,
         head_dim=head_dim,
     )
-    assert len(found) == len(PAIRS) * len(DTYPES) * 3
+    assert len(found) == len(PAIRS) * len(dtypes) * 3
     assert [result for result in found if not result.ok] == []
 
 
 @pytest.mark.parametrize("name", ["prefix", "documents"])
 def test_ragged_pairs_with_data(name: str) -> None:
     found = verify_gradients(
-        data_programs.kernel_of(name, BIG), ["triton"], "cuda", sizes=PAIRS, batch=2
+        data_programs.kernel_of(name, BIG),
+        ["triton"],
+        "cuda",
+        dtypes=BRIEF,
+        sizes=PAIRS,
+        batch=2,
     )
-    assert len(found) == len(PAIRS) * len(DTYPES) * 3
+    assert len(found) == len(PAIRS) * 3
     assert [result for result in found if not result.ok] == []
 
 
@@ -75,8 +91,10 @@ def test_ragged_pairs_with_data(name: str) -> None:
 def test_programs_with_data(name: str) -> None:
     """Scores, sinks, weights, outputs and orders; gradients of inputs, too."""
     kernel = data_programs.kernel_of(name, BIG)
-    found = verify_gradients(kernel, ["triton"], "cuda", sizes=FEW, batch=2)
-    assert len(found) >= 3 * len(DTYPES)
+    found = verify_gradients(
+        kernel, ["triton"], "cuda", dtypes=BRIEF, sizes=FEW, batch=2
+    )
+    assert len(found) >= 3
     assert [result for result in found if not result.ok] == []
 
 
@@ -87,11 +105,11 @@ def test_standard_patterns(name: str) -> None:
         standard_kernel(name),
         ["triton"],
         "cuda",
-        dtypes=(torch.bfloat16, torch.float32),
+        dtypes=BRIEF,
         sizes=((n, n),),
         batch=1,
     )
-    assert len(found) == 2 * 3
+    assert len(found) == 3
     assert [result for result in found if not result.ok] == []
 
 
@@ -102,7 +120,7 @@ def test_standard_patterns(name: str) -> None:
 def test_head_sizes(head_dim: int, value_dim: int) -> None:
     """64 x 64 tiles, which shared memory holds for every head size but 256 in float32."""
     kernel = programs.kernel_of("duo", Schedule(64, 64, 4, None))
-    dtypes = DTYPES if head_dim < 192 else DTYPES[:2]
+    dtypes = DTYPES if head_dim == 80 else BRIEF
     found = verify_gradients(
         kernel,
         ["triton"],

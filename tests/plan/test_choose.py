@@ -10,6 +10,7 @@ from patternc.driver import trace_source
 from patternc.ir.nodes import Attention
 from patternc.plan.choose import (
     SHARED_BYTES,
+    bytes_beside,
     choose,
     launch,
     launches,
@@ -118,3 +119,19 @@ def test_the_program_chooses_and_the_caller_has_the_last_word() -> None:
     asked = trace_source(source, schedule=Schedule(16, 16))
     assert asked.kernel.schedule == Schedule(16, 16)
     assert asked.schedule_origin == "asked for by the caller"
+
+
+def test_stages_leave_room_for_two_blocks() -> None:
+    """Only where the tiles alone would have left it, and not what a caller asks for."""
+    documents = attention_of("doc[q] == doc[k]", "input doc[k] : int")
+    plain = attention_of("causal")
+    assert bytes_beside(plain, 64) == 0
+    beside = bytes_beside(documents, 64)
+    assert beside == 64 * 8
+    before, after = launches(Schedule()), launches(Schedule(), beside=beside)
+    assert before["forward", 128, 2] == (4, 3)
+    assert after["forward", 128, 2] == (4, 2)
+    assert after["forward", 256, 2] == before["forward", 256, 2]
+    assert after["key", 128, 2] == before["key", 128, 2]
+    asked = launches(Schedule(stages=3), beside=beside)
+    assert asked["forward", 128, 2] == (4, 3)
