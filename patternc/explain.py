@@ -33,7 +33,7 @@ from patternc.plan.choose import (
     shared_bytes,
 )
 from patternc.plan.expand import count_tiles, head_classes
-from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover, TileKind
+from patternc.plan.kernel import Kernel, KeyRange, TileCover, TileKind
 from patternc.plan.measured import Work
 
 LENGTHS = (1024, 8192, 65536)

@@ -44,7 +44,7 @@ from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
 from patternc.ir.walk import axes_of
 from patternc.plan.choose import bytes_beside, launches
-from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover
+from patternc.plan.kernel import Kernel, KeyRange, TileCover
 from patternc.plan.reverse import reverse
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
