@@ -72,7 +72,8 @@ def compile_offline(
     D_v is D unless given. Warps and stages are those of the module unless given; `kernel`
     is one of `forward_kernel`, `query_gradient_kernel` and `key_gradient_kernel`, or the
     one for calls whose tiles follow an order (`ordered_kernel`, `ordered_...`). `exact`
-    is the forward kernel that keeps hidden NaN out. Integer inputs are compiled as int32.
+    is the kernel's second launch, which keeps hidden NaN out. Integer inputs are
+    compiled as int32.
     """
     dims = (head_dim, value_dim or head_dim)
     columns = max(module.padded(dim) for dim in dims)
@@ -140,6 +141,7 @@ def _source(
     pointers = {
         "output": dtype,
         "lse": "fp32",
+        "spoiled": "i8",
         "shift_source": "fp32",
         "delta_source": "fp32",
         "read_gradients": "fp32",
@@ -169,7 +171,7 @@ def _source(
             if not name.startswith("t_"):  # inputs may have any alignment
                 aligned[(at,)] = [["tt.divisibility", 16]]
         elif name.endswith("_source"):
-            columns = values["BLOCK_DV" if name.startswith("v") else "BLOCK_D"]
+            columns = values["BLOCK_DV" if name[0] in "vo" else "BLOCK_D"]
             types[name] = f"tensordesc<{dtype}[1, 1, {blocks[name[0]]}, {columns}]>"
         else:
             types[name] = parameter.annotation_type

@@ -100,7 +100,9 @@ def use_lines(weigher: Weigher, kind: TileKind, load_values: list[str]) -> list[
     indent = weigher.indent + 4
     for at, case in enumerate(weigher.features.scores):
         body = partial(_score_lines, weigher, case)
-        if body(indent):  # nothing, where the gradient of the logit is that of the score
+        if body(
+            indent
+        ):  # nothing, where the gradient of the logit is that of the score
             lines += dispatched(weigher, f"in_score_{at}", case, body, indent)
     name, other = ("dk", "q_tile") if is_reverse else ("dq", "k_tile")
     return [*lines, f"{name} = add_finite({name}, ds, {other}, EXACT, PRECISION)"]

@@ -2,9 +2,9 @@
 
 In: a folder, then specifications `program,target,dims,dtype,access,block_q,block_k,warps,
 stages`; `dims` are D, or D and D_v as `128x64`; 0 stages are those of the module. The
-access "gather" is that of tiles that follow an order. A tenth word names a kernel of the
-backward pass, whose warps and stages are the module's, or is `exact`, for the kernel that
-keeps hidden NaN out. Out: `offline.Report`s. A process of its own, because the other tests
+access "gather" is that of tiles that follow an order. Further words name a kernel of the
+backward pass, whose warps and stages are the module's, and say `exact`, for the kernel
+that keeps hidden NaN out. Out: `offline.Report`s. A process of its own, because the other tests
 run Triton's interpreter, which must be chosen before the import.
 """
 
@@ -25,8 +25,8 @@ def main(folder: Path, specifications: list[str]) -> None:
     for specification in specifications:
         program, target, dims, dtype, access, *rest = specification.split(",")
         block_q, block_k, warps, stages = map(int, rest[:4])
-        last = "".join(rest[4:])
-        backward = last if last != "exact" else ""
+        exact = "exact" in rest[4:]
+        backward = "".join(word for word in rest[4:] if word != "exact")
         head_dim, value_dim = (int(dim) for dim in f"{dims}x{dims}".split("x")[:2])
         schedule = Schedule(block_q, block_k, warps, stages or None)
         is_plain = program in programs.PROGRAMS
@@ -40,7 +40,7 @@ def main(folder: Path, specifications: list[str]) -> None:
             value_dim=value_dim,
             dtype=dtype,
             access="aligned" if gathers else access,
-            exact=last == "exact",
+            exact=exact,
             kernel=backward or ("ordered_kernel" if gathers else "forward_kernel"),
         )
         print(json.dumps(asdict(report)), flush=True)

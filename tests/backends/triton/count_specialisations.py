@@ -41,6 +41,7 @@ class Recorder:
             kernel.signature, kernel.params, backend
         )
         self.keys: set[str] = set()
+        self.__name__ = str(kernel.__name__)
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(*arguments: object, **options: object) -> None:

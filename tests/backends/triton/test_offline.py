@@ -70,12 +70,12 @@ def test_machine_code(tmp_path: Path) -> None:
     """One test, so that all is compiled once and in one process."""
     wanted = (*HOPPER, *DATA, *OTHER_DATA, AMPERE, AMD, ANY_STRIDES)
     wanted += (*BACKWARD, *OTHER_BACKWARD)
-    exact = GUARDED + ",exact"
-    lines = run("compile_all", str(tmp_path), *wanted, exact).splitlines()
-    *found, kept = map(json.loads, lines)
-    reports = dict(zip(wanted, found, strict=True))
+    exact = [f"{name},exact" for name in (GUARDED, *BACKWARD[:2])]
+    lines = run("compile_all", str(tmp_path), *wanted, *exact).splitlines()
+    reports = dict(zip((*wanted, *exact), map(json.loads, lines), strict=True))
     # What keeps hidden NaN out runs for spoiled tiles alone: it may spill.
-    assert kept["serialised"] == [] and kept["spills"] <= 4096
+    assert reports[exact[0]]["serialised"] == []
+    assert all(reports[name]["spills"] <= 4096 for name in exact)
     for name in HOPPER:
         check_hopper(name, reports[name])
     for name in DATA:
@@ -84,7 +84,10 @@ def test_machine_code(tmp_path: Path) -> None:
         loads = reports[name]["counts"]
         assert loads["LDGSTS" if "gather" in name else "UTMALDG"] > 0, name
     for name in BACKWARD:
-        assert reports[name]["spills"] == 0, name
+        # Four warps are the fastest for 64 x 64 tiles on an H200, though the key
+        # gradient of 128 columns then needs some registers more than there are.
+        spills = ",128," in name and "key_gradient" in name
+        assert reports[name]["spills"] <= (512 if spills else 0), name
         assert reports[name]["counts"]["HGMMA"] > 0, name
         assert reports[name]["counts"]["HMMA"] == 0, name
         assert reports[name]["counts"]["UTMALDG"] > 0, name
@@ -117,4 +120,5 @@ def check_hopper(name: str, report: dict[str, Any]) -> None:
 
 
 def test_one_kernel_serves_every_size_and_parameter(tmp_path: Path) -> None:
-    assert run("count_specialisations", str(tmp_path)).strip() == "1"
+    """And one more, which computes spoiled tiles again."""
+    assert run("count_specialisations", str(tmp_path)).strip() == "2"
