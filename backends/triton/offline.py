@@ -74,8 +74,8 @@ def compile_offline(
     D_v is D unless given. Warps and stages are those of the module unless given; `kernel`
     is one of `forward_kernel`, `combine_kernel`, `query_gradient_kernel` and
     `key_gradient_kernel`, or the one for calls whose tiles follow an order
-    (`ordered_kernel`, `ordered_...`). `exact` is the forward kernel that keeps hidden NaN
-    out, `is_split` the one whose programs take shares of the steps, `is_packed` the one
+    (`ordered_kernel`, `ordered_...`). `exact` is a kernel's second launch, which keeps
+    hidden NaN out, `is_split` the one whose programs take shares of the steps, `is_packed` the one
     of those whose rows are of several heads. Integer inputs are compiled as int32.
     """
     dims = (head_dim, value_dim or head_dim)
@@ -188,7 +188,7 @@ def _source(
             if not name.startswith("t_"):  # inputs may have any alignment
                 aligned[(at,)] = [["tt.divisibility", 16]]
         elif name.endswith("_source"):
-            columns = values["BLOCK_DV" if name.startswith("v") else "BLOCK_D"]
+            columns = values["BLOCK_DV" if name[0] in "vo" else "BLOCK_D"]
             types[name] = f"tensordesc<{dtype}[1, 1, {blocks[name[0]]}, {columns}]>"
         else:
             types[name] = parameter.annotation_type

@@ -144,7 +144,7 @@ def _score_lines(weigher: Weigher, case: ScoreCase, indent: int) -> list[str]:
         if slope == ZERO:
             continue
         total = "tl.sum({}, 1)"
-        lines += _times(weigher, slope, f"read_{at}", total, indent + 4)
+        lines += _times(weigher, slope, f"of_read_{at}", total, indent + 4)
     if lines:
         lines = ["if READ_GRADIENTS:", *("    " + line for line in lines)]
     slope = derive(case.score, _SCORE)
@@ -171,7 +171,8 @@ def zero_reads_lines(weigher: Weigher) -> list[str]:
     """Before the loops: nothing has been added up."""
     block = "BLOCK_K" if weigher.along is Axis.QUERY else "BLOCK_Q"
     return [
-        f"read_{at} = tl.zeros([{block}], tl.float32)" for at in range(_slots(weigher))
+        f"of_read_{at} = tl.zeros([{block}], tl.float32)"
+        for at in range(_slots(weigher))
     ]
 
 
@@ -193,7 +194,7 @@ def store_reads_lines(weigher: Weigher) -> list[str]:
     for at in slots:
         lines += [
             f"read_at = ({at} * heads_in_all + head_at) * {count} + {rows}",
-            f"tl.store(read_gradients + read_at, read_{at}, mask=is_own)",
+            f"tl.store(read_gradients + read_at, of_read_{at}, mask=is_own)",
         ]
     return ["if READ_GRADIENTS:", *("    " + line for line in lines)]
 

@@ -2,8 +2,8 @@
 
 In: a folder, then specifications `program,target,dims,dtype,access,block_q,block_k,warps,
 stages`; `dims` are D, or D and D_v as `128x64`; 0 stages are those of the module. The
-access "gather" is that of tiles that follow an order. A tenth word names a kernel of the
-backward pass, whose warps and stages are the module's, or `combine_kernel`, or is `exact`,
+access "gather" is that of tiles that follow an order. Further words name a kernel of the
+backward pass, whose warps and stages are the module's, or `combine_kernel`, and say `exact`,
 for the kernel that keeps hidden NaN out, or `split` or `packed`, for the one whose programs
 take shares of the steps, of several heads. Out: `offline.Report`s. A process of its own, because the other tests
 run Triton's interpreter, which must be chosen before the import.
@@ -26,8 +26,8 @@ def main(folder: Path, specifications: list[str]) -> None:
     for specification in specifications:
         program, target, dims, dtype, access, *rest = specification.split(",")
         block_q, block_k, warps, stages = map(int, rest[:4])
-        last = "".join(rest[4:])
-        other = last if last not in ("exact", "split", "packed") else ""
+        words = {"exact", "split", "packed"} & {*rest[4:]}
+        other = "".join(word for word in rest[4:] if word not in words)
         head_dim, value_dim = (int(dim) for dim in f"{dims}x{dims}".split("x")[:2])
         schedule = Schedule(block_q, block_k, warps, stages or None)
         is_plain = program in programs.PROGRAMS
@@ -41,9 +41,9 @@ def main(folder: Path, specifications: list[str]) -> None:
             value_dim=value_dim,
             dtype=dtype,
             access="aligned" if gathers else access,
-            exact=last == "exact",
-            is_split=last == "split",
-            is_packed=last == "packed",
+            exact="exact" in words,
+            is_split="split" in words,
+            is_packed="packed" in words,
             kernel=other or ("ordered_kernel" if gathers else "forward_kernel"),
         )
         print(json.dumps(asdict(report)), flush=True)

@@ -47,7 +47,6 @@ OTHER_DATA = (
     "phases,gfx942,64,fp16,gather,64,64,4,1",
 )
 GUARDED = "streaming,sm_90,128,bf16,descriptor,64,64,4,3"
-WORDS = ("exact", "split", "packed", "combine_kernel")
 AMPERE = "causal,sm_80,64,bf16,aligned,128,64,8,2"
 AMD = "duo,gfx942,64,fp16,aligned,128,64,4,1"
 ANY_STRIDES = "negative,sm_90,64,bf16,any,128,64,8,3"
@@ -71,12 +70,14 @@ def test_machine_code(tmp_path: Path) -> None:
     """One test, so that all is compiled once and in one process."""
     wanted = (*HOPPER, *DATA, *OTHER_DATA, AMPERE, AMD, ANY_STRIDES)
     wanted += (*BACKWARD, *OTHER_BACKWARD)
-    more = [f"{GUARDED},{word}" for word in WORDS]
-    lines = run("compile_all", str(tmp_path), *wanted, *more).splitlines()
-    *found, kept, split, packed, combined = map(json.loads, lines)
-    reports = dict(zip(wanted, found, strict=True))
+    exact = [f"{name},exact" for name in (GUARDED, *BACKWARD[:2])]
+    more = [f"{GUARDED},{word}" for word in ("split", "packed", "combine_kernel")]
+    lines = run("compile_all", str(tmp_path), *wanted, *exact, *more).splitlines()
+    *found, split, packed, combined = map(json.loads, lines)
+    reports = dict(zip((*wanted, *exact), found, strict=True))
     # What keeps hidden NaN out runs for spoiled tiles alone: it may spill.
-    assert kept["serialised"] == [] and kept["spills"] <= 4096
+    assert reports[exact[0]]["serialised"] == []
+    assert all(reports[name]["spills"] <= 4096 for name in exact)
     check_hopper(GUARDED, split)
     assert (packed["spills"], packed["serialised"], combined["spills"]) == (0, [], 0)
     assert packed["counts"]["HGMMA"] > 0
@@ -88,7 +89,10 @@ def test_machine_code(tmp_path: Path) -> None:
         loads = reports[name]["counts"]
         assert loads["LDGSTS" if "gather" in name else "UTMALDG"] > 0, name
     for name in BACKWARD:
-        assert reports[name]["spills"] == 0, name
+        # Four warps are the fastest for 64 x 64 tiles on an H200, though the key
+        # gradient of 128 columns then needs some registers more than there are.
+        spills = ",128," in name and "key_gradient" in name
+        assert reports[name]["spills"] <= (512 if spills else 0), name
         assert reports[name]["counts"]["HGMMA"] > 0, name
         assert reports[name]["counts"]["HMMA"] == 0, name
         assert reports[name]["counts"]["UTMALDG"] > 0, name
