@@ -87,7 +87,7 @@ def test_ragged_pairs_with_data(name: str) -> None:
     assert [result for result in found if not result.ok] == []
 
 
-@pytest.mark.parametrize("name", [n for n in data_programs.PROGRAMS if n != "scene"])
+@pytest.mark.parametrize("name", data_programs.PROGRAMS)
 def test_programs_with_data(name: str) -> None:
     """Scores, sinks, weights, outputs and orders; gradients of inputs, too."""
     kernel = data_programs.kernel_of(name, BIG)

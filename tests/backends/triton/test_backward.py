@@ -55,7 +55,9 @@ def size_for(name: str) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_those_of_the_definition(name: str, tmp_path: Path) -> None:
-    step = step_for(name, size_for(name), 2 if name in data_programs.PROGRAMS else 1)
+    # The largest program takes a minute in the interpreter with two batch elements.
+    batch = 2 if name in data_programs.PROGRAMS and name != "scene" else 1
+    step = step_for(name, size_for(name), batch)
     mine = by_kernels(step, loaded(step.kernel, tmp_path), LEARNED.get(name, ()))
     if name == "relative":
         del mine["table"]  # refused, see below
@@ -175,7 +177,7 @@ def test_an_element_of_pairs_is_refused(tmp_path: Path) -> None:
         by_kernels(step, attention, ("table",))
 
 
-@settings(max_examples=12, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=4, phases=[Phase.explicit, Phase.generate])
 @given(data_calls())
 def test_random_calls_are_the_definition(call: DataCall) -> None:
     kernel = plan(call.attention, Schedule(16, 16))

@@ -261,7 +261,7 @@ def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@settings(max_examples=20, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
 @given(data_calls())
 def test_random_calls_are_the_reference(call: DataCall) -> None:
     kernel = plan(call.attention, Schedule(16, 16))

@@ -12,10 +12,7 @@ from typing import Any
 HERE = Path(__file__)
 
 HOPPER = (
-    *(
-        f"{name},sm_90,128,bf16,descriptor,128,64,8,3"
-        for name in ("window", "streaming", "s2", "duo", "mixed")
-    ),
+    *(f"{name},sm_90,128,bf16,descriptor,128,64,8,3" for name in ("s2", "mixed")),
     "causal,sm_90,64,fp16,descriptor,128,64,8,3",
     "duo,sm_90,64,bf16,descriptor,128,128,8,2",
     "streaming,sm_90,128,bf16,descriptor,64,64,4,3",
