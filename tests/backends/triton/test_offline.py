@@ -27,8 +27,6 @@ BACKWARD = tuple(
     f"{program},64,64,4,2,{kernel}_gradient_kernel"
     for program in (
         "causal,sm_90,128,bf16,descriptor",
-        "duo,sm_90,64,fp16,descriptor",
-        "alibi,sm_90,128,bf16,descriptor",
         "weights,sm_90,64,bf16,descriptor",
         "documents,sm_90,128,bf16,descriptor",
     )
