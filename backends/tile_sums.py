@@ -32,7 +32,7 @@ from patternc.backends.gather import (
     take_keys,
     take_rows,
 )
-from patternc.backends.reference import weighted_sum
+from patternc.backends.sums import weighted_sum
 from patternc.backends.weighing import (
     Traced,
     change_logits,
