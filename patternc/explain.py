@@ -21,6 +21,7 @@ from patternc.analysis.count import (
     pair_count,
 )
 from patternc.analysis.sets import TooHard
+from patternc.backends.triton.notes import path_notes
 from patternc.driver import Trace
 from patternc.ir.nodes import UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
@@ -41,12 +42,6 @@ LENGTHS = (1024, 8192, 65536)
 
 A layout has only one length, its own.
 """
-
-PATH = (
-    "these loops at every length, short sequences and dense masks too; where few queries"
-    " would leave a device idle, several programs share the key tiles of one query tile"
-)
-"""Which kernel runs: there is one, so that no length takes another."""
 
 MOST_PAIRS = 1 << 27
 """Pairs that are counted one by one where there is no closed form; a few seconds."""
@@ -129,7 +124,7 @@ class Explanation:
     schedule: dict[str, int | None]
     schedule_origin: str
     launches: tuple[str, ...]
-    path: str
+    path: tuple[str, ...]
     groups: tuple[Group, ...]
     counts: tuple[Count, ...]
     decisions: tuple[Decision, ...]
@@ -155,7 +150,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         schedule=asdict(kernel.schedule),
         schedule_origin=trace.schedule_origin,
         launches=_launches(kernel),
-        path=PATH,
+        path=path_notes(kernel),
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
         counts=() if known is None else _counts(kernel, counters, lengths, known),
         decisions=tuple(
@@ -204,7 +199,7 @@ def _schedule_lines(found: Explanation) -> list[str]:
         f"  {found.schedule_origin}",
         f"  to freeze it: schedule {{ {', '.join(given)} }}",
         *(f"  {launch}" for launch in found.launches),
-        f"  path: {found.path}",
+        *(f"  path: {note}" for note in found.path),
     ]
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from patternc.analysis.interval import Box
 from patternc.backends.declared import declarations
-from patternc.backends.triton import checks_text, profiles
+from patternc.backends.triton import profiles, shared_text
 from patternc.backends.triton.backward import backward_texts
 from patternc.backends.triton.bounds import BoundsPrinter
 from patternc.backends.triton.dense import dense_text, mask_lines
@@ -77,7 +77,7 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         if not _IDENTIFIER.fullmatch(word):
             raise ValueError(f"not an identifier: {word!r}")
     features = features_of(kernel)
-    checks = checks_called(kernel.attention, features)
+    shared = [*checks_called(kernel.attention, features), "weighted_sum"]
     device = device_functions(kernel, features)
     kernels = [kernel_text(kernel, features, False)]
     if features.is_ordered:
@@ -89,9 +89,9 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
-        _imports(checks, features),
+        _imports(shared, features),
         _constants(kernel, features, pattern_text, name),
-        checks_text.body(checks),
+        shared_text.body(shared),
         fill("floor") if calls_floor_helpers("".join(kernels)) else "",
         *device,
         *kernels,
@@ -101,7 +101,6 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         finish_text(features, printer),
         *_lists(listing, features),
         _reference(kernel, features),
-        fill("summed"),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -130,10 +129,10 @@ def _header(pattern_text: str, name: str) -> str:
     return "\n".join([about, "", *(f"# {line}".rstrip() for line in comments)])
 
 
-def _imports(checks: list[str], features: Features) -> str:
-    """Standard library first. Those of the checks are read from their own file."""
+def _imports(shared: list[str], features: Features) -> str:
+    """Standard library first. Those of shared functions are read from their files."""
     own = {f"import {name}" for name in ("contextlib", "functools", "math")}
-    needed = own | set(checks_text.imports(checks))
+    needed = own | set(shared_text.imports(shared))
     if features.lists_data:
         needed.add("import itertools")
     lines = sorted(needed)

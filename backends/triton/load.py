@@ -23,7 +23,6 @@ from patternc.backends.sequences import Form, Sequences
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.refusal import gradient_refusal
 from patternc.diagnostics import Diagnostic
-from patternc.ir.floats import float_reads
 from patternc.ir.nodes import AxisKind
 from patternc.plan.kernel import Kernel
 from patternc.store import Store, default_store
@@ -198,12 +197,6 @@ class TritonAttention:
     def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
         """The clause that has no gradient for one of the wanted inputs, or None."""
         return gradient_refusal(self.kernel, wanted)
-
-    def score_inputs(self) -> tuple[str, ...]:
-        """The floating inputs that scores read: those that `gradients` can be asked."""
-        scores = self.kernel.attention.scores
-        names = (read.table for case in scores for read in float_reads(case.score))
-        return tuple(dict.fromkeys(names))
 
     def _declared(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The module checks the inputs again, shaped as they are declared."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from patternc.backends.triton import backward, emit
 from patternc.backends.triton.load import TritonAttention, TritonBackend
+from patternc.ir.floats import scored_inputs
 from patternc.ir.nodes import FULL_PATTERN, Const
 from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileKind
 from patternc.plan.tiling import plan
@@ -186,10 +187,10 @@ def test_random_calls_are_the_definition(call: DataCall) -> None:
     }
     step = step_of(kernel, (call.length, call.length, 0), inputs)
     attention = TritonBackend().load(kernel)
-    reads = attention.score_inputs()
-    wanted = tuple(x for x in reads if attention.refuse_gradients([x]) is None)
-    mine = by_kernels(step, attention, wanted)
-    mine = {name: x for name, x in mine.items() if name not in set(reads) - {*wanted}}
+    reads = scored_inputs(call.attention)
+    refused = {x for x in reads if attention.refuse_gradients([x]) is not None}
+    mine = by_kernels(step, attention, tuple(sorted(reads - refused)))
+    mine = {name: x for name, x in mine.items() if name not in refused}
     ratios = excess(step, mine)
     assert max(ratios.values()) <= 1, ratios
 
