@@ -21,6 +21,7 @@ from patternc.analysis.count import (
     pair_count,
 )
 from patternc.analysis.sets import TooHard
+from patternc.backends.hopper.route import BLOCK_K, BLOCK_Q, refusal
 from patternc.driver import Trace
 from patternc.ir.nodes import UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
@@ -130,6 +131,7 @@ class Explanation:
     schedule_origin: str
     launches: tuple[str, ...]
     path: str
+    hopper: str
     groups: tuple[Group, ...]
     counts: tuple[Count, ...]
     decisions: tuple[Decision, ...]
@@ -156,6 +158,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         schedule_origin=trace.schedule_origin,
         launches=_launches(kernel),
         path=PATH,
+        hopper=_hopper(kernel),
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
         counts=() if known is None else _counts(kernel, counters, lengths, known),
         decisions=tuple(
@@ -205,7 +208,19 @@ def _schedule_lines(found: Explanation) -> list[str]:
         f"  to freeze it: schedule {{ {', '.join(given)} }}",
         *(f"  {launch}" for launch in found.launches),
         f"  path: {found.path}",
+        f"  hopper: {found.hopper}",
     ]
+
+
+def _hopper(kernel: Kernel) -> str:
+    """Whether the forward pass has a kernel of its own on sm_90, and for which calls."""
+    reason = refusal(kernel)
+    if reason:
+        return f"the kernels above, as {reason}"
+    return (
+        f"a forward kernel of its own, tiles {BLOCK_Q} x {BLOCK_K}, for 16 bits, head"
+        " sizes 64 and 128 and query tiles that fill the device; else the kernels above"
+    )
 
 
 def _launches(kernel: Kernel) -> tuple[str, ...]:
