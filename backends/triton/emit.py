@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from patternc.analysis.interval import Box
 from patternc.backends.declared import declarations
+from patternc.backends.hopper import emit as gluon
 from patternc.backends.triton import profiles, shared_text
 from patternc.backends.triton.backward import backward_texts
 from patternc.backends.triton.bounds import BoundsPrinter
@@ -66,11 +67,14 @@ LARGEST_DIM = 256
 DELTA_ROWS = 64
 
 
-def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
+def emit(
+    kernel: Kernel, pattern_text: str, name: str, hopper: Kernel | None = None
+) -> str:
     """The text of a kernel module, formatted, ending in a newline.
 
     `pattern_text` is what METADATA's hash is of and what the header shows; `name` is
-    the attention's name. Raises `ValueError` if `name` or a run-time parameter is not
+    the attention's name; `hopper` the same attention on the tiles of a kernel for
+    Hopper, if the module gets one. Raises `ValueError` if `name` or a run-time parameter is not
     an ASCII identifier.
     """
     for word in (name, *(param.name for param in kernel.attention.params)):
@@ -89,13 +93,15 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
-        _imports(shared, features),
+        _imports(shared, features) + (f"\n{gluon.IMPORTS}" if hopper else ""),
         _constants(kernel, features, pattern_text, name),
         shared_text.body(shared),
         fill("floor") if calls_floor_helpers("".join(kernels)) else "",
         *device,
         *kernels,
-        launch_text(kernel, features),
+        *([gluon.kernel_text(hopper)] if hopper else []),
+        launch_text(kernel, features, hopper is not None),
+        *([gluon.launch_text(hopper)] if hopper else []),
         shares_text(kernel),
         gradients_text(kernel, reversed_, features, printer),
         finish_text(features, printer),

@@ -44,15 +44,23 @@ class TritonBackend:
 
     def load(self, kernel: Kernel) -> TritonAttention:
         """Write the kernel's module and import it. Raises `OSError`."""
-        attention = kernel.attention
-        text = emit(kernel, attention.span.source.text, attention.name)
-        module = import_file(self.store.put(text, attention.name, ".py"))
-        axes = {
-            item.name: [axis.kind for axis in item.axes].index(AxisKind.BATCH)
-            for item in attention.inputs
-            if any(axis.kind is AxisKind.BATCH for axis in item.axes)
-        }
-        return TritonAttention(module, kernel, axes)
+        return load_module(kernel, None, self.store)
+
+
+def load_module(kernel: Kernel, hopper: Kernel | None, store: Store) -> TritonAttention:
+    """Write the module of a kernel, with one for Hopper or without, and import it.
+
+    Raises `OSError`.
+    """
+    attention = kernel.attention
+    text = emit(kernel, attention.span.source.text, attention.name, hopper)
+    module = import_file(store.put(text, attention.name, ".py"))
+    axes = {
+        item.name: [axis.kind for axis in item.axes].index(AxisKind.BATCH)
+        for item in attention.inputs
+        if any(axis.kind is AxisKind.BATCH for axis in item.axes)
+    }
+    return TritonAttention(module, kernel, axes)
 
 
 @dataclass(frozen=True, slots=True)
