@@ -135,9 +135,12 @@ def _header(pattern_text: str, name: str) -> str:
     return "\n".join([about, "", *(f"# {line}".rstrip() for line in comments)])
 
 
+_STANDARD = ("concurrent.futures", "contextlib", "functools", "math")
+
+
 def _imports(shared: list[str], features: Features) -> str:
     """Standard library first. Those of shared functions are read from their files."""
-    own = {f"import {name}" for name in ("contextlib", "functools", "math")}
+    own = {f"import {name}" for name in _STANDARD}
     needed = own | set(shared_text.imports(shared))
     if features.lists_data:
         needed.add("import itertools")

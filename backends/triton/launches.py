@@ -239,6 +239,12 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
             "else:",
             *_indented(start),
         ]
+    if hides:
+        start = [
+            'exact = options | {"EXACT": True}',
+            'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
+            *_indented(start),
+        ]
     return [
         *kernel,
         "kind = (q.device, q.dtype, dim, value_dim, access)",
