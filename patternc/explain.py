@@ -21,7 +21,7 @@ from patternc.analysis.count import (
     pair_count,
 )
 from patternc.analysis.sets import TooHard
-from patternc.backends.hopper.route import BLOCK_K, BLOCK_Q, refusal
+from patternc.backends.hopper.route import in_words
 from patternc.backends.triton.notes import path_notes
 from patternc.driver import Trace
 from patternc.ir.nodes import UNBOUNDED, Const, Truth
@@ -153,7 +153,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         schedule_origin=trace.schedule_origin,
         launches=_launches(kernel),
         path=path_notes(kernel),
-        hopper=_hopper(kernel),
+        hopper=in_words(kernel),
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
         counts=() if known is None else _counts(kernel, counters, lengths, known),
         decisions=tuple(
@@ -205,17 +205,6 @@ def _schedule_lines(found: Explanation) -> list[str]:
         *(f"  path: {note}" for note in found.path),
         f"  hopper: {found.hopper}",
     ]
-
-
-def _hopper(kernel: Kernel) -> str:
-    """Whether the forward pass has a kernel of its own on sm_90, and for which calls."""
-    reason = refusal(kernel)
-    if reason:
-        return f"the kernels above, as {reason}"
-    return (
-        f"a forward kernel of its own, tiles {BLOCK_Q} x {BLOCK_K}, for 16 bits, head"
-        " sizes 64 and 128 and query tiles that fill the device; else the kernels above"
-    )
 
 
 def _launches(kernel: Kernel) -> tuple[str, ...]:

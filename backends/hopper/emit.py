@@ -1,12 +1,13 @@
 """From a kernel to the text of its Gluon kernel and of that kernel's launch.
 
-In: a kernel that is planned on the tiles of `route`. Out: text for a module that
+In: a `Route`. Out: text for a module that
 `backends.triton` emits: ranges, masks and names are those of its own kernels. Not its
 job: the rest of the module (`backends.triton.emit`), which programs qualify (`route`).
 """
 
 from __future__ import annotations
 
+from patternc.backends.hopper.route import Route
 from patternc.backends.triton.features import features_of
 from patternc.backends.triton.loops import places, rule_lines, test_lines, tile_lines
 from patternc.backends.triton.ranges import (
@@ -20,7 +21,7 @@ from patternc.backends.triton.ranges import (
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import Weigher
 from patternc.ir.text import print_expr
-from patternc.plan.kernel import Kernel, TileKind
+from patternc.plan.kernel import TileKind
 
 IMPORTS = """\
 from triton.experimental import gluon
@@ -42,8 +43,9 @@ _BARRIERS = ["filled", "freed"]
 _SIZES = ["q_offset", "first_q_tile", "n_q_tiles", "together"]
 
 
-def kernel_text(kernel: Kernel) -> str:
+def kernel_text(route: Route) -> str:
     """`hopper_kernel` and what it calls."""
+    kernel = route.kernel
     slots = assign_slots(kernel)
     params = [f"p_{param.name}" for param in kernel.attention.params]
     arguments = [f"{name}," for name in params]
@@ -69,11 +71,15 @@ def kernel_text(kernel: Kernel) -> str:
     )
 
 
-def launch_text(kernel: Kernel) -> str:
+def launch_text(route: Route) -> str:
     """What launches it, and says which calls take it."""
-    schedule = kernel.schedule
-    tiles = f"HOPPER_Q, HOPPER_K = {schedule.block_q}, {schedule.block_k}"
-    return fill("launch", {"tiles": [tiles]}, __package__)
+    schedule = route.kernel.schedule
+    constants = [
+        f"HOPPER_Q, HOPPER_K = {schedule.block_q}, {schedule.block_k}",
+        "# head size: stages of the loads",
+        f"HOPPER_STAGES = {dict(sorted(route.stages.items()))}",
+    ]
+    return fill("launch", {"constants": constants}, __package__)
 
 
 def _slot_names(slots: Slots) -> list[str]:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from patternc.analysis.interval import Box
 from patternc.backends.declared import declarations
 from patternc.backends.hopper import emit as gluon
+from patternc.backends.hopper.route import Route
 from patternc.backends.triton import profiles, shared_text
 from patternc.backends.triton.backward import backward_texts
 from patternc.backends.triton.bounds import BoundsPrinter
@@ -68,13 +69,13 @@ DELTA_ROWS = 64
 
 
 def emit(
-    kernel: Kernel, pattern_text: str, name: str, hopper: Kernel | None = None
+    kernel: Kernel, pattern_text: str, name: str, hopper: Route | None = None
 ) -> str:
     """The text of a kernel module, formatted, ending in a newline.
 
     `pattern_text` is what METADATA's hash is of and what the header shows; `name` is
-    the attention's name; `hopper` the same attention on the tiles of a kernel for
-    Hopper, if the module gets one. Raises `ValueError` if `name` or a run-time parameter is not
+    the attention's name; `hopper` says of the kernel for Hopper, if the module gets
+    one. Raises `ValueError` if `name` or a run-time parameter is not
     an ASCII identifier.
     """
     for word in (name, *(param.name for param in kernel.attention.params)):

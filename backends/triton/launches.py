@@ -234,7 +234,7 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
         sizes = "scale, q_offset, values"
         start = [
             'is_whole = form == "none" and shares[0] is None',
-            "if is_whole and runs_on_hopper(q, v, access, scale):",
+            f"if is_whole and runs_on_hopper(q, v, access, {sizes}):",
             f"    launch_hopper(q, k, v, output, lse, spoiled, {sizes})",
             "else:",
             *_indented(start),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from patternc.backends.hopper.route import Route
 from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.sequences import Form, Sequences
 from patternc.backends.triton.emit import emit
@@ -47,7 +48,7 @@ class TritonBackend:
         return load_module(kernel, None, self.store)
 
 
-def load_module(kernel: Kernel, hopper: Kernel | None, store: Store) -> TritonAttention:
+def load_module(kernel: Kernel, hopper: Route | None, store: Store) -> TritonAttention:
     """Write the module of a kernel, with one for Hopper or without, and import it.
 
     Raises `OSError`.

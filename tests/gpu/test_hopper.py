@@ -13,7 +13,12 @@ from torch import Tensor
 
 import patternc
 from patternc.backends.hopper.load import HopperBackend
-from patternc.backends.triton.load import TritonAttention, TritonBackend
+from patternc.backends.hopper.route import possible_route
+from patternc.backends.triton.load import (
+    TritonAttention,
+    TritonBackend,
+    load_module,
+)
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.verify import verify
 from tests.backends.hopper.programs import NAMES
@@ -32,10 +37,9 @@ SIZES = ((128, 128), (200, 333), (333, 200), (1, 1000), (1024, 1024), (1000, 150
 def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Small calls take the kernel for Hopper too; its launches are counted."""
     launches: list[str] = []
-    real = HopperBackend.load
 
     def load(self: HopperBackend, kernel: Kernel) -> TritonAttention:
-        loaded = real(self, kernel)
+        loaded = load_module(kernel, possible_route(kernel), self.store)
         module = loaded.module
         if not hasattr(module, "hopper_kernel"):
             return loaded
@@ -46,6 +50,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             launch(*given)
 
         monkeypatch.setattr(module, "fills_device", lambda q: True)
+        monkeypatch.setattr(module, "has_long_rows", lambda *given: True)
         monkeypatch.setattr(module, "splits_of", lambda *given: 1)
         monkeypatch.setattr(module, "launch_hopper", counted)
         return loaded
@@ -138,7 +143,8 @@ def test_which_calls_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     assert launches(8192, 128, torch.bfloat16) == 1
     assert launches(8192, 64, torch.float16) == 1
+    assert launches(4096, 64, torch.float16) == 0
     assert launches(8192, 96, torch.float16) == 0
     assert launches(8192, 128, torch.float32) == 0
     assert launches(8192, 128, torch.bfloat16, n_q=1) == 0
-    assert launches(512, 128, torch.bfloat16) == 0
+    assert launches(512, 128, torch.bfloat16) == 0  # too few tiles

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from patternc.backends.hopper.route import hopper_kernel
+from patternc.backends.hopper.route import possible_route
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.load import import_file
 from patternc.plan.kernel import Schedule
@@ -23,7 +23,7 @@ NAMES = ("blind", "causal", "duo", "everything", "nothing", "streaming", "window
 def text_of(name: str) -> str:
     """The module text of a program."""
     kernel = kernel_of(name, Schedule())
-    return emit(kernel, PROGRAMS[name], kernel.attention.name, hopper_kernel(kernel))
+    return emit(kernel, PROGRAMS[name], kernel.attention.name, possible_route(kernel))
 
 
 def module_of(name: str, folder: Path) -> ModuleType:

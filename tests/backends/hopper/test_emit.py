@@ -13,7 +13,12 @@ import torch
 import patternc
 from patternc import driver
 from patternc.backends.hopper import emit
-from patternc.backends.hopper.route import hopper_kernel, refusal
+from patternc.backends.hopper.route import (
+    chosen_route,
+    in_words,
+    possible_route,
+    refusal,
+)
 from patternc.plan.kernel import Schedule
 from patternc.source import Source
 from tests.backends.hopper.programs import NAMES, module_of, text_of
@@ -31,9 +36,9 @@ FROZEN = """attention frozen {
 
 def hopper_texts(name: str) -> tuple[str, str]:
     """The Gluon kernel and its launch alone."""
-    kernel = hopper_kernel(programs.kernel_of(name, Schedule()))
-    assert kernel is not None
-    return emit.kernel_text(kernel), emit.launch_text(kernel)
+    route = possible_route(programs.kernel_of(name, Schedule()))
+    assert route is not None
+    return emit.kernel_text(route), emit.launch_text(route)
 
 
 def test_one_kernel_is_as_it_was() -> None:
@@ -76,7 +81,7 @@ def test_the_portable_module_says_nothing_of_it() -> None:
 def test_programs_without_one(name: str, reason: str) -> None:
     kernel = programs.kernel_of(name, Schedule())
     assert reason in refusal(kernel)
-    assert hopper_kernel(kernel) is None
+    assert possible_route(kernel) is None
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,30 @@ def test_programs_without_one(name: str, reason: str) -> None:
 )
 def test_programs_with_inputs_have_none(name: str, reason: str) -> None:
     assert refusal(data_programs.kernel_of(name, Schedule())) == reason
+
+
+@pytest.mark.parametrize(
+    ("clause", "sizes"),
+    [
+        ("mask full", [64, 128]),
+        ("mask causal", [64, 128]),
+        ("mask prefix_lm(2048)", [64, 128]),
+        ("mask causal & window(1024)", [128]),
+        ("mask causal & window(64)", []),
+        ("mask longformer(512, 64)", []),
+        ("mask local_strided(64, 16, 16)", []),
+    ],
+)
+def test_it_is_taken_where_it_was_measured_to_be_faster(
+    clause: str, sizes: list[int]
+) -> None:
+    text = f"attention a {{\n    heads 32\n    {clause}\n}}\n"
+    kernel = driver.compile_source(Source("a.pat", text))
+    route = chosen_route(kernel)
+    assert sorted(route.stages if route else {}) == sizes
+    told = in_words(kernel)
+    assert ("a forward kernel of its own" in told) == bool(sizes)
+    assert "ms against" in told
 
 
 def test_tiles_that_were_asked_for_are_kept() -> None:
@@ -104,7 +133,9 @@ def test_a_call_without_a_hopper_gpu_takes_the_portable_kernel(tmp_path: Path) -
     wanted = patternc.load(path, backend="reference")(q, k, v)
     torch.testing.assert_close(found, wanted)
     module = module_of("window", tmp_path)
-    assert not module.runs_on_hopper(q.half(), v.half(), "descriptor", 1.0)
+    assert not module.runs_on_hopper(
+        q.half(), v.half(), "descriptor", 1.0, 0, {"w": 40}
+    )
 
 
 def test_query_tiles_are_counted_as_the_portable_kernel_counts(tmp_path: Path) -> None:
