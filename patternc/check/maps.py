@@ -2,7 +2,7 @@
 
 In: well-typed lets (`check.let_types`) and the environment of an attention. Out: the
 selections, and an environment that knows all lets by name. Not its job: types, what a
-map is worth (`ir.choose`).
+map is worth (`backends.maps`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The nodes of selections at run time: maps, and sets of their keys.
 
 In: nothing. Out: the frozen dataclasses that `let` clauses become. Not its job: their
-meaning (`ir.choose`), tables on a device (`backends.planner`).
+meaning (`backends.maps`, `backends.choosing`).
 
 A *map* gives a floating number to every entry, separately for each batch element and
 query head. Its entries are known by *keys*: integers such as `q // 128` and `k // 128`.
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import assert_never
 
-from patternc.ir.floats import inputs_of
+from patternc.ir.floats import discrete_parts, inputs_of
 from patternc.ir.nodes import (
     KEY,
     QUERY,
@@ -35,7 +35,7 @@ from patternc.ir.nodes import (
     Index,
     IntExpr,
 )
-from patternc.ir.walk import tables_of
+from patternc.ir.walk import params_of, tables_of
 from patternc.source import NOWHERE, Span
 
 KEY_AXES = (Axis.FIRST, Axis.SECOND, Axis.THIRD)
@@ -436,6 +436,33 @@ def placed_params(attention: Attention) -> frozenset[str]:
         for place in range(len(selection.keys))
         for name in (selection.first(place), selection.size(place))
         if name
+    )
+
+
+def chosen_params(attention: Attention) -> tuple[str, ...]:
+    """The run-time parameters of callers that selections read, in order."""
+    read: set[str] = set()
+    for selection in attention.selections:
+        for part in selection_parts(selection):
+            if isinstance(part, IntExpr | BoolExpr):
+                read |= params_of(part)
+            else:
+                read = read.union(*(params_of(one) for one in discrete_parts(part)))
+    if read_logits(attention):
+        for case in attention.scores:
+            read = read.union(*(params_of(one) for one in discrete_parts(case.score)))
+    placed = placed_params(attention)
+    names = [param.name for param in attention.params if param.name not in placed]
+    return tuple(name for name in names if name in read)
+
+
+def read_logits(attention: Attention) -> bool:
+    """Whether a selection starts from `scores`."""
+    return any(
+        isinstance(node, Logits)
+        for selection in attention.selections
+        for whole in maps_of(selection)
+        for node in submaps(whole)
     )
 
 
