@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from patternc.ir.nodes import Attention
-from patternc.ir.selection import Reduction, Sharing
+from patternc.ir.selection import (
+    Reduction,
+    Sharing,
+)
 
 
 @dataclass
@@ -73,7 +76,7 @@ def grouped(
     _add(groups, numbers, counts.flatten(2), at)
 
 
-def _together(how: Reduction, numbers: Tensor, dims: Sequence[int]) -> Tensor:
+def _together(how: Reduction, numbers: Tensor, dims: list[int]) -> Tensor:
     if how is Reduction.MAX:
         return numbers.amax(dims, keepdim=True)
     if how is Reduction.MIN:
@@ -130,9 +133,9 @@ def join_heads(
     if over is Sharing.ALONE:
         return numbers, live
     size = attention.heads if over is Sharing.ALL else attention.group_size
-    totals = groups.totals.unflatten(1, (-1, size))
+    totals = _by_heads(groups.totals, size)
     joined = _together(groups.how, totals, [2])
-    counts = groups.counts.unflatten(1, (-1, size)).sum(2, keepdim=True)
+    counts = _by_heads(groups.counts, size).sum(2, keepdim=True)
     if groups.how is Reduction.MEAN:
         by = counts.clamp(min=1)
         joined = joined / (by.unsqueeze(-1) if groups.channels else by)
@@ -140,3 +143,8 @@ def join_heads(
     return spread, (counts > 0).expand(*totals.shape[:3], *counts.shape[3:]).flatten(
         1, 2
     )
+
+
+def _by_heads(x: Tensor, size: int) -> Tensor:
+    """[B, H, ...] -> [B, H / size, size, ...]."""
+    return x.reshape(x.shape[0], x.shape[1] // size, size, *x.shape[2:])

@@ -24,7 +24,12 @@ LAYERS = (
     ("patternc.passes", "patternc.check", "patternc.codes", "patternc.render"),
     ("patternc.backends",),
     ("patternc.driver", "patternc.ops"),
-    ("patternc.contract", "patternc.runtime", "patternc.samples"),
+    (
+        "patternc.contract",
+        "patternc.runtime",
+        "patternc.planned",
+        "patternc.samples",
+    ),
     ("patternc.verify", "patternc.explain"),
     ("patternc.verify_gradients",),
     ("patternc.attention",),

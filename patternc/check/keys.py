@@ -34,7 +34,9 @@ from patternc.ir.nodes import (
     IntExpr,
     IntOp,
 )
-from patternc.ir.selection import key_axis
+from patternc.ir.selection import (
+    key_axis,
+)
 from patternc.ir.walk import axes_of, rewrite_down
 
 Keys = tuple[IntExpr, ...]
