@@ -72,8 +72,10 @@ def grouped(
     sizes = groups.counts.shape[2:]
     for place, size in zip(places, sizes, strict=True):
         at = at * size + place
-    at = at.expand(shape).flatten(2)
-    _add(groups, numbers, counts.flatten(2), at)
+    front = (shape[0], shape[1], -1)
+    at = at.expand(shape).reshape(front)
+    width = (numbers.shape[-1],) if groups.channels else ()
+    _add(groups, numbers.reshape(*front, *width), counts.reshape(front), at)
 
 
 def _together(how: Reduction, numbers: Tensor, dims: list[int]) -> Tensor:
@@ -85,12 +87,11 @@ def _together(how: Reduction, numbers: Tensor, dims: list[int]) -> Tensor:
 
 
 def _add(groups: Groups, numbers: Tensor, counts: Tensor, at: Tensor) -> None:
-    """Put `counts` [B, H, n] and `numbers`, with channels or not, where `at` says."""
-    own = groups.counts.flatten(2)
+    """Put `counts` [B, H, n] and `numbers` [B, H, n, D?] where `at` [B, H, n] says."""
+    own = groups.counts.reshape(*counts.shape[:2], -1)
     own.scatter_add_(2, at, counts)  # integers: any order gives the same
-    groups.counts = own.view(groups.counts.shape)
-    totals = groups.totals.flatten(2, -2 if groups.channels else -1)
-    numbers = numbers.flatten(2, -2 if groups.channels else -1)
+    groups.counts = own.reshape(groups.counts.shape)
+    totals = groups.totals.reshape(*own.shape, *numbers.shape[3:])
     if groups.channels:
         at = at.unsqueeze(-1).expand(numbers.shape)
     if groups.how in (Reduction.MAX, Reduction.MIN):
@@ -102,7 +103,7 @@ def _add(groups: Groups, numbers: Tensor, counts: Tensor, at: Tensor) -> None:
         indices = list(_grid(at))
         indices[2] = at
         totals = totals.index_put(tuple(indices), numbers, accumulate=True)
-    groups.totals = totals.view(groups.totals.shape)
+    groups.totals = totals.reshape(groups.totals.shape)
 
 
 def _grid(like: Tensor) -> list[Tensor]:

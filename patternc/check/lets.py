@@ -38,13 +38,14 @@ def let_errors(item: ast.Attention, types: Mapping[str, Type]) -> Iterator[Diagn
     read = _names_read(item)
     for let in lets:
         name = let.name
-        yield from _reserved(name)
+        reserved = tuple(_reserved(name))
+        yield from reserved
         before = first.setdefault(name.text, name.span)
         if before is not name.span:
             others = (Label(before, "first declared here"),)
             message = f"`{name.text}` is declared twice"
             yield Diagnostic("duplicate-name", message, name.span, "", "", others)
-        elif name.text not in read and types[name.text] is not Type.UNKNOWN:
+        elif not (reserved or name.text in read or types[name.text] is Type.UNKNOWN):
             message = f"`{name.text}` is never read"
             warning = Severity.WARNING
             yield Diagnostic("unread-let", message, name.span, severity=warning)
