@@ -22,7 +22,7 @@ from patternc.check.keys import (
     own_keys,
     truths_through,
 )
-from patternc.check.let_types import BASES, REDUCTIONS
+from patternc.check.let_types import BASES, REDUCTIONS, written_keys
 from patternc.check.reads import INT_INPUT
 from patternc.check.terms import Number, Truths
 from patternc.diagnostics import Diagnostic, PatternError
@@ -329,16 +329,9 @@ class Maps:
 
     def reduction(self, call: ast.Call) -> MapExpr:
         """`sum(map where P for R by e1, e2 over g)`."""
-        first, *rest = call.arguments
-        written: list[ast.Expr] = list(rest)
-        over = None
-        if isinstance(first, ast.Qualified):
-            if first.by is not None:
-                written.insert(0, first.by)
-            over = first.over
-            operand = self.limited(first)
-        else:
-            operand = self.map(first)
+        first = call.arguments[0]
+        written, over = written_keys(call)
+        operand = self.map(first)
         how = Reduction(call.name.text)
         if how is Reduction.ENTROPY and has_channels(operand):
             message = "`entropy` needs one number for each key"
