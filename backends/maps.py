@@ -304,17 +304,14 @@ class Estimate:
             one for one in self.attention.selections if one.table == map_.selection
         )
         table = self.inputs[map_.selection]
-        others = [
-            2 + place
-            for place in range(len(selection.keys))
-            if place not in selection.per
-        ]
+        kept = [selection.keys.index(key) for key in map_.keys]
+        others = [2 + n for n in range(len(selection.keys)) if n not in kept]
         number = table.sum(others) if others else table.to(torch.int64)
         # A table that starts at 0 may have places before the first value of a key.
-        for dim, place in enumerate(selection.per):
+        for dim, place in enumerate(kept):
             own = range_of(selection.keys[place], self.sizes, self.params)
             number = number.narrow(2 + dim, number.shape[2 + dim] - own.size, own.size)
-        return Values(number.to(self.q.dtype), self.all_live(2 + len(selection.per)))
+        return Values(number.to(self.q.dtype), self.all_live(2 + len(kept)))
 
     def reduce(self, map_: Reduce) -> Values:
         """Entries put together by new keys, and heads after that."""

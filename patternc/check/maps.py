@@ -324,7 +324,10 @@ class Maps:
         selection = self.env.lets[expr.text] if isinstance(expr, ast.Name) else None
         if not isinstance(selection, Selection):
             raise TypeError(f"not a selection: {expr}")
-        keys = tuple(selection.keys[place] for place in selection.per)
+        per = selection.per
+        if selection.choice is Choice.ABOVE and keys_of(selection.amount):
+            per = ()  # a test of two maps: each key is a scope of its own
+        keys = tuple(selection.keys[place] for place in per)
         return Count(selection.table, keys, expr.span)
 
     def reduction(self, call: ast.Call) -> MapExpr:
@@ -434,7 +437,7 @@ class Maps:
             Choice.ABOVE,
             values,
             amount,
-            tuple(range(len(keys))),
+            tuple(range(len(keys))) if keys_of(amount) else (),
             compare=op,
             starts_at_0=self.starts(keys),
             span=chain.span,
