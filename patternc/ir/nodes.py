@@ -10,6 +10,7 @@ meaning (`ir.evaluate`), traversal (`ir.walk`), text (`ir.text`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from patternc.ir.assertions import (
     AssertDensity,
@@ -90,6 +91,9 @@ from patternc.ir.schedules import (
     WrittenSchedule,
 )
 from patternc.source import NOWHERE, Span
+
+if TYPE_CHECKING:
+    from patternc.ir.selection import Selection
 
 __all__ = [
     "EMPTY_PATTERN",
@@ -172,6 +176,11 @@ class Attention:
     to each. The cases cover every head once. Heads without a score, weight, sink,
     output or order case keep the plain one. `skipped` heads give 0 (LSE -inf), visit
     nothing, and have the mask `empty`.
+
+    `selections` are computed one after another before the attention: their tables are
+    among the inputs, and the least values of their keys among the parameters, though no
+    caller gives either. `dense_cases` are the masks that may be used in the place of
+    `cases` where that is cheaper; () where the program does not allow it.
     """
 
     name: str
@@ -189,6 +198,8 @@ class Attention:
     outputs: tuple[OutputCase, ...] = ()
     skipped: tuple[int, ...] = ()
     schedule: WrittenSchedule | None = None
+    selections: tuple[Selection, ...] = ()
+    dense_cases: tuple[HeadCase, ...] = ()
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
     @property
