@@ -39,6 +39,12 @@ from patternc.backends.triton.ranges import (
     printable,
 )
 from patternc.backends.triton.shares import combine_text, shares_text
+from patternc.backends.triton.stripes import (
+    stripe_functions,
+    stripe_lists,
+    striped,
+    without_stripes,
+)
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
@@ -78,10 +84,16 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
             raise ValueError(f"not an identifier: {word!r}")
     features = features_of(kernel)
     checks = checks_called(kernel.attention, features)
-    device = device_functions(kernel, features)
-    kernels = [kernel_text(kernel, features, False)]
+    stripes = striped(kernel)
+    other, ahead = kernel, features
+    if stripes is not None:
+        other, ahead = without_stripes(kernel, features, stripes)
+    device = device_functions(kernel, ahead)
+    kernels = [kernel_text(other, ahead, False, stripes)]
+    if stripes is not None:
+        kernels = [*stripe_functions(kernel, features, stripes), *kernels]
     if features.is_ordered:
-        kernels.append(kernel_text(kernel, features, True))
+        kernels.append(kernel_text(other, ahead, True, stripes))
     kernels.append(combine_text(kernel, features))
     reversed_ = reverse(kernel, kernel.schedule)
     kernels += backward_texts(kernel, reversed_, features)
@@ -95,7 +107,8 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         fill("floor") if calls_floor_helpers("".join(kernels)) else "",
         *device,
         *kernels,
-        launch_text(kernel, features),
+        launch_text(other, ahead),
+        *(stripe_lists(kernel, stripes) if stripes is not None else []),
         shares_text(kernel),
         gradients_text(kernel, reversed_, features, printer),
         finish_text(features, printer),
