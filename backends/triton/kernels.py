@@ -163,9 +163,10 @@ def device_functions(kernel: Kernel, features: Features) -> list[str]:
         for read in float_reads(case.score)
     ]
     called |= _called_by(slopes)
-    gathers = features.is_ordered or features.reads_own_value or features.has_stripes
+    gathers = features.is_ordered or features.reads_own_value
     needs = {
         "gather": gathers,
+        "stripe_rows": features.has_stripes,
         "weigh": features.is_ordered or features.has_stripes or bool(kinds),
         "relu2": WeightKind.RELU2 in kinds,
         "sigmoid": WeightKind.SIGMOID in kinds or FloatFunction.SIGMOID in called,

@@ -44,44 +44,56 @@ def bounds_lines(own: Striped) -> list[str]:
             "stripe_keys = stripe_columns + stripe_row * n_k",
             'ROW_ACCESS: tl.constexpr = "any" if ACCESS == "any" else "aligned"',
         ]
+    if own.has_both:
+        lines += [
+            "n_column_words = (n_k + 31) // 32",
+            "column_bits = column_words + stripe_row * n_column_words",
+        ]
     if own.has_diagonals:
+        words = "2 * " if own.has_both else ""
         lines += [
             "n_diagonals = n_q + n_k - 1",
             "n_words = (n_diagonals + 31) // 32",
-            "stripe_bits = stripe_words + stripe_row * n_words",
+            f"stripe_bits = stripe_words + stripe_row * {words}n_words",
             "# The bit of the pair q, k is bit_of + k - q.",
             "bit_of = q_offset + n_q - 1",
             "n_stripe_tiles = (n_diagonals + BLOCK_Q + BLOCK_K - 2) // BLOCK_K + 1",
             "striped_at = stripe_tiles + stripe_row * 2 * n_stripe_tiles",
+            "held_keys = stripe_held + stripe_row * (n_diagonals + BLOCK_Q + BLOCK_K)",
+            "held_keys += bit_of - q0",
             "filled_at = stripe_tiles + (stripe_row * 2 + 1) * n_stripe_tiles",
         ]
     return lines
 
 
-def diagonal_test_lines() -> list[str]:
-    """Hides the pairs of a tile of diagonals whose diagonal is not chosen."""
+def diagonal_test_lines(own: Striped) -> list[str]:
+    """Hides the pairs of a tile of diagonals that are neither on one nor in a column."""
+    arguments = "stripe_bits, bit_of + k0 - q + {}, n_words"
+    call = "bits_from"
+    if own.has_both:
+        arguments += ", column_bits, k0 + {}, n_column_words"
+        call = "chosen_from"
+    first = arguments.replace(" + {}", "")
     return [
-        "within = tl.arange(0, BLOCK_K)[None, :]",
-        "keep = chosen(stripe_bits, bit_of + k0 - q, within, n_words, BLOCK_K)",
+        "bit = tl.arange(0, BLOCK_K)[None, :]",
+        f"found = {call}({first})",
+        "for at in tl.static_range(32, BLOCK_K, 32):",
+        f"    more = {call}({arguments.format('at', 'at')})",
+        "    found = tl.where(bit < at, found, more)",
+        "keep = ((found >> (bit & 31).to(tl.uint32)) & 1) != 0",
         "keep &= (k >= 0) & (k < n_k)",
         's = tl.where(keep, s, float("-inf"))',
     ]
 
 
 def column_test_lines(kernel: Kernel, own: Striped, indent: int) -> list[str]:
-    """Hides the pairs of columns that count not, or stand on a chosen diagonal."""
+    """Hides the pairs of columns that count not."""
     printer = printer_of(kernel, MASK_NAMES)
-    lines = [f"# tests {print_expr(own.within)}"]
-    lines += printer.assign("keep", own.within, indent)
-    lines.append("keep = keep & (k < n_k)")
-    if own.has_diagonals:
-        lines += [
-            "# Bits of a column count from the tile's last query on.",
-            "q_last = q0 + BLOCK_Q - 1",
-            "bit = bit_of + k - q_last",
-            "keep &= ~chosen(stripe_bits, bit, q_last - q, n_words, BLOCK_Q)",
-        ]
-    return [*lines, 's = tl.where(keep, s, float("-inf"))']
+    return [
+        f"# tests {print_expr(own.within)}",
+        *printer.assign("keep", own.within, indent),
+        's = tl.where(keep & (k < n_k), s, float("-inf"))',
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,9 @@ def _by_address(lines: list[str]) -> list[str]:
     other = {"k_source,": "key_rows,", "v_source,": "value_rows,"}
     other |= {"ACCESS,": "ROW_ACCESS,"}
     return [
-        line.replace(line.strip(), other.get(line.strip(), line.strip()))
+        line.replace(line.strip(), other.get(line.strip(), line.strip())).replace(
+            "gather_rows(", "load_rows("
+        )
         for line in lines
     ]
 
@@ -128,7 +142,7 @@ def stripe_loop_lines(own: Striped, weigher: Weigher, body: StripeBody) -> list[
         is_column = kind == "column"
         tile_kind = TileKind.FULL if kind == "filled" else TileKind.PARTIAL
         holes = {
-            "tile": _rows_lines() if is_column else _tile_lines(kind),
+            "tile": _rows_lines(own) if is_column else _tile_lines(kind),
             "load": body.rows if is_column else body.load,
             "scale": body.scale,
             "score": score_lines(weigher, _IN_LOOP),
@@ -155,11 +169,19 @@ def _tile_lines(kind: str) -> list[str]:
     ]
 
 
-def _rows_lines() -> list[str]:
-    return [
+def _rows_lines(own: Striped) -> list[str]:
+    lines = [
         "nth = column_lo + t * BLOCK_K + tl.arange(0, BLOCK_K)",
         "k_rows = tl.load(stripe_keys + nth, mask=nth < column_hi, other=n_k)",
-        "k = k_rows[None, :]",
+    ]
+    if not own.has_diagonals:
+        return [*lines, "k = k_rows[None, :]"]
+    return [
+        *lines,
+        "# What a tile of diagonals holds was visited there.",
+        "held_at = held_keys + k_rows",
+        "is_held = tl.load(held_at, mask=k_rows < n_k, other=0) > 0",
+        "k = tl.where(is_held, n_k, k_rows)[None, :]",
     ]
 
 
@@ -167,6 +189,6 @@ def _mask_lines(kind: str, kernel: Kernel, own: Striped) -> list[str]:
     if kind == "column":
         return column_test_lines(kernel, own, _IN_LOOP)
     if kind == "striped":
-        return diagonal_test_lines()
+        return diagonal_test_lines(own)
     inside = 's = tl.where((k >= 0) & (k < n_k), s, float("-inf"))'
     return ["if (k0 < 0) | (k0 + BLOCK_K > n_k):", f"    {inside}"]

@@ -35,7 +35,14 @@ from patternc.ir.nodes import EMPTY_PATTERN, Axis, BoolExpr, Const, Truth
 from patternc.ir.walk import axes_of, params_of, substitute
 from patternc.plan.kernel import Kernel, Stripes, TileCover
 
-STRIPES = ["stripe_words", "stripe_tiles", "stripe_columns", "stripe_bounds"]
+STRIPES = [
+    "stripe_words",
+    "stripe_tiles",
+    "stripe_held",
+    "stripe_columns",
+    "column_words",
+    "stripe_bounds",
+]
 """The pointer arguments of a kernel that visits stripes."""
 
 ROWS = ["key_rows", "value_rows"]
@@ -61,6 +68,11 @@ class Striped:
     def has_columns(self) -> bool:
         """Whether any head chooses columns."""
         return any(own.columns != EMPTY_PATTERN for _, own in self.covers)
+
+    @property
+    def has_both(self) -> bool:
+        """Whether tiles of diagonals may hold pairs of columns."""
+        return self.has_diagonals and self.has_columns
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -124,9 +136,12 @@ def stripe_functions(kernel: Kernel, features: Features, own: Striped) -> list[s
     }
     if own.has_diagonals:
         mark = _mark_lines(kernel, own, "diagonals", "places")
-        texts.append(fill("mark_diagonals", {**holes, "mark": mark}))
+        within = _bits_within_lines(kernel, own) if own.has_both else []
+        texts.append(fill("mark_diagonals", {**holes, "mark": mark, "within": within}))
         texts.append(fill("stripe_tiles", {"places": _place_lines()}))
         texts.append(fill("stripe_words"))
+    if own.has_both:
+        texts.append(fill("stripe_chosen"))
     if own.has_columns:
         mark = _mark_lines(kernel, own, "columns", "k")
         texts.append(fill("mark_columns", {**holes, "mark": mark}))
@@ -140,16 +155,17 @@ def stripe_lists(kernel: Kernel, own: Striped) -> list[str]:
     if own.has_diagonals:
         lines += [
             f"found = chosen_diagonals({given}, numbers, pointers, q0)",
-            "words, tiles, bounds[:, :, :4] = found",
+            "words, tiles, held, bounds[:, :, :4] = found",
         ]
     if own.has_columns:
         lines += [
             f"found = chosen_columns({given}, values, numbers, pointers, q0)",
-            "columns, bounds[:, :, 4:] = found",
+            "columns, column_words, bounds[:, :, 4:] = found",
         ]
     texts = [fill("stripes", {"stripes": lines})]
     if own.has_diagonals:
-        texts.append(fill("diagonals"))
+        count = str(2 if own.has_both else 1)
+        texts.append(fill("diagonals").replace("ROW_COUNT", count))
     if own.has_columns:
         texts.append(fill("columns", {"within": _within_lines(kernel, own)}))
     return texts
@@ -159,7 +175,15 @@ def _place_lines() -> list[str]:
     lines = []
     for at in range(4):
         first = f"first + {at} * BLOCK_K" if at else "first"
-        arguments = ["tiles", "n_tiles", "covered", "n_partial", "n_full", first]
+        arguments = [
+            "tiles",
+            "held",
+            "n_tiles",
+            "covered",
+            "n_partial",
+            "n_full",
+            first,
+        ]
         arguments += ["least", f"live_{at}", f"full_{at}", "BLOCK_K"]
         lines += [
             "covered, n_partial, n_full = place_tile(",
@@ -192,6 +216,18 @@ def _mark_lines(kernel: Kernel, own: Striped, part: str, like: str) -> list[str]
             body = [*own_heads, "if is_own:", *("    " + line for line in body)]
         lines += body
     return lines
+
+
+def _bits_within_lines(kernel: Kernel, own: Striped) -> list[str]:
+    """The bits of the diagonals `d` where a column counts."""
+    mask = substitute(own.within, {Axis.KEY: Const(0)})
+    names = {Axis.QUERY: "d", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
+    return [
+        *Printer(names, box_of(kernel)).assign("keep", mask, 4),
+        "keep &= places < n",
+        "bits = tl.sum(keep.to(tl.int32) << bit, 1)",
+        "tl.store(words + n_words, bits, mask=word < n_words)",
+    ]
 
 
 def _within_lines(kernel: Kernel, own: Striped) -> list[str]:
