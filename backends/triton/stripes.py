@@ -31,9 +31,10 @@ from patternc.backends.triton.tables import (
     pointers,
 )
 from patternc.backends.triton.template import fill
-from patternc.ir.nodes import EMPTY_PATTERN, Axis, BoolExpr, Const, Truth
-from patternc.ir.walk import axes_of, params_of, substitute
+from patternc.ir.nodes import EMPTY_PATTERN, Axis, BoolExpr, Truth
+from patternc.ir.walk import axes_of, params_of
 from patternc.plan.kernel import Kernel, Stripes, TileCover
+from patternc.plan.stripes import on_diagonal
 
 STRIPES = [
     "stripe_words",
@@ -201,7 +202,7 @@ def _mark_lines(kernel: Kernel, own: Striped, part: str, like: str) -> list[str]
     is_alone = len(own.covers) == 1 and len(heads) == kernel.attention.heads
     lines = [] if is_alone else [f"keep = {like} != {like}"]
     for cover, stripes in own.covers:
-        mask: BoolExpr = getattr(stripes, part)
+        mask = stripes.columns if part == "columns" else on_diagonal(stripes.diagonals)
         if mask == EMPTY_PATTERN:
             body = [f"keep = {like} != {like}"]
         else:
@@ -220,7 +221,7 @@ def _mark_lines(kernel: Kernel, own: Striped, part: str, like: str) -> list[str]
 
 def _bits_within_lines(kernel: Kernel, own: Striped) -> list[str]:
     """The bits of the diagonals `d` where a column counts."""
-    mask = substitute(own.within, {Axis.KEY: Const(0)})
+    mask = on_diagonal(own.within)
     names = {Axis.QUERY: "d", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
     return [
         *Printer(names, box_of(kernel)).assign("keep", mask, 4),
@@ -232,7 +233,7 @@ def _bits_within_lines(kernel: Kernel, own: Striped) -> list[str]:
 
 def _within_lines(kernel: Kernel, own: Striped) -> list[str]:
     """`keep`, [1 or HEADS, diagonals]: where a column counts."""
-    mask = substitute(own.within, {Axis.KEY: Const(0)})
+    mask = on_diagonal(own.within)
     names = {Axis.QUERY: "d", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "length"}
     lines = ["d = -ahead[None]"]
     if Axis.HEAD in axes_of(mask) or isinstance(mask, Truth):

@@ -56,9 +56,9 @@ class KeyRange:
 class Stripes:
     """A mask as chosen diagonals and columns: `diagonals | columns & within`.
 
-    `diagonals` is asked of `d = q - k` alone, which it calls `q`; `columns` of `k` alone;
-    `within`, which reads no input, depends on `q` and `k` through `q - k` alone. All may
-    read `h`, `N` and run-time parameters.
+    `diagonals` depends on `q` and `k` through `q - k` alone, and so does `within`, which
+    reads no input; `columns` is asked of `k` alone. All may read `h`, `N` and run-time
+    parameters.
     """
 
     diagonals: BoolExpr

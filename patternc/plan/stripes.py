@@ -71,7 +71,7 @@ def find_stripes(mask: BoolExpr) -> Stripes:
     if any(tables_of(atom) for atom in within):
         raise NoStripes("its columns count under a mask that reads an input")
     return Stripes(
-        _any([_of_diagonal((*term.diagonal, *term.other)) for term in diagonals]),
+        _any([_all((*term.diagonal, *term.other)) for term in diagonals]),
         _any([_all((*term.column, *term.other)) for term in columns]),
         _all(within),
     )
@@ -167,9 +167,9 @@ def _slopes(expr: Expr) -> tuple[int, int] | None:
     return (0, 0) if inner_follow else None
 
 
-def _of_diagonal(atoms: tuple[BoolExpr, ...]) -> BoolExpr:
-    """The same of the diagonal `d = q - k`, which is called `q`: that of key 0."""
-    return substitute(_all(atoms), {Axis.KEY: Const(0)})
+def on_diagonal(mask: BoolExpr) -> BoolExpr:
+    """What a mask that follows diagonals says of `d = q - k`, which is called `q`."""
+    return substitute(mask, {Axis.KEY: Const(0)})
 
 
 def _all(atoms: tuple[BoolExpr, ...]) -> BoolExpr:
