@@ -39,6 +39,7 @@ from patternc.backends.triton.ranges import (
     printable,
 )
 from patternc.backends.triton.shares import combine_text, shares_text
+from patternc.backends.triton.stripe_gradients import has_gradients
 from patternc.backends.triton.stripes import (
     stripe_functions,
     stripe_lists,
@@ -95,9 +96,13 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     if features.is_ordered:
         kernels.append(kernel_text(other, ahead, True, stripes))
     kernels.append(combine_text(kernel, features))
-    reversed_ = reverse(kernel, kernel.schedule)
-    kernels += backward_texts(kernel, reversed_, features)
-    listing = _listing(kernel, reversed_)
+    back, behind = kernel, features
+    own = stripes if has_gradients(features) else None
+    if own is not None:
+        back, behind = other, ahead
+    reversed_ = reverse(back, kernel.schedule)
+    kernels += backward_texts(back, reversed_, behind, own)
+    listing = _listing(back, reversed_)
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
@@ -108,11 +113,11 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         *device,
         *kernels,
         launch_text(other, ahead),
-        *(stripe_lists(kernel, stripes) if stripes is not None else []),
+        *(stripe_lists(kernel, stripes, own is not None) if stripes else []),
         shares_text(kernel),
-        gradients_text(kernel, reversed_, features, printer),
+        gradients_text(back, reversed_, behind, printer, own),
         finish_text(features, printer),
-        *_lists(listing, features),
+        *_lists(listing, behind),
         _reference(kernel, features),
         fill("summed"),
     ]

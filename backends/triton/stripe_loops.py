@@ -7,6 +7,7 @@ loops over other tiles (`loops`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from patternc.backends.triton.ranges import MASK_NAMES, printer_of
@@ -29,20 +30,14 @@ def bounds_lines(own: Striped) -> list[str]:
     lines = [
         "stripe_row = (b * stripe_batch + h).to(tl.int64)",
         "stripe_at = stripe_bounds + (stripe_row * n_q_tiles + qt - first_q_tile) * 6",
+        *_end_lines(own.kinds),
     ]
-    for at, kind in enumerate(KINDS):
-        if kind in own.kinds:
-            lines += [
-                f"{kind}_lo = tl.load(stripe_at + {2 * at})",
-                f"n_{kind} = tl.load(stripe_at + {2 * at + 1}) - {kind}_lo",
-            ]
     if own.has_columns:
         lines += [
             "# Columns are visited BLOCK_K at a time.",
             "column_hi = column_lo + n_column",
             "n_column = (n_column + BLOCK_K - 1) // BLOCK_K",
-            "stripe_keys = stripe_columns + stripe_row * n_k",
-            'ROW_ACCESS: tl.constexpr = "any" if ACCESS == "any" else "aligned"',
+            *key_lines(),
         ]
     if own.has_both:
         lines += [
@@ -50,20 +45,77 @@ def bounds_lines(own: Striped) -> list[str]:
             "column_bits = column_words + stripe_row * n_column_words",
         ]
     if own.has_diagonals:
-        words = "2 * " if own.has_both else ""
+        lines += [*bit_lines(own), *_list_lines("BLOCK_Q", "BLOCK_K")]
+    if own.has_both:
         lines += [
-            "n_diagonals = n_q + n_k - 1",
-            "n_words = (n_diagonals + 31) // 32",
-            f"stripe_bits = stripe_words + stripe_row * {words}n_words",
-            "# The bit of the pair q, k is bit_of + k - q.",
-            "bit_of = q_offset + n_q - 1",
-            "n_stripe_tiles = (n_diagonals + BLOCK_Q + BLOCK_K - 2) // BLOCK_K + 1",
-            "striped_at = stripe_tiles + stripe_row * 2 * n_stripe_tiles",
             "held_keys = stripe_held + stripe_row * (n_diagonals + BLOCK_Q + BLOCK_K)",
             "held_keys += bit_of - q0",
-            "filled_at = stripe_tiles + (stripe_row * 2 + 1) * n_stripe_tiles",
         ]
     return lines
+
+
+def key_bounds_lines(own: Striped) -> list[str]:
+    """The same for a key tile, which has no loop over columns."""
+    if not own.has_diagonals:
+        return []
+    return [
+        "stripe_row = (b * stripe_batch + h).to(tl.int64)",
+        "stripe_at = stripe_bounds + (stripe_row * n_k_tiles + kt) * 4",
+        *_end_lines(own.kinds[:2]),
+        *bit_lines(own),
+        *_list_lines("BLOCK_K", "BLOCK_Q"),
+        *whole_loop_lines(own.kinds[:2]),
+    ]
+
+
+def whole_loop_lines(kinds: Sequence[str]) -> list[str]:
+    """Before loops that no other program takes a share of: from where to where."""
+    return [
+        f"first_{kind}, last_{kind} = 0, n_column"
+        if kind == "column"
+        else f"first_{kind}, last_{kind} = {kind}_lo, {kind}_lo + n_{kind}"
+        for kind in kinds
+    ]
+
+
+def _end_lines(kinds: Sequence[str]) -> list[str]:
+    lines = []
+    for kind in kinds:
+        at = 2 * KINDS.index(kind)
+        lines += [
+            f"{kind}_lo = tl.load(stripe_at + {at})",
+            f"n_{kind} = tl.load(stripe_at + {at + 1}) - {kind}_lo",
+        ]
+    return lines
+
+
+def key_lines() -> list[str]:
+    """The chosen keys of a head, and how rows of keys are loaded."""
+    return [
+        "stripe_keys = stripe_columns + stripe_row * n_k",
+        'ROW_ACCESS: tl.constexpr = "any" if ACCESS == "any" else "aligned"',
+    ]
+
+
+def bit_lines(own: Striped) -> list[str]:
+    """The bits of a head's diagonals."""
+    words = "2 * " if own.has_both else ""
+    return [
+        "n_diagonals = n_q + n_k - 1",
+        "n_words = (n_diagonals + 31) // 32",
+        f"stripe_bits = stripe_words + stripe_row * {words}n_words",
+        "# The bit of the pair q, k is bit_of + k - q.",
+        "bit_of = q_offset + n_q - 1",
+    ]
+
+
+def _list_lines(own: str, other: str) -> list[str]:
+    """The lists of tiles: `own` block is that of the program, `other` that they have."""
+    return [
+        f"n_stripe_tiles = (n_diagonals + {own} + {other} - 2) // {other} + 1",
+        "striped_at = stripe_tiles + stripe_row * 2 * n_stripe_tiles",
+        "filled_at = striped_at + n_stripe_tiles",
+    ]
 
 
 def diagonal_test_lines(own: Striped) -> list[str]:
@@ -116,14 +168,14 @@ def forward_stripe_body(weigher: Weigher) -> StripeBody:
     use = attend_lines(weigher)
     return StripeBody(
         fill("keys").splitlines(),
-        _by_address(fill("gather_keys").splitlines()[3:]),
+        by_address(fill("gather_keys").splitlines()[3:]),
         scale_lines(weigher),
         dict.fromkeys(TileKind, use),
-        _by_address(attend_lines(replace(weigher, ordered=True))),
+        by_address(attend_lines(replace(weigher, ordered=True))),
     )
 
 
-def _by_address(lines: list[str]) -> list[str]:
+def by_address(lines: list[str]) -> list[str]:
     """Rows of keys and values are no tiles: a descriptor does not load them."""
     other = {"k_source,": "key_rows,", "v_source,": "value_rows,"}
     other |= {"ACCESS,": "ROW_ACCESS,"}

@@ -149,19 +149,19 @@ def stripe_functions(kernel: Kernel, features: Features, own: Striped) -> list[s
     return texts
 
 
-def stripe_lists(kernel: Kernel, own: Striped) -> list[str]:
+def stripe_lists(kernel: Kernel, own: Striped, gradients: bool) -> list[str]:
     """The host's half: what launches the functions that find stripes."""
     lines = []
     given = "rows, n_q, n_k, q_offset"
     if own.has_diagonals:
         lines += [
             f"found = chosen_diagonals({given}, numbers, pointers, q0)",
-            "words, tiles, held, bounds[:, :, :4] = found",
+            "words, tiles, held, bounds[:, :, :4], marks = found",
         ]
     if own.has_columns:
         lines += [
             f"found = chosen_columns({given}, values, numbers, pointers, q0)",
-            "columns, column_words, bounds[:, :, 4:] = found",
+            "columns, column_words, bounds[:, :, 4:], about = found",
         ]
     texts = [fill("stripes", {"stripes": lines})]
     if own.has_diagonals:
@@ -169,6 +169,8 @@ def stripe_lists(kernel: Kernel, own: Striped) -> list[str]:
         texts.append(fill("diagonals").replace("ROW_COUNT", count))
     if own.has_columns:
         texts.append(fill("columns", {"within": _within_lines(kernel, own)}))
+    if own.has_diagonals and gradients:
+        texts.append(fill("key_stripes"))
     return texts
 
 
