@@ -24,7 +24,7 @@ from patternc.analysis.sets import TooHard
 from patternc.backends.hopper.route import in_words
 from patternc.backends.triton.notes import path_notes
 from patternc.driver import Trace
-from patternc.ir.nodes import UNBOUNDED, Const, Truth
+from patternc.ir.nodes import EMPTY_PATTERN, UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
 from patternc.ir.walk import tables_of
 from patternc.plan.choose import (
@@ -35,7 +35,7 @@ from patternc.plan.choose import (
     shared_bytes,
 )
 from patternc.plan.expand import count_tiles, head_classes
-from patternc.plan.kernel import Kernel, KeyRange, TileCover, TileKind
+from patternc.plan.kernel import Kernel, KeyRange, Stripes, TileCover, TileKind
 from patternc.plan.measured import Work
 
 LENGTHS = (1024, 8192, 65536)
@@ -75,7 +75,8 @@ class Group:
 
     `density` is the mean over the heads as a formula in N, or says why there is none;
     `latex` is the formula in LaTeX, or empty. `orders` are those of square calls, whose
-    tiles are then listed; the loops are those of other calls.
+    tiles are then listed; the loops are those of other calls. `stripes` says what is
+    visited where there are no loops, but diagonals and columns that data choose.
     """
 
     heads: str
@@ -85,6 +86,7 @@ class Group:
     density: str
     latex: str
     orders: tuple[str, ...]
+    stripes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,24 @@ def _group(
         density=density,
         latex=latex,
         orders=tuple(print_order(case, cover.layout) for case in cover.order),
+        stripes=_stripes(cover.stripes),
     )
+
+
+def _stripes(own: Stripes | None) -> tuple[str, ...]:
+    """What the triton backend visits of chosen diagonals and columns."""
+    lines: list[str] = []
+    if own is not None and own.diagonals != EMPTY_PATTERN:
+        lines += [
+            f"diagonals: {print_expr(own.diagonals)}",
+            "  tiles that begin at any key, one list for all query tiles of a head",
+        ]
+    if own is not None and own.columns != EMPTY_PATTERN:
+        lines += [
+            f"columns: {print_expr(own.columns)}",
+            f"  gathered, a tile of them at a time, where {print_expr(own.within)}",
+        ]
+    return tuple(lines)
 
 
 def _density(
@@ -351,6 +370,9 @@ def _group_lines(group: Group) -> list[str]:
     if group.loops is None:
         lines.append(f"  no closed form: {group.reason}")
         lines.append("  tiles are listed at each call, for its sizes")
+    if group.stripes:
+        lines.append("  but in triton, one softmax goes over what is chosen:")
+        lines += [f"    {line}" for line in group.stripes]
     for loop in group.loops or ():
         lines.append(f"  # line {loop.line}: {loop.written}")
         indent = "  "

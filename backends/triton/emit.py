@@ -41,6 +41,13 @@ from patternc.backends.triton.ranges import (
     printable,
 )
 from patternc.backends.triton.shares import combine_text, shares_text
+from patternc.backends.triton.stripe_gradients import has_gradients
+from patternc.backends.triton.stripes import (
+    stripe_functions,
+    stripe_lists,
+    striped,
+    without_stripes,
+)
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
@@ -83,14 +90,24 @@ def emit(
             raise ValueError(f"not an identifier: {word!r}")
     features = features_of(kernel)
     shared = [*checks_called(kernel.attention, features), "weighted_sum"]
-    device = device_functions(kernel, features)
-    kernels = [kernel_text(kernel, features, False)]
+    stripes = striped(kernel)
+    other, ahead = kernel, features
+    if stripes is not None:
+        other, ahead = without_stripes(kernel, features, stripes)
+    device = device_functions(kernel, ahead)
+    kernels = [kernel_text(other, ahead, False, stripes)]
+    if stripes is not None:
+        kernels = [*stripe_functions(kernel, features, stripes), *kernels]
     if features.is_ordered:
-        kernels.append(kernel_text(kernel, features, True))
+        kernels.append(kernel_text(other, ahead, True, stripes))
     kernels.append(combine_text(kernel, features))
-    reversed_ = reverse(kernel, kernel.schedule)
-    kernels += backward_texts(kernel, reversed_, features)
-    listing = _listing(kernel, reversed_)
+    back, behind = kernel, features
+    own = stripes if has_gradients(features) else None
+    if own is not None:
+        back, behind = other, ahead
+    reversed_ = reverse(back, kernel.schedule)
+    kernels += backward_texts(back, reversed_, behind, own)
+    listing = _listing(back, reversed_)
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
@@ -101,12 +118,13 @@ def emit(
         *device,
         *kernels,
         *([gluon.kernel_text(hopper)] if hopper else []),
-        launch_text(kernel, features, hopper is not None),
+        launch_text(other, ahead, hopper is not None),
         *([gluon.launch_text(hopper)] if hopper else []),
+        *(stripe_lists(kernel, stripes, own is not None) if stripes else []),
         shares_text(kernel),
-        gradients_text(kernel, reversed_, features, printer),
+        gradients_text(back, reversed_, behind, printer, own),
         finish_text(features, printer),
-        *_lists(listing, features),
+        *_lists(listing, behind),
         _reference(kernel, features),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -72,8 +72,8 @@ def compile_offline(
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
     D_v is D unless given. Warps and stages are those of the module unless given; `kernel`
-    is one of `forward_kernel`, `combine_kernel`, `query_gradient_kernel` and
-    `key_gradient_kernel`, or the one for calls whose tiles follow an order
+    is one of `forward_kernel`, `combine_kernel`, `query_gradient_kernel`,
+    `key_gradient_kernel` and `column_gradient_kernel`, or the one for calls whose tiles follow an order
     (`ordered_kernel`, `ordered_...`). `exact` is a kernel's second launch, which keeps
     hidden NaN out, `is_split` the one whose programs take shares of the steps, `is_packed` the one
     of those whose rows are of several heads. Integer inputs are compiled as int32.
@@ -115,7 +115,9 @@ def compile_offline(
 def _work(kernel: str) -> str:
     """What a kernel does, as LAUNCHES calls it."""
     name = kernel.removeprefix("ordered_").removesuffix("kernel").rstrip("_")
-    return name.removesuffix("_gradient") if name.endswith("gradient") else "forward"
+    if not name.endswith("gradient"):
+        return "forward"
+    return name.removesuffix("_gradient").replace("column", "key")
 
 
 def _source(
@@ -153,6 +155,8 @@ def _source(
         "MEMBERS": module.HEADS // module.KV_HEADS,
         **({} if combines or variant["IS_SPLIT"] else dict.fromkeys(scratch)),
     }
+    # Chosen columns add to the rows of their keys, in single precision till the end.
+    summed = "fp32" if hasattr(module, "column_gradient_kernel") else dtype
     pointers = {
         "output": dtype,
         **dict.fromkeys(scratch, "fp32"),
@@ -162,8 +166,7 @@ def _source(
         "delta_source": "fp32",
         "read_gradients": "fp32",
         "query_gradient": dtype,
-        "key_gradient": dtype,
-        "value_gradient": dtype,
+        **dict.fromkeys(("key_gradient", "value_gradient"), summed),
         "list_tiles": "i32",
         "list_first": "i64",
         "list_partial": "i32",
@@ -171,6 +174,14 @@ def _source(
         "tokens": "i32",
         "token_rows": "i32",
         "v_rows": dtype,
+        "stripe_words": "i32",
+        "stripe_tiles": "i32",
+        "stripe_held": "i32",
+        "stripe_columns": "i32",
+        "column_words": "i32",
+        "stripe_bounds": "i32",
+        "key_rows": dtype,
+        "value_rows": dtype,
         **({"q_source": dtype} if variant["PACKED"] else {}),
         **_input_types(module),
         **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkvo"}),

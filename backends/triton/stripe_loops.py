@@ -1,0 +1,246 @@
+"""The loops over chosen diagonals and columns, as Triton text.
+
+In: the stripes of a kernel (`stripes`), and what is done with a tile. Out: the lines that
+say what a query tile visits of them, and the loops. Not its job: finding stripes, the
+loops over other tiles (`loops`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from patternc.backends.triton.ranges import MASK_NAMES, printer_of
+from patternc.backends.triton.stripes import KINDS, Striped
+from patternc.backends.triton.template import fill
+from patternc.backends.triton.weigh import (
+    Weigher,
+    attend_lines,
+    scale_lines,
+    score_lines,
+)
+from patternc.ir.text import print_expr
+from patternc.plan.kernel import Kernel, TileKind
+
+_IN_LOOP = 8  # the indent of lines in a loop
+
+
+def bounds_lines(own: Striped) -> list[str]:
+    """Before the loops: what the query tile visits of its head's stripes."""
+    lines = [
+        "stripe_row = (b * stripe_batch + h).to(tl.int64)",
+        "stripe_at = stripe_bounds + (stripe_row * n_q_tiles + qt - first_q_tile) * 6",
+        *_end_lines(own.kinds),
+    ]
+    if own.has_columns:
+        lines += [
+            "# Columns are visited BLOCK_K at a time.",
+            "column_hi = column_lo + n_column",
+            "n_column = (n_column + BLOCK_K - 1) // BLOCK_K",
+            *key_lines(),
+        ]
+    if own.has_both:
+        lines += [
+            "n_column_words = (n_k + 31) // 32",
+            "column_bits = column_words + stripe_row * n_column_words",
+        ]
+    if own.has_diagonals:
+        lines += [*bit_lines(own), *_list_lines("BLOCK_Q", "BLOCK_K")]
+    if own.has_both:
+        lines += [
+            "held_keys = stripe_held + stripe_row * (n_diagonals + BLOCK_Q + BLOCK_K)",
+            "held_keys += bit_of - q0",
+        ]
+    return lines
+
+
+def key_bounds_lines(own: Striped) -> list[str]:
+    """The same for a key tile, which has no loop over columns."""
+    if not own.has_diagonals:
+        return []
+    return [
+        "stripe_row = (b * stripe_batch + h).to(tl.int64)",
+        "stripe_at = stripe_bounds + (stripe_row * n_k_tiles + kt) * 4",
+        *_end_lines(own.kinds[:2]),
+        *bit_lines(own),
+        *_list_lines("BLOCK_K", "BLOCK_Q"),
+        *whole_loop_lines(own.kinds[:2]),
+    ]
+
+
+def whole_loop_lines(kinds: Sequence[str]) -> list[str]:
+    """Before loops that no other program takes a share of: from where to where."""
+    return [
+        f"first_{kind}, last_{kind} = 0, n_column"
+        if kind == "column"
+        else f"first_{kind}, last_{kind} = {kind}_lo, {kind}_lo + n_{kind}"
+        for kind in kinds
+    ]
+
+
+def _end_lines(kinds: Sequence[str]) -> list[str]:
+    lines = []
+    for kind in kinds:
+        at = 2 * KINDS.index(kind)
+        lines += [
+            f"{kind}_lo = tl.load(stripe_at + {at})",
+            f"n_{kind} = tl.load(stripe_at + {at + 1}) - {kind}_lo",
+        ]
+    return lines
+
+
+def key_lines() -> list[str]:
+    """The chosen keys of a head, and how rows of keys are loaded."""
+    return [
+        "stripe_keys = stripe_columns + stripe_row * n_k",
+        'ROW_ACCESS: tl.constexpr = "any" if ACCESS == "any" else "aligned"',
+    ]
+
+
+def bit_lines(own: Striped) -> list[str]:
+    """The bits of a head's diagonals."""
+    words = "2 * " if own.has_both else ""
+    return [
+        "n_diagonals = n_q + n_k - 1",
+        "n_words = (n_diagonals + 31) // 32",
+        f"stripe_bits = stripe_words + stripe_row * {words}n_words",
+        "# The bit of the pair q, k is bit_of + k - q.",
+        "bit_of = q_offset + n_q - 1",
+    ]
+
+
+def _list_lines(own: str, other: str) -> list[str]:
+    """The lists of tiles: `own` block is that of the program, `other` that they have."""
+    return [
+        f"n_stripe_tiles = (n_diagonals + {own} + {other} - 2) // {other} + 1",
+        "striped_at = stripe_tiles + stripe_row * 2 * n_stripe_tiles",
+        "filled_at = striped_at + n_stripe_tiles",
+    ]
+
+
+def diagonal_test_lines(own: Striped) -> list[str]:
+    """Hides the pairs of a tile of diagonals that are neither on one nor in a column."""
+    arguments = "stripe_bits, bit_of + k0 - q + {}, n_words"
+    call = "bits_from"
+    if own.has_both:
+        arguments += ", column_bits, k0 + {}, n_column_words"
+        call = "chosen_from"
+    first = arguments.replace(" + {}", "")
+    return [
+        "bit = tl.arange(0, BLOCK_K)[None, :]",
+        f"found = {call}({first})",
+        "for at in tl.static_range(32, BLOCK_K, 32):",
+        f"    more = {call}({arguments.format('at', 'at')})",
+        "    found = tl.where(bit < at, found, more)",
+        "keep = ((found >> (bit & 31).to(tl.uint32)) & 1) != 0",
+        "keep &= (k >= 0) & (k < n_k)",
+        's = tl.where(keep, s, float("-inf"))',
+    ]
+
+
+def column_test_lines(kernel: Kernel, own: Striped, indent: int) -> list[str]:
+    """Hides the pairs of columns that count not."""
+    printer = printer_of(kernel, MASK_NAMES)
+    return [
+        f"# tests {print_expr(own.within)}",
+        *printer.assign("keep", own.within, indent),
+        's = tl.where(keep & (k < n_k), s, float("-inf"))',
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class StripeBody:
+    """What is done with a tile of stripes: `Body` of other loops, less its template.
+
+    `rows` loads rows of keys by address in place of the tile; `use` and `use_rows` follow
+    the logits of a tile and of such rows.
+    """
+
+    load: list[str]
+    rows: list[str]
+    scale: list[str]
+    use: dict[TileKind, list[str]]
+    use_rows: list[str]
+
+
+def forward_stripe_body(weigher: Weigher) -> StripeBody:
+    """The softmax so far, and more keys."""
+    use = attend_lines(weigher)
+    return StripeBody(
+        fill("keys").splitlines(),
+        by_address(fill("gather_keys").splitlines()[3:]),
+        scale_lines(weigher),
+        dict.fromkeys(TileKind, use),
+        by_address(attend_lines(replace(weigher, ordered=True))),
+    )
+
+
+def by_address(lines: list[str]) -> list[str]:
+    """Rows of keys and values are no tiles: a descriptor does not load them."""
+    other = {"k_source,": "key_rows,", "v_source,": "value_rows,"}
+    other |= {"ACCESS,": "ROW_ACCESS,"}
+    return [
+        line.replace(line.strip(), other.get(line.strip(), line.strip())).replace(
+            "gather_rows(", "load_rows("
+        )
+        for line in lines
+    ]
+
+
+def stripe_loop_lines(own: Striped, weigher: Weigher, body: StripeBody) -> list[str]:
+    """The loops over PARTIAL tiles of diagonals, FULL ones, and columns."""
+    lines: list[str] = []
+    for kind in own.kinds:
+        is_column = kind == "column"
+        tile_kind = TileKind.FULL if kind == "filled" else TileKind.PARTIAL
+        holes = {
+            "tile": _rows_lines(own) if is_column else _tile_lines(kind),
+            "load": body.rows if is_column else body.load,
+            "scale": body.scale,
+            "score": score_lines(weigher, _IN_LOOP),
+            "mask": _mask_lines(kind, weigher.kernel, own),
+            "use": body.use_rows if is_column else body.use[tile_kind],
+        }
+        loop = fill("stripe_loop", holes)
+        loop = loop.replace("(FIRST, LAST)", f"(first_{kind}, last_{kind})", 1)
+        lines += [f"# {_ABOUT[kind]}", *loop.rstrip("\n").split("\n")]
+    return lines
+
+
+_ABOUT = {
+    "striped": "PARTIAL tiles of diagonals",
+    "filled": "FULL tiles of diagonals",
+    "column": "columns",
+}
+
+
+def _tile_lines(kind: str) -> list[str]:
+    return [
+        f"k0 = q0 + tl.load({kind}_at + t)",
+        "k = k0 + tl.arange(0, BLOCK_K)[None, :]",
+    ]
+
+
+def _rows_lines(own: Striped) -> list[str]:
+    lines = [
+        "nth = column_lo + t * BLOCK_K + tl.arange(0, BLOCK_K)",
+        "k_rows = tl.load(stripe_keys + nth, mask=nth < column_hi, other=n_k)",
+    ]
+    if not own.has_diagonals:
+        return [*lines, "k = k_rows[None, :]"]
+    return [
+        *lines,
+        "# What a tile of diagonals holds was visited there.",
+        "held_at = held_keys + k_rows",
+        "is_held = tl.load(held_at, mask=k_rows < n_k, other=0) > 0",
+        "k = tl.where(is_held, n_k, k_rows)[None, :]",
+    ]
+
+
+def _mask_lines(kind: str, kernel: Kernel, own: Striped) -> list[str]:
+    if kind == "column":
+        return column_test_lines(kernel, own, _IN_LOOP)
+    if kind == "striped":
+        return diagonal_test_lines(own)
+    inside = 's = tl.where((k >= 0) & (k < n_k), s, float("-inf"))'
+    return ["if (k0 < 0) | (k0 + BLOCK_K > n_k):", f"    {inside}"]
