@@ -22,6 +22,9 @@ class Type(Enum):
     SET = "a set of integers"
     RANGE = "a range"
     MASKS = "the attention's mask"
+    MAP = "a map"
+    SELECTION = "a selection"
+    UNKNOWN = "a mistake"
 
 
 class Place(Enum):
@@ -32,6 +35,7 @@ class Place(Enum):
     SINK = "sink"
     WEIGHTS = "weights"
     OUTPUT = "output"
+    LET = "let"
 
 
 ELEMENT_TYPES = {
@@ -47,6 +51,7 @@ HIDDEN: Mapping[Place, str] = {
     Place.SINK: "qk",
     Place.WEIGHTS: "qkhgN",
     Place.OUTPUT: "k",
+    Place.LET: "",
 }
 """The indices that a clause does not have."""
 

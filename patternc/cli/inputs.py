@@ -178,6 +178,8 @@ def axis_size(axis: InputAxis, attention: Attention, call: Call) -> int:
             return _positions(call.n_k, axis)
         case AxisKind.SIZE:
             return axis.size
+        case AxisKind.GROUP:
+            raise TypeError("a plan's table is no input of a caller")
         case _:
             assert_never(axis.kind)
 

@@ -16,8 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from patternc.source import NOWHERE, Span
+
+if TYPE_CHECKING:
+    from patternc.ir.selection import Selection
 
 
 class IntOp(Enum):
@@ -52,6 +56,9 @@ class Axis(Enum):
     LENGTH = "N"
     QUERY_TILE = "qt"
     KEY_TILE = "kt"
+    FIRST = "first key"  # those of a map: see `ir.selection`
+    SECOND = "second key"
+    THIRD = "third key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +304,7 @@ class AxisKind(Enum):
     QUERY = "q"  # queries by absolute position: q_offset + n_q long
     KEY = "k"  # keys: N long
     SIZE = "size"  # a length written in the program
+    GROUP = "group"  # the keys of a selection: as many as its plan has
 
 
 @dataclass(frozen=True, slots=True)
@@ -515,6 +523,11 @@ class Attention:
     to each. The cases cover every head once. Heads without a score, weight, sink,
     output or order case keep the plain one. `skipped` heads give 0 (LSE -inf), visit
     nothing, and have the mask `empty`.
+
+    `selections` are computed one after another before the attention: their tables are
+    among the inputs, and the least values of their keys among the parameters, though no
+    caller gives either. `dense_cases` are the masks that may be used in the place of
+    `cases` where that is cheaper; () where the program does not allow it.
     """
 
     name: str
@@ -532,6 +545,8 @@ class Attention:
     outputs: tuple[OutputCase, ...] = ()
     skipped: tuple[int, ...] = ()
     schedule: WrittenSchedule | None = None
+    selections: tuple[Selection, ...] = ()
+    dense_cases: tuple[HeadCase, ...] = ()
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
     @property
