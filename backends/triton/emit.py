@@ -21,6 +21,7 @@ from patternc.backends.triton import checks_text, profiles
 from patternc.backends.triton.backward import backward_texts
 from patternc.backends.triton.bounds import BoundsPrinter
 from patternc.backends.triton.dense import dense_text, mask_lines
+from patternc.backends.triton.estimate import plan_texts
 from patternc.backends.triton.expr import (
     TorchPrinter,
     calls_floor_helpers,
@@ -28,6 +29,7 @@ from patternc.backends.triton.expr import (
 )
 from patternc.backends.triton.features import Features, features_of
 from patternc.backends.triton.finish import finish_text
+from patternc.backends.triton.fused import fused_of
 from patternc.backends.triton.gradients import gradients_text
 from patternc.backends.triton.kernels import device_functions, kernel_text
 from patternc.backends.triton.launches import checks_called, launch_text
@@ -79,12 +81,14 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     features = features_of(kernel)
     checks = checks_called(kernel.attention, features)
     device = device_functions(kernel, features)
+    selects = bool(kernel.attention.selections)
     kernels = [kernel_text(kernel, features, False)]
     if features.is_ordered:
         kernels.append(kernel_text(kernel, features, True))
     kernels.append(combine_text(kernel, features))
     reversed_ = reverse(kernel, kernel.schedule)
     kernels += backward_texts(kernel, reversed_, features)
+    plans = plan_texts(fused_of(kernel.attention), _box(kernel)) if selects else []
     listing = _listing(kernel, reversed_)
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
@@ -92,7 +96,7 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         _imports(checks, features),
         _constants(kernel, features, pattern_text, name),
         checks_text.body(checks),
-        fill("floor") if calls_floor_helpers("".join(kernels)) else "",
+        fill("floor") if calls_floor_helpers("".join((*kernels, *plans))) else "",
         *device,
         *kernels,
         launch_text(kernel, features),
@@ -100,6 +104,7 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         gradients_text(kernel, reversed_, features, printer),
         finish_text(features, printer),
         *_lists(listing, features),
+        *plans,
         _reference(kernel, features),
         fill("summed"),
     ]

@@ -2,7 +2,7 @@
 
 In: the maps of a program's selections that fused kernels serve, as conditions on pairs.
 Out: kernels for each map, and the functions on the host that start them. Not its job:
-recognising such maps (`planner`), attention itself (`kernels`).
+recognising such maps (`fused`), calling them (`planner`), attention itself (`kernels`).
 
 Nothing of n_q x n_k is ever stored: the rows of a probe are summed by column, by
 diagonal or by block while their scores are made, each number by one program and in a
@@ -13,33 +13,27 @@ groups, or a mass, is reached.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from patternc.analysis.interval import Box
 from patternc.backends.triton.expr import Printer
+from patternc.backends.triton.fused import Fused, Probe, SummedBy
 from patternc.backends.triton.template import fill
-from patternc.ir.nodes import Axis, BoolExpr
+from patternc.ir.nodes import Axis
 
 _NAMES = {Axis.QUERY: "q", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "length"}
 
-SUMS = {"columns": "probe_columns", "diagonals": "probe_diagonals", "blocks": "probe_blocks"}
-"""What a probe is summed by, and the template of its kernel."""
+_KERNELS = {
+    SummedBy.COLUMN: "columns",
+    SummedBy.DIAGONAL: "diagonals",
+    SummedBy.BACK_DIAGONAL: "diagonals",
+    SummedBy.ANTIDIAGONAL: "diagonals",
+    SummedBy.BLOCK: "blocks",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeText:
-    """A map of scores: the pairs that it has, and what it is summed by.
-
-    `condition` is over `q`, `k`, `h`, `N` and the run-time parameters `params`, in the
-    order of the arguments.
-    """
-
-    condition: BoolExpr
-    params: tuple[str, ...]
-    sums: frozenset[str]
-
-
-def probe_texts(at: int, probe: ProbeText, printer: Printer) -> list[str]:
+def probe_texts(
+    at: int, probe: Probe, sums: Collection[SummedBy], printer: Printer
+) -> list[str]:
     """The kernels of map number `at`, and the table of them that `Probe` takes."""
     holes: dict[str, Sequence[str]] = {
         "params": [f"p_{name}: tl.int32," for name in probe.params],
@@ -47,9 +41,10 @@ def probe_texts(at: int, probe: ProbeText, printer: Printer) -> list[str]:
         "arguments": [f"p_{name}," for name in probe.params],
         "mask": printer.assign("seen", probe.condition, 4),
     }
-    names = [name for name in SUMS if name in probe.sums]
+    used = {_KERNELS[by] for by in sums}
+    names = [name for name in ("columns", "diagonals", "blocks") if name in used]
     texts = [_filled("probe", holes, {"params", "arguments", "param_names", "mask"})]
-    texts += [_filled(SUMS[name], holes, {"params", "arguments", "param_names"}) for name in names]
+    texts += [_filled(f"probe_{name}", holes, {"params", "arguments", "param_names"}) for name in names]
     table = [f"MAP_{at} = {{", '    "row_sums": row_sums_of_map,']
     table += [f'    "{name}": {name}_of_map,' for name in names]
     texts.append("\n".join([*table, "}", ""]))
@@ -73,3 +68,16 @@ def printer_of(box: Box) -> Printer:
 def host_texts() -> list[str]:
     """Tiles, pooling and selection: what every module that selects has once."""
     return [fill("probe_tiles"), fill("probe_calls"), fill("choose")]
+
+
+def plan_texts(fused: Fused, box: Box) -> list[str]:
+    """All that a module with selections has for them."""
+    printer = printer_of(box)
+    kernels = [
+        text
+        for at, probe in enumerate(fused.probes)
+        for text in probe_texts(at, probe, fused.sums_of(at), printer)
+    ]
+    names = [f"MAP_{at}" for at in range(len(fused.probes))]
+    maps = f"MAPS = [{', '.join(names)}]  # the kernels of each estimate\n"
+    return [*host_texts(), *kernels, maps]

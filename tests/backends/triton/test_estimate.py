@@ -92,10 +92,14 @@ ROWS, KEYS = torch.meshgrid(
 
 
 @pytest.mark.parametrize("how", ["sum", "max", "min"])
-def test_by_key(module: ModuleType, how: str) -> None:
+def test_by_column(module: ModuleType, how: str) -> None:
     is_softmax = how == "sum"
-    found = probe_of(module, is_softmax).by_key(how)
-    torch.testing.assert_close(found, grouped(KEYS, N_K, how, is_softmax))
+    probe = probe_of(module, is_softmax)
+    wanted = grouped(KEYS, N_K, how, is_softmax)
+    torch.testing.assert_close(probe.by_column(how, 1), wanted)
+    if how != "min":
+        wanted = grouped(KEYS // 7, 13, how, is_softmax)
+        torch.testing.assert_close(probe.by_column(how, 7), wanted)
 
 
 @pytest.mark.parametrize("is_anti", [False, True])
@@ -121,7 +125,7 @@ def test_by_block(module: ModuleType) -> None:
 def test_rows_without_pairs_weigh_nothing(module: ModuleType) -> None:
     q, k = tensors()
     probe = module.Probe(module.MAP_0, q, k, SCALE, -30, -30, -20, (SHIFT,), True)
-    values, counts = probe.by_key("sum")
+    values, counts = probe.by_column("sum", 1)
     assert not bool(values.any()) and not bool(counts.any())
 
 
@@ -131,7 +135,7 @@ def test_nan_reaches_the_sums_of_its_pairs_alone(module: ModuleType) -> None:
     probe = module.Probe(
         module.MAP_0, q, k, SCALE, OFFSET, FIRST, LAST, (SHIFT,), False
     )
-    values, _ = probe.by_key("max")
+    values, _ = probe.by_column("max", 1)
     assert values.isnan().nonzero().tolist() == [[0, 0, 89], [0, 1, 89]]
 
 
@@ -143,3 +147,5 @@ def test_pooling(module: ModuleType, how: str) -> None:
     function = getattr(torch.Tensor, f"a{how}" if how in ("max", "min") else how)
     wanted = [function(q[:, :, block == at], 2) for at in block.unique().tolist()]
     torch.testing.assert_close(found, torch.stack(wanted, 2))
+    counts = module.block_counts(q, 12, OFFSET)
+    assert counts.tolist() == block.unique(return_counts=True)[1].tolist()
