@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -18,8 +19,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from patternc.backends.planner import plan_tables
 from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.sequences import Form, Sequences
+from patternc.backends.triton import planner
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.refusal import gradient_refusal
 from patternc.diagnostics import Diagnostic
@@ -101,6 +104,31 @@ class TritonAttention:
             **_named(sequences),
             **params,
             **self._declared(inputs),
+        )
+
+    def plan_tables(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> dict[str, Tensor]:
+        """See `Planner`. Off a GPU it is PyTorch's planner, which is faster there."""
+        attention = self.kernel.attention
+        plan = plan_tables
+        if q.is_cuda:
+            plan = partial(planner.plan_tables, self.module)
+        return plan(
+            attention,
+            q,
+            k,
+            scale=scale,
+            q_offset=q_offset,
+            params=params,
+            inputs=inputs,
         )
 
     def attend(

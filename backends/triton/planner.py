@@ -239,7 +239,7 @@ def _classes(given: Candidates) -> Tensor:
     live, always = given.live, given.always
     for dim in range(live.dim() - 1):
         # A leading axis that is only spread out: its rows come again.
-        if live.stride(dim) or always.stride(dim):
+        if live.shape[dim] > 1 and (live.stride(dim) or always.stride(dim)):
             break
         live, always = live.narrow(dim, 0, 1), always.narrow(dim, 0, 1)
     kinds = live.to(torch.int8) + (live & always).to(torch.int8)
