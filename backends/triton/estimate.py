@@ -27,7 +27,7 @@ _KERNELS = {
     SummedBy.DIAGONAL: "diagonals",
     SummedBy.BACK_DIAGONAL: "diagonals",
     SummedBy.ANTIDIAGONAL: "diagonals",
-    SummedBy.BLOCK: "blocks",
+    SummedBy.BLOCK: "parts",
 }
 
 
@@ -42,10 +42,12 @@ def probe_texts(
         "mask": printer.assign("seen", probe.condition, 4),
     }
     used = {_KERNELS[by] for by in sums}
-    names = [name for name in ("columns", "diagonals", "blocks") if name in used]
-    texts = [_filled("probe", holes, {"params", "arguments", "param_names", "mask"})]
+    if probe.is_softmax and used & {"columns", "diagonals"}:
+        used.add("row_sums")
+    names = [name for name in ("row_sums", "columns", "diagonals", "parts") if name in used]
+    texts = [_filled("probe", holes, {"params", "mask"})]
     texts += [_filled(f"probe_{name}", holes, {"params", "arguments", "param_names"}) for name in names]
-    table = [f"MAP_{at} = {{", '    "row_sums": row_sums_of_map,']
+    table = [f"MAP_{at} = {{"]
     table += [f'    "{name}": {name}_of_map,' for name in names]
     texts.append("\n".join([*table, "}", ""]))
     ends = (("_of_map", f"_of_map_{at}"), ("_in_map", f"_in_map_{at}"))

@@ -20,6 +20,8 @@ from patternc.ir.nodes import (
     Axis,
     Binary,
     BoolExpr,
+    Compare,
+    CompareOp,
     Const,
     Expr,
     Index,
@@ -28,11 +30,15 @@ from patternc.ir.nodes import (
 )
 from patternc.ir.selection import (
     Logits,
+    MapBinary,
     MapExpr,
+    MapNumber,
+    MapOp,
     MapWhere,
     Reduce,
     Reduction,
     Rows,
+    Sharing,
     Softmax,
     maps_of,
     submaps,
@@ -54,13 +60,18 @@ class SummedBy(Enum):
 class Probe:
     """A map of scores that is summed: where it is live, by `q` and `k`.
 
-    `params` are the run-time parameters that the condition reads.
+    `params` are the run-time parameters that the condition reads. With a `stride`,
+    rows and keys of the map are of so many tokens, and a score is `times` the sum of
+    those of their pairs for which (q + k) % stride is `residue`.
     """
 
     map_: MapExpr
     condition: BoolExpr
     is_softmax: bool
     params: tuple[str, ...]
+    stride: int = 1
+    residue: int = 0
+    times: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +114,29 @@ def fused_of(attention: Attention) -> Fused:
                     pools[node] = size
                     continue
                 found, by = _probe_of(attention, node.operand), _summed_by(node.by)
-                if found is None or by is None:
+                if found is None or by is None or not _is_served(found, node.how, *by):
                     continue
                 if found not in probes:
                     probes.append(found)
                 sums[node] = FusedSum(probes.index(found), *by)
     return Fused(tuple(probes), sums, pools)
+
+
+PART_TILE = 128
+"""Keys that a program adds up at a time; those of other blocks are left to PyTorch."""
+
+
+def _is_served(
+    probe: Probe, how: Reduction, by: SummedBy, sizes: tuple[int, ...]
+) -> bool:
+    """Whether there is a kernel for such a sum of such a map."""
+    if by is not SummedBy.BLOCK:
+        return probe.stride == 1
+    if probe.is_softmax and how not in (Reduction.SUM, Reduction.MEAN):
+        return False
+    keys = sizes[1]
+    is_power = keys & (keys - 1) == 0
+    return keys >= 8 and (is_power or keys % PART_TILE == 0) and probe.times > 0
 
 
 def _pool_size(node: Reduce) -> int | None:
@@ -122,17 +150,58 @@ def _probe_of(attention: Attention, map_: MapExpr) -> Probe | None:
     """The scores, or their softmax, where a condition on q and k holds."""
     if attention.scores:
         return None
-    is_softmax, inner = False, map_
-    if isinstance(inner, Softmax):
-        is_softmax, inner = True, inner.operand
+    is_softmax = isinstance(map_, Softmax)
+    inner = map_.operand if isinstance(map_, Softmax) else map_
     terms: list[BoolExpr] = []
-    while isinstance(inner, MapWhere):
-        terms += flat(inner.condition)
-        inner = inner.operand
-    if not isinstance(inner, Logits) or any(tables_of(term) for term in terms):
+    times = 1.0
+    while isinstance(inner, MapWhere | MapBinary):
+        if isinstance(inner, MapWhere):
+            terms += flat(inner.condition)
+            inner = inner.operand
+        else:
+            number, inner = _number_of(inner)
+            times *= number
+    stride = (1, 0) if isinstance(inner, Logits) else _stride_of(inner)
+    if stride is None or times == 0 or any(tables_of(term) for term in terms):
         return None
     condition = rewrite_bool(All(tuple(terms)), _on_tokens)
-    return Probe(map_, condition, is_softmax, tuple(sorted(params_of(condition))))
+    params = tuple(sorted(params_of(condition)))
+    return Probe(map_, condition, is_softmax, params, *stride, times)
+
+
+def _number_of(map_: MapBinary) -> tuple[float, MapExpr]:
+    """x and M of `M * x`, `x * M` or `M / x`; 0 where it is something else."""
+    match map_:
+        case MapBinary(op=MapOp.MUL, lhs=inner, rhs=MapNumber(value=value)):
+            return value, inner
+        case MapBinary(op=MapOp.MUL, lhs=MapNumber(value=value), rhs=inner):
+            return value, inner
+        case MapBinary(op=MapOp.DIV, lhs=inner, rhs=MapNumber(value=value)):
+            return (1 / value if value else 0.0), inner
+    return 0.0, map_.lhs
+
+
+def _stride_of(map_: MapExpr) -> tuple[int, int] | None:
+    """`sum(scores where (q + k) % stride == residue by q // stride, k // stride)`."""
+    match map_:
+        case Reduce(
+            how=Reduction.SUM,
+            operand=MapWhere(
+                operand=Logits(),
+                condition=Compare(
+                    op=CompareOp.EQ,
+                    lhs=Binary(op=IntOp.MOD, lhs=pair, rhs=Const(value=stride)),
+                    rhs=Const(value=residue),
+                ),
+            ),
+            by=(row, key),
+            over=Sharing.ALONE,
+        ):
+            sizes = (_divisor(row, Axis.FIRST), _divisor(key, Axis.SECOND))
+            is_right = sizes == (stride, stride) and 0 <= residue < stride
+            is_sum = _summed_by((pair,)) == (SummedBy.ANTIDIAGONAL, ())
+            return (stride, residue) if is_right and is_sum else None
+    return None
 
 
 def _on_tokens(node: Expr) -> Expr:

@@ -131,12 +131,14 @@ class FusedEstimate(Estimate):
                 self.module.MAPS[at],
                 self.source_q,
                 self.source_k,
-                self.scale,
+                self.scale * own.times,
                 self.q_offset,
                 first,
                 rows.first + stop,
                 tuple(self.params[name] for name in own.params),
                 own.is_softmax,
+                own.stride,
+                own.residue,
             )
         return self.probes[at], first
 

@@ -44,6 +44,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     folder = tmp_path_factory.mktemp("estimate")
     found = module_of(All((CAUSAL, THIRD)), folder, ("shift",))
     found.ROW_TILE, found.KEY_TILE, found.DIAGONAL_STEPS = 16, 32, 3
+    found.PART_TILE, found.PARTS_AT_ONCE, found.JOIN_TILE = 32, 200, 16
     yield found
 
 
@@ -112,14 +113,42 @@ def test_by_diagonal(module: ModuleType, is_anti: bool) -> None:
     torch.testing.assert_close(found, grouped(place - base, count, how, not is_anti))
 
 
-def test_by_block(module: ModuleType) -> None:
-    row_block, key_block = 12, 40
+@pytest.mark.parametrize("key_block", [8, 64])
+def test_by_block(module: ModuleType, key_block: int) -> None:
+    """Blocks of less than a tile of keys, and of two; some rows at a time."""
+    how, row_block = ("sum" if key_block == 8 else "max"), 12
     first, key_blocks = FIRST // row_block, math.ceil(N_K / key_block)
     place = (ROWS // row_block - first) * key_blocks + KEYS // key_block
-    values, counts = probe_of(module, True).by_block("sum", row_block, key_block)
-    count = values.shape[2] * key_blocks
-    wanted = grouped(place, count, "sum", True)
-    torch.testing.assert_close((values.flatten(2), counts.flatten(2)), wanted)
+    found = probe_of(module, how == "sum").by_block(how, row_block, key_block)
+    wanted = grouped(place, found[0].shape[2] * key_blocks, how, how == "sum")
+    torch.testing.assert_close(tuple(x.flatten(2) for x in found), wanted)
+
+
+def test_strided(tmp_path: Path) -> None:
+    """Antidiagonal sums: rows and keys of 4 tokens, of which the last ones lack some."""
+    module = module_of(CAUSAL, tmp_path)
+    module.PART_TILE, module.PARTS_AT_ONCE, module.JOIN_TILE = 16, 100, 16
+    q, k = tensors()
+    k = k[:, :, :89]
+    first, last = OFFSET // 4, (OFFSET + N_Q - 1) // 4 + 1
+    probe = module.Probe(
+        module.MAP_0, q, k, SCALE, OFFSET, first, last, (), True, stride=4, residue=1
+    )
+    rows, keys = torch.arange(OFFSET, OFFSET + N_Q)[:, None], torch.arange(89)
+    live = (rows + keys) % 4 == 1
+    at = ((rows // 4 - first) * 23 + keys // 4).flatten().expand(1, 2, -1)
+    sums, pairs = torch.zeros(2, 1, 2, (last - first) * 23).unbind(0)
+    products = torch.where(live, q @ k.mT * SCALE, 0.0)
+    sums.scatter_add_(2, at, products.flatten(2))
+    pairs.scatter_add_(2, at, live.float().flatten().expand_as(at))
+    strides = torch.arange(first, last)[:, None]
+    seen = (pairs > 0).unflatten(2, (-1, 23)) & (torch.arange(23) <= strides)
+    shown = torch.where(seen, sums.unflatten(2, (-1, 23)), -math.inf)
+    shares = torch.softmax(shown, 3)
+    wanted = torch.nn.functional.pad(shares, (0, 1)).unflatten(3, (3, 8)).sum(4)
+    blocks = (strides // 3 - first // 3).flatten()
+    wanted = torch.zeros(1, 2, int(blocks[-1]) + 1, 3).index_add(2, blocks, wanted)
+    torch.testing.assert_close(probe.by_block("sum", 3, 8)[0], wanted)
 
 
 def test_rows_without_pairs_weigh_nothing(module: ModuleType) -> None:
