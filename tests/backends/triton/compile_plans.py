@@ -11,6 +11,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from patternc.backends.triton.offline import compile_kernel
 from tests.backends.triton.planning import module_of
 from tests.kernels import CAUSAL
@@ -20,7 +22,13 @@ PROBES = {
     "row_sums": {},
     "columns": {"HOW": "sum", "SOFTMAX": True},
     "diagonals": {"HOW": "sum", "SOFTMAX": True, "ANTI": False, "STEPS": 8},
-    "blocks": {"HOW": "sum", "SOFTMAX": True},
+    "parts": {
+        "HOW": "sum",
+        "SOFTMAX": True,
+        "STRIDE": 8,
+        "RESIDUE": 7,
+        "SUB": 16,
+    },
 }
 SEARCHES = {
     "choose_kernel": {},
@@ -32,6 +40,9 @@ SEARCHES = {
 }
 OF_COUNTS = {"choose_kernel", "mark_kernel", "list_kernel"}
 HEAD_DIM = 128
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+SHARED = {"sm_80": 166912, "sm_90": 232448, "gfx942": 65536}
+CPU = torch.device("cpu")
 
 
 def main(folder: Path, words: list[str]) -> None:
@@ -39,13 +50,19 @@ def main(folder: Path, words: list[str]) -> None:
     module = module_of(CAUSAL, folder)
     for word in words:
         name, target, dtype = word.split(",")
+        like = torch.empty(1, 1, 0, HEAD_DIM, dtype=DTYPES[dtype])
+        module.shared_memory = {CPU: SHARED[target]}.__getitem__
+        wanted = module.PART_ROWS, module.PART_TILE
+        if name != "parts":
+            wanted = module.ROW_TILE, module.KEY_TILE
+        tiles = module.fitting(like, *wanted)
+        stages = tiles.pop("num_stages")
         constants: dict[str, object] = {
             "HEADS": 32,
             "GROUP_SIZE": 4,
             "HEAD_DIM": HEAD_DIM,
             "BLOCK_D": HEAD_DIM,
-            "ROWS": module.ROW_TILE,
-            "BLOCK": module.KEY_TILE,
+            **tiles,
             "PRECISION": "tf32x3" if dtype == "fp32" else "ieee",
             "stride_qd": 1,
             "stride_kd": 1,
@@ -53,19 +70,23 @@ def main(folder: Path, words: list[str]) -> None:
             **PROBES.get(name, {}),
             **SEARCHES.get(name, {}),
         }
-        warps, stages = module.PROBE_WARPS, 2
+        warps = module.PROBE_WARPS
         kernel = module.MAP_0[name] if name in PROBES else getattr(module, name)
-        if name == "diagonals":
+        if name in ("diagonals", "parts"):
             warps *= 2
         if name in SEARCHES:
             warps, constants["BLOCK"] = WARPS.get(name, 8), module.CHOOSE_BLOCK
         if name == "pool_kernel":
             constants |= {"HOW": "mean", "ROWS": 64}
+        if name in ("part_sums_kernel", "join_kernel"):
+            constants |= {"ROWS": 8, "BLOCK": module.JOIN_TILE, "EACH": 1}
+            constants |= {"HOW": "sum", "SOFTMAX": True}
         whole = "i32" if name in OF_COUNTS else "fp64"
         pointers = {
             **dict.fromkeys(("q_source", "k_source", "source"), dtype),
             **dict.fromkeys(("lse", "parts", "values"), "fp32"),
-            "counts": "i32",
+            "counts": "i16" if name == "parts" else "i32",
+            "part_counts": "i16",
             "classes": "i8",
             "table": "i8",
             "places": "i32",
