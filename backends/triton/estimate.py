@@ -44,9 +44,14 @@ def probe_texts(
     used = {_KERNELS[by] for by in sums}
     if probe.is_softmax and used & {"columns", "diagonals"}:
         used.add("row_sums")
-    names = [name for name in ("row_sums", "columns", "diagonals", "parts") if name in used]
+    names = [
+        name for name in ("row_sums", "columns", "diagonals", "parts") if name in used
+    ]
     texts = [_filled("probe", holes, {"params", "mask"})]
-    texts += [_filled(f"probe_{name}", holes, {"params", "arguments", "param_names"}) for name in names]
+    texts += [
+        _filled(f"probe_{name}", holes, {"params", "arguments", "param_names"})
+        for name in names
+    ]
     table = [f"MAP_{at} = {{"]
     table += [f'    "{name}": {name}_of_map,' for name in names]
     texts.append("\n".join([*table, "}", ""]))
@@ -56,9 +61,7 @@ def probe_texts(
     return texts
 
 
-def _filled(
-    name: str, holes: dict[str, Sequence[str]], used: Collection[str]
-) -> str:
+def _filled(name: str, holes: dict[str, Sequence[str]], used: Collection[str]) -> str:
     return fill(name, {hole: lines for hole, lines in holes.items() if hole in used})
 
 

@@ -51,7 +51,7 @@ def main(folder: Path, words: list[str]) -> None:
     for word in words:
         name, target, dtype = word.split(",")
         like = torch.empty(1, 1, 0, HEAD_DIM, dtype=DTYPES[dtype])
-        module.shared_memory = {CPU: SHARED[target]}.__getitem__
+        vars(module)["shared_memory"] = {CPU: SHARED[target]}.__getitem__
         wanted = module.PART_ROWS, module.PART_TILE
         if name != "parts":
             wanted = module.ROW_TILE, module.KEY_TILE

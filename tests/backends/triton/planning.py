@@ -55,4 +55,3 @@ def _called() -> str:
     wanted = ("padded", "current", "precision_of")
     found = [part for part in text.split("\n\n\n") if part.startswith("def ")]
     return "\n\n\n".join(p for p in found if p[4:].split("(")[0] in wanted) + "\n"
-

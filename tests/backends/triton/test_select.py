@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -30,12 +29,12 @@ def searched(
     request: pytest.FixtureRequest, module: ModuleType
 ) -> Iterator[ModuleType]:
     """Rows that a program searches alone, or several programs together."""
-    held = module.SHORT_ROW, module.CHOOSE_BLOCK, module.SEGMENT
-    module.SHORT_ROW = 0 if request.param else held[0]
-    module.CHOOSE_BLOCK = 64
-    module.SEGMENT = 64
+    names = ("SHORT_ROW", "CHOOSE_BLOCK", "SEGMENT")
+    held = {name: vars(module)[name] for name in names}
+    alone = {} if request.param else {"SHORT_ROW": held["SHORT_ROW"]}
+    vars(module).update({"SHORT_ROW": 0, "CHOOSE_BLOCK": 64, "SEGMENT": 64, **alone})
     yield module
-    module.SHORT_ROW, module.CHOOSE_BLOCK, module.SEGMENT = held
+    vars(module).update(held)
 
 
 def ranked(values: Tensor, kinds: Tensor) -> list[int]:
@@ -63,8 +62,12 @@ def wanted_top_p(values: Tensor, classes: Tensor, p: float, keeps: bool) -> Tens
     for row in range(len(values)):
         kinds = classes[row % len(classes)]
         mass = [x if x > 0 else 0.0 for x in values[row].tolist()]
-        target = p * sum(m for m, kind in zip(mass, kinds.tolist(), strict=True) if kind)
-        have = sum(m for m, is_in in zip(mass, chosen[row].tolist(), strict=True) if is_in)
+        target = p * sum(
+            m for m, kind in zip(mass, kinds.tolist(), strict=True) if kind
+        )
+        have = sum(
+            m for m, is_in in zip(mass, chosen[row].tolist(), strict=True) if is_in
+        )
         for g in ranked(values[row], kinds):
             if have >= target or (not keeps and have + mass[g] > target):
                 break
@@ -130,8 +133,10 @@ def test_bounds(module: ModuleType) -> None:
     values, classes = rows_of(100, 3, dyadic=True)
     classes[0, 40:] = ALWAYS
     amounts = [20, 45, 60, 0]
-    bounded = [max(least, min(50, n)) for least, n in zip((40, 0, 0, 7), amounts)]
-    least = torch.tensor([40, 0, 0, 7], dtype=torch.int32)
+    leasts = [40, 0, 0, 7]
+    pairs = zip(leasts, amounts, strict=True)
+    bounded = [max(least, min(50, n)) for least, n in pairs]
+    least = torch.tensor(leasts, dtype=torch.int32)
     amount = torch.tensor(amounts, dtype=torch.int32)
     found = module.choose_top(values, classes, amount, least, 50)
     assert torch.equal(found, wanted_top(values, classes, bounded))
