@@ -28,20 +28,24 @@ from patternc.ir.nodes import (
     IntExpr,
     IntOp,
 )
+from patternc.ir.selected import map_children, maps_of, submaps
 from patternc.ir.selection import (
+    Choice,
     Logits,
     MapBinary,
     MapExpr,
     MapNumber,
     MapOp,
+    MapScale,
     MapWhere,
     Reduce,
     Reduction,
     Rows,
+    Selection,
     Sharing,
     Softmax,
-    maps_of,
-    submaps,
+    Tokens,
+    keys_of,
 )
 from patternc.ir.walk import params_of, rewrite_bool, tables_of
 
@@ -96,7 +100,48 @@ class Fused:
         return frozenset(one.by for one in self.sums.values() if one.probe == probe)
 
 
+def planning_lines(attention: Attention) -> tuple[str, ...]:
+    """For each selection, what its map and its choice are computed by on a GPU."""
+    fused = fused_of(attention)
+    return tuple(
+        f"{selection.table}: {', '.join(_means(selection, fused))}"
+        for selection in attention.selections
+    )
+
+
+def _means(selection: Selection, fused: Fused) -> list[str]:
+    """How a selection comes about, in words."""
+    found: list[str] = []
+    rest = False
+    pending = list(maps_of(selection))
+    while pending:
+        node = pending.pop(0)
+        if isinstance(node, Reduce) and node in fused.sums:
+            by = fused.sums[node].by.value
+            found.append(f"scores summed by {by} while they are made")
+        elif isinstance(node, Reduce) and node in fused.pools:
+            found.append(f"rows of {_pooled_tokens(node).value} pooled")
+        else:
+            rest |= not isinstance(node, MapNumber | MapScale) and bool(keys_of(node))
+            pending += map_children(node)
+    is_compared = selection.choice is Choice.ABOVE and (
+        selection.least is None and selection.most is None
+    )
+    found += ["the rest of the map by PyTorch, rows at a time"] if rest else []
+    choice = "compared" if is_compared else "chosen by a search for the threshold"
+    return [*dict.fromkeys(found), choice]
+
+
+def _pooled_tokens(node: Reduce) -> Tokens:
+    assert isinstance(node.operand, Rows)
+    return node.operand.tokens
+
+
 _JOINS = {Reduction.SUM, Reduction.MEAN, Reduction.MAX, Reduction.MIN}
+
+
+NO_MAPS = Fused((), {}, {})
+"""What a program without selections has."""
 
 
 def fused_of(attention: Attention) -> Fused:

@@ -24,6 +24,7 @@ from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.sequences import Form, Sequences
 from patternc.backends.triton import planner
 from patternc.backends.triton.emit import emit
+from patternc.backends.triton.fused import NO_MAPS, Fused, fused_of
 from patternc.backends.triton.refusal import gradient_refusal
 from patternc.diagnostics import Diagnostic
 from patternc.ir.floats import float_reads
@@ -56,14 +57,15 @@ class TritonBackend:
             for item in attention.inputs
             if any(axis.kind is AxisKind.BATCH for axis in item.axes)
         }
-        return TritonAttention(module, kernel, axes)
+        return TritonAttention(module, kernel, axes, fused_of(attention))
 
 
 @dataclass(frozen=True, slots=True)
 class TritonAttention:
     """A `LoadedAttention` that runs a generated module, forward and backward.
 
-    `batch_axes` says where the inputs that have a batch axis of their own declare it.
+    `batch_axes` says where the inputs that have a batch axis of their own declare it,
+    `fused` which maps of selections have kernels.
     A training step is `attend`, then `finish` under autograd, then `gradients` of what
     `attend` gave.
     """
@@ -71,6 +73,7 @@ class TritonAttention:
     module: ModuleType
     kernel: Kernel
     batch_axes: Mapping[str, int] = field(default_factory=dict)
+    fused: Fused = NO_MAPS
 
     def __call__(
         self,
@@ -120,7 +123,7 @@ class TritonAttention:
         attention = self.kernel.attention
         plan = plan_tables
         if q.is_cuda:
-            plan = partial(planner.plan_tables, self.module)
+            plan = partial(planner.plan_tables, self.module, self.fused)
         return plan(
             attention,
             q,

@@ -21,10 +21,11 @@ from torch.nn.functional import pad
 
 from patternc.backends.choosing import Candidates, chosen
 from patternc.backends.grouping import Groups, join_heads, of_groups
+from patternc.backends.key_ranges import KeyRange
 from patternc.backends.maps import Estimate, Part, Values
 from patternc.backends.planner import known_params, tables_of, wide_inputs
 from patternc.backends.probe import live_rows
-from patternc.backends.triton.fused import Fused, SummedBy, fused_of
+from patternc.backends.triton.fused import Fused, SummedBy
 from patternc.backends.values import compared
 from patternc.ir.nodes import Attention
 from patternc.ir.selection import (
@@ -45,6 +46,7 @@ MOST_RANKED = 2**31 - 1
 
 def plan_tables(
     module: ModuleType,
+    fused: Fused,
     attention: Attention,
     q: Tensor,
     k: Tensor,
@@ -56,7 +58,7 @@ def plan_tables(
 ) -> dict[str, Tensor]:
     """The table of each selection, bool [B, H, ...]; see `planner.plan_tables`.
 
-    `module` is the generated one of `attention`. Numbers are float32; `q` and `k` are
+    `module` is the generated one of `attention`, `fused` what it has kernels for. Numbers are float32; `q` and `k` are
     read as they are.
     """
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
@@ -70,7 +72,7 @@ def plan_tables(
             known_params(attention, q, k, q_offset, params),
             wide_inputs(inputs, torch.float32),
             module=module,
-            fused=fused_of(attention),
+            fused=fused,
             source_q=q,
             source_k=k,
         )
@@ -86,7 +88,8 @@ def _shaped_like(tensor: Tensor) -> Tensor:
 class FusedEstimate(Estimate):
     """An estimate whose `q` and `k` are shapes; the tensors are `source_q`, `source_k`.
 
-    `probes` holds the maps of scores that were started, by their number.
+    `probes` holds the maps of scores that were started, by their number, `found_ranges`
+    the values of the keys of maps: they are asked for many times.
     """
 
     module: ModuleType
@@ -94,6 +97,7 @@ class FusedEstimate(Estimate):
     source_q: Tensor
     source_k: Tensor
     probes: dict[int, Any] = field(default_factory=dict)
+    found_ranges: dict[MapExpr, tuple[KeyRange, ...]] = field(default_factory=dict)
 
     @cached_property
     def wide(self) -> Estimate:
@@ -108,6 +112,12 @@ class FusedEstimate(Estimate):
             self.inputs,
         )
 
+    def ranges(self, map_: MapExpr) -> tuple[KeyRange, ...]:
+        """The values of each key of a map."""
+        if map_ not in self.found_ranges:
+            self.found_ranges[map_] = super().ranges(map_)
+        return self.found_ranges[map_]
+
     def compute(self, map_: MapExpr, part: Part | None) -> Values:
         """A map that has a kernel by it; all others as they are defined."""
         match map_:
@@ -115,10 +125,23 @@ class FusedEstimate(Estimate):
                 return self.summed(map_)
             case Reduce(operand=Rows(tokens=tokens)) if map_ in self.fused.pools:
                 return self.pooled(map_, tokens)
-            case Rows() | Logits():
+            case Rows(tokens=tokens):
+                return self.converted(tokens, part)
+            case Logits():
                 return self.wide.compute(map_, part)
             case _:
                 return super().compute(map_, part)
+
+    def converted(self, tokens: Tokens, part: Part | None) -> Values:
+        """Some rows of Q or K in float32; those of K for every query head."""
+        of_queries = tokens is Tokens.QUERIES
+        rows = self.source_q if of_queries else self.source_k
+        if part is not None:
+            rows = rows[:, :, part[0] : part[1]]
+        rows = rows.to(torch.float32)
+        if not of_queries:
+            rows = rows.repeat_interleave(self.attention.group_size, dim=1)
+        return Values(rows, self.all_live(3))
 
     def probe(self, at: int) -> tuple[Any, int]:
         """Map number `at`, its rows' sums made once, and the first of its rows."""

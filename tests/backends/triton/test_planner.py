@@ -95,7 +95,7 @@ def test_tables_are_those_of_the_definition(name: str, tmp_path: Path) -> None:
         "inputs": {},
     }
     wanted = definition.plan_tables(attention, q, k, **call)
-    tables = planner.plan_tables(module, attention, q, k, **call)
+    tables = planner.plan_tables(module, found, attention, q, k, **call)
     assert tables.keys() == wanted.keys()
     for key, table in wanted.items():
         assert bool(table.any()), key
