@@ -72,7 +72,8 @@ def test_choices_are_those_of_a_sort(shape: tuple[int, int], tmp_path: Path) -> 
     amount = max(int((classes == module.ALWAYS).sum()), shape[1] // 5)
     ranked = torch.where(classes == module.ALWAYS, torch.inf, values)
     ranked = torch.where(classes == module.ABSENT, -torch.inf, ranked)
-    order = ranked.sort(1, descending=True, stable=True).indices[:, :amount]
+    order = torch.sort(ranked, stable=True, dim=1, descending=True).indices
+    order = order[:, :amount]
     wanted = torch.zeros(shape, dtype=torch.bool, device="cuda").scatter(1, order, True)
     found = module.choose_top(values, classes, amount)
     assert torch.equal(found, wanted)
@@ -96,7 +97,7 @@ def test_a_plan_is_captured_in_a_graph(name: str, tmp_path: Path) -> None:
     loaded = TritonBackend(Store(tmp_path)).load(kernel)
     q, k = rows_of(512, 512, torch.bfloat16, 64)
     call = call_of({"n": 21} if attention.params else {}, 512, 512)
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         loaded.plan_tables(q, k, **call)
