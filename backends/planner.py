@@ -8,7 +8,7 @@ they are computed. Not its job: the mask that reads them, keeping them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 
 import torch
@@ -31,6 +31,9 @@ from patternc.ir.selection import (
     keys_of,
 )
 
+Choose = Callable[[Selection, Candidates], Tensor]
+"""Which candidates a selection takes, bool of the shape of the numbers."""
+
 
 def plan_tables(
     attention: Attention,
@@ -51,27 +54,44 @@ def plan_tables(
     too large, and with `check` for NaN among numbers that are ranked.
     """
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    sizes = CallSizes(q.shape[2], k.shape[2], q_offset)
-    places = places_of(attention.selections, sizes, params)
-    tables: dict[str, Tensor] = {}
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
-        floats = {
-            name: x.to(wide) if x.dtype.is_floating_point else x
-            for name, x in inputs.items()
-        }
         call = Estimate(
             attention,
             q.detach().to(wide),
             k.detach().to(wide),
             scale,
             q_offset,
-            {**params, **places},
-            dict(floats),
+            known_params(attention, q, k, q_offset, params),
+            wide_inputs(inputs, wide),
             check,
         )
-        for selection in attention.selections:
-            table = _table(selection, call, sizes, params)
-            tables[selection.table] = call.inputs[selection.table] = table
+        return tables_of(call, params, chosen)
+
+
+def known_params(
+    attention: Attention, q: Tensor, k: Tensor, q_offset: int, params: Mapping[str, int]
+) -> dict[str, int]:
+    """The parameters of a call and those that say where keys of tables are."""
+    sizes = CallSizes(q.shape[2], k.shape[2], q_offset)
+    return {**params, **places_of(attention.selections, sizes, params)}
+
+
+def wide_inputs(inputs: Mapping[str, Tensor], wide: torch.dtype) -> dict[str, Tensor]:
+    """Inputs with their floating numbers in the dtype to compute in."""
+    return {
+        name: x.to(wide) if x.dtype.is_floating_point else x
+        for name, x in inputs.items()
+    }
+
+
+def tables_of(
+    call: Estimate, params: Mapping[str, int], choose: Choose
+) -> dict[str, Tensor]:
+    """The table of each selection of a call; `params` are those of the caller."""
+    tables: dict[str, Tensor] = {}
+    for selection in call.attention.selections:
+        table = _table(selection, call, params, choose)
+        tables[selection.table] = call.inputs[selection.table] = table
     return tables
 
 
@@ -102,10 +122,10 @@ def check_ranked(
 
 
 def _table(
-    selection: Selection, call: Estimate, sizes: CallSizes, params: Mapping[str, int]
+    selection: Selection, call: Estimate, params: Mapping[str, int], choose: Choose
 ) -> Tensor:
     """The table of one selection."""
-    wanted = selection_ranges(selection, sizes, params)
+    wanted = selection_ranges(selection, call.sizes, params)
     if prod(own.size for own in wanted) > MOST_KEYS:
         shown = " x ".join(str(own.size) for own in wanted)
         raise ValueError(
@@ -124,14 +144,18 @@ def _table(
     for dim, (whole, part) in enumerate(zip(wanted, own, strict=True)):
         inner = inner.narrow(2 + dim, part.first - whole.first, part.size)
     for rows in parts:
-        taken = _choose(selection, call, own, rows)
+        taken = _choose(selection, call, own, rows, choose)
         target = inner if rows is None else inner[:, :, rows[0] : rows[1]]
         target.copy_(taken)
     return table
 
 
 def _choose(
-    selection: Selection, call: Estimate, own: tuple[KeyRange, ...], rows: Part | None
+    selection: Selection,
+    call: Estimate,
+    own: tuple[KeyRange, ...],
+    rows: Part | None,
+    choose: Choose,
 ) -> Tensor:
     """The choice among the entries of a map, or of some rows of it."""
     found = call.values(selection.values, rows)
@@ -170,7 +194,7 @@ def _choose(
         number(selection.least),
         number(selection.most),
     )
-    taken = chosen(selection, given)
+    taken = choose(selection, given)
     shaped = taken.reshape([front[0], front[1], *(extent[d - 2] for d in order[2:])])
     back = [order.index(dim) for dim in range(len(order))]
     return shaped.permute(back)

@@ -22,6 +22,7 @@ from patternc.analysis.count import (
 )
 from patternc.analysis.sets import TooHard
 from patternc.backends.hopper.route import in_words
+from patternc.backends.triton.fused import planning_lines
 from patternc.backends.triton.notes import path_notes
 from patternc.driver import Trace
 from patternc.ir.nodes import EMPTY_PATTERN, UNBOUNDED, Const, Truth
@@ -129,6 +130,7 @@ class Explanation:
     launches: tuple[str, ...]
     path: tuple[str, ...]
     hopper: str
+    planning: tuple[str, ...]
     groups: tuple[Group, ...]
     counts: tuple[Count, ...]
     decisions: tuple[Decision, ...]
@@ -156,6 +158,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         launches=_launches(kernel),
         path=path_notes(kernel),
         hopper=in_words(kernel),
+        planning=planning_lines(trace.attention),
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
         counts=() if known is None else _counts(kernel, counters, lengths, known),
         decisions=tuple(
@@ -183,6 +186,9 @@ def as_text(found: Explanation) -> str:
         parts += [stage.text] if stage.text else []
         parts += [f"  {note}" for note in stage.notes]
     parts += ["", *_schedule_lines(found)]
+    if found.planning:
+        parts += ["", "# selections, on a GPU"]
+    parts += [f"  {line}" for line in found.planning]
     for group in found.groups:
         parts += ["", *_group_lines(group)]
     parts += ["", *_count_lines(found.counts)]

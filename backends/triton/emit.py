@@ -23,6 +23,7 @@ from patternc.backends.triton import profiles, shared_text
 from patternc.backends.triton.backward import backward_texts
 from patternc.backends.triton.bounds import BoundsPrinter
 from patternc.backends.triton.dense import dense_text, mask_lines
+from patternc.backends.triton.estimate import plan_texts
 from patternc.backends.triton.expr import (
     TorchPrinter,
     calls_floor_helpers,
@@ -30,6 +31,7 @@ from patternc.backends.triton.expr import (
 )
 from patternc.backends.triton.features import Features, features_of
 from patternc.backends.triton.finish import finish_text
+from patternc.backends.triton.fused import fused_of
 from patternc.backends.triton.gradients import gradients_text
 from patternc.backends.triton.kernels import device_functions, kernel_text
 from patternc.backends.triton.launches import checks_called, launch_text
@@ -107,6 +109,8 @@ def emit(
         back, behind = other, ahead
     reversed_ = reverse(back, kernel.schedule)
     kernels += backward_texts(back, reversed_, behind, own)
+    selects = bool(kernel.attention.selections)
+    plans = plan_texts(fused_of(kernel.attention), _box(kernel)) if selects else []
     listing = _listing(back, reversed_)
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
@@ -114,7 +118,7 @@ def emit(
         _imports(shared, features) + (f"\n{gluon.IMPORTS}" if hopper else ""),
         _constants(kernel, features, pattern_text, name),
         shared_text.body(shared),
-        fill("floor") if calls_floor_helpers("".join(kernels)) else "",
+        fill("floor") if calls_floor_helpers("".join((*kernels, *plans))) else "",
         *device,
         *kernels,
         *([gluon.kernel_text(hopper)] if hopper else []),
@@ -125,6 +129,7 @@ def emit(
         gradients_text(back, reversed_, behind, printer, own),
         finish_text(features, printer),
         *_lists(listing, behind),
+        *plans,
         _reference(kernel, features),
     ]
     return "\n\n".join(part for part in parts if part)

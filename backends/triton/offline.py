@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -54,6 +54,38 @@ class Report:
     serialised: tuple[str, ...]
 
 
+def compile_kernel(
+    kernel: triton.JITFunction,
+    target: str,
+    pointers: Mapping[str, str],
+    constants: Mapping[str, object],
+    *,
+    warps: int,
+    stages: int,
+    aligned: Collection[str] = (),
+) -> Report:
+    """Compile one kernel whose pointers are to elements of the given types.
+
+    `constants` are its constexprs, and strides that are known; `aligned` are further
+    arguments that 16 divides, as all pointers are. Other numbers are int32 where the
+    kernel does not say.
+    """
+    types: dict[str, str] = {}
+    known: dict[tuple[int, ...], object] = {}
+    attributes: dict[tuple[int, ...], list[list[object]]] = {}
+    for at, parameter in enumerate(kernel.params):
+        name = parameter.name
+        if name in constants:
+            types[name], known[(at,)] = "constexpr", constants[name]
+            continue
+        types[name] = parameter.annotation_type or "i32"
+        if name in pointers:
+            types[name] = f"*{pointers[name]}"
+        if name in pointers or name in aligned:
+            attributes[(at,)] = [["tt.divisibility", 16]]
+    return _compiled(ASTSource(kernel, types, known, attributes), target, warps, stages)
+
+
 def compile_offline(
     module: ModuleType,
     target: str,
@@ -82,22 +114,24 @@ def compile_offline(
     columns = max(module.padded(dim) for dim in dims)
     itemsize = 4 if dtype == "fp32" else 2
     own = module.LAUNCHES[_work(kernel), columns, itemsize]
+    source = _source(
+        module,
+        getattr(module, kernel),
+        target,
+        dims,
+        dtype,
+        access,
+        {"EXACT": exact, "IS_SPLIT": is_split or is_packed, "PACKED": is_packed},
+    )
+    return _compiled(source, target, warps or own[0], stages or own[1])
+
+
+def _compiled(source: ASTSource, target: str, warps: int, stages: int | None) -> Report:
+    """Compile and look at the machine code."""
     compiled = triton.compile(
-        _source(
-            module,
-            getattr(module, kernel),
-            target,
-            dims,
-            dtype,
-            access,
-            {"EXACT": exact, "IS_SPLIT": is_split or is_packed, "PACKED": is_packed},
-        ),
+        source,
         target=TARGETS[target],
-        options={
-            "num_warps": warps or own[0],
-            "num_stages": stages or own[1],
-            "enable_fp_fusion": True,
-        },
+        options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True},
     )
     shared = int(compiled.metadata.shared)
     if target.startswith("gfx"):
