@@ -10,7 +10,6 @@ meaning (`ir.evaluate`), traversal (`ir.walk`), text (`ir.text`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from patternc.ir.assertions import (
     AssertDensity,
@@ -90,10 +89,8 @@ from patternc.ir.schedules import (
     TokenOrder,
     WrittenSchedule,
 )
+from patternc.ir.selection import Selection
 from patternc.source import NOWHERE, Span
-
-if TYPE_CHECKING:
-    from patternc.ir.selection import Selection
 
 __all__ = [
     "EMPTY_PATTERN",
