@@ -141,7 +141,8 @@ def test_lists_for_other_tiles_are_those_of_a_module_with_such_tiles(
     module = module_of("documents", tmp_path)
     other = emit_module(kernel_of("documents", Schedule(128, 128)), tmp_path)
     doc = torch.randint(0, 5, (2, 700)).sort()[0].int()
-    call = (2, 500, 700, 200, {}, {"doc": doc}, False)
+    values: dict[str, int] = {}
+    call = (2, 500, 700, 200, values, {"doc": doc}, False)
     found = module.tile_lists(*call, doc.device, (128, 128))
     wanted = other.tile_lists(*call, doc.device)
     for mine, its in zip(found[:4], wanted[:4], strict=True):
