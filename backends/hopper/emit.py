@@ -40,6 +40,8 @@ from patternc.ir.nodes import Axis, BoolExpr
 from patternc.ir.text import print_expr
 from patternc.plan.kernel import TileKind
 
+STANDARD_IMPORTS = ("from concurrent.futures import ThreadPoolExecutor",)
+
 IMPORTS = """\
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
