@@ -15,10 +15,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from patternc.backends.triton.features import features_of
-from patternc.backends.triton.ranges import has_lists
-from patternc.ir.nodes import Binary, BoolExpr, Const, IntExpr, IntOp
-from patternc.ir.walk import subexpressions
+from patternc.backends.triton.features import features_of, reads_of
+from patternc.backends.triton.ranges import has_lists, is_listed
+from patternc.ir.nodes import (
+    Axis,
+    Binary,
+    BoolExpr,
+    Const,
+    Element,
+    Index,
+    IntExpr,
+    IntOp,
+    Read,
+)
+from patternc.ir.walk import axes_of, subexpressions
 from patternc.plan.choose import REFERENCE_LENGTH, predict
 from patternc.plan.expand import live_tiles, query_tiles
 from patternc.plan.kernel import Kernel
@@ -33,6 +43,9 @@ BLOCK_K = 128
 
 MULTIPROCESSORS = 132
 """Those of the device that was measured."""
+
+LISTED_SIZES = (128,)
+"""The head sizes for which it is taken where tiles follow inputs: not predicted."""
 
 LEAST_EXACT_Q = 64
 """The fewest queries of the portable kernel's tiles: each half of a tile has one flag."""
@@ -64,15 +77,42 @@ def refusal(kernel: Kernel) -> str:
         return f"tiles of {kernel.schedule.block_q} queries were asked for"
     if features.is_ordered:
         return "its tokens have an order"
-    if features.inputs:
-        return "it reads inputs"
-    if not features.is_plain:
+    if features.natural or features.has_epilogue or features.skipped:
         return "it has scores, weights, sinks, outputs or skipped heads"
+    if features.inputs:
+        return _refusal_of_lists(kernel)
     if has_lists(kernel):
         return "its tiles have no closed form"
     if any(_divides(cover.mask) for cover in kernel.covers):
         return "its mask divides by a number that is no power of two: registers spill"
     return ""
+
+
+def _refusal_of_lists(kernel: Kernel) -> str:
+    """The same for a program whose tiles follow inputs."""
+    if not all(is_listed(cover) for cover in kernel.covers):
+        return "the tiles of some heads follow inputs, and of others ranges"
+    elements = {item.name: item.element for item in kernel.attention.inputs}
+    for cover in kernel.covers:
+        for read in reads_of(cover.mask):
+            if elements[read.table] is not Element.INT and not _is_coarse(read):
+                return f"`{read.table}` chooses parts of its tiles"
+    return ""
+
+
+def _is_coarse(read: Read) -> bool:
+    """Whether a read is the same for whole tiles."""
+    return all(
+        not axes_of(index) & {Axis.QUERY, Axis.KEY}
+        or (
+            isinstance(index, Binary)
+            and index.op is IntOp.FLOORDIV
+            and isinstance(index.lhs, Index)
+            and isinstance(index.rhs, Const)
+            and index.rhs.value % BLOCK_Q == 0
+        )
+        for index in read.indices
+    )
 
 
 def possible_route(kernel: Kernel) -> Route | None:
@@ -81,7 +121,7 @@ def possible_route(kernel: Kernel) -> Route | None:
         return None
     schedule = replace(kernel.schedule, block_q=BLOCK_Q, block_k=BLOCK_K)
     found = plan(kernel.attention, schedule)
-    if has_lists(found):
+    if has_lists(found) != has_lists(kernel):
         return None
     return Route(found, {item.columns: item.stages for item in HOPPER})
 
@@ -91,6 +131,9 @@ def chosen_route(kernel: Kernel) -> Route | None:
     route = possible_route(kernel)
     if route is None:
         return None
+    if has_lists(route.kernel):
+        own = {size: route.stages[size] for size in LISTED_SIZES}
+        return replace(route, stages=own)
     times = forecasts(kernel, route)
     stages = {
         columns: stages
@@ -126,6 +169,13 @@ def in_words(kernel: Kernel) -> str:
     route = possible_route(kernel)
     if reason or route is None:
         return f"the kernels above, as {reason or 'its tiles have no closed form'}"
+    where = f"tiles {BLOCK_Q} x {BLOCK_K}, where query tiles fill the device"
+    if has_lists(route.kernel):
+        sizes = " and ".join(map(str, LISTED_SIZES))
+        return (
+            f"for 16 bits and head size {sizes} a forward kernel of its own, {where};"
+            " its tiles are listed at a call"
+        )
     times = forecasts(kernel, route)
     if not times:
         return "the kernels above, as nothing predicts which is faster"
@@ -139,8 +189,8 @@ def in_words(kernel: Kernel) -> str:
         return f"the kernels above ({measured})"
     sizes = " and ".join(str(columns) for columns in sorted(chosen.stages))
     return (
-        f"for 16 bits and head size {sizes} a forward kernel of its own, tiles"
-        f" {BLOCK_Q} x {BLOCK_K}, where query tiles fill the device ({measured})"
+        f"for 16 bits and head size {sizes} a forward kernel of its own, {where}"
+        f" ({measured})"
     )
 
 

@@ -115,7 +115,7 @@ def emit(
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
-        _imports(shared, features) + (f"\n{gluon.IMPORTS}" if hopper else ""),
+        _imports(shared, features, hopper is not None),
         _constants(kernel, features, pattern_text, name),
         shared_text.body(shared),
         fill("floor") if calls_floor_helpers("".join((*kernels, *plans))) else "",
@@ -162,10 +162,11 @@ def _header(pattern_text: str, name: str) -> str:
 _STANDARD = ("concurrent.futures", "contextlib", "functools", "math")
 
 
-def _imports(shared: list[str], features: Features) -> str:
+def _imports(shared: list[str], features: Features, has_hopper: bool) -> str:
     """Standard library first. Those of shared functions are read from their files."""
     own = {f"import {name}" for name in _STANDARD}
     needed = own | set(shared_text.imports(shared))
+    needed |= set(gluon.STANDARD_IMPORTS) if has_hopper else set()
     if features.lists_data:
         needed.add("import itertools")
     lines = sorted(needed)
@@ -177,6 +178,7 @@ def _imports(shared: list[str], features: Features) -> str:
         "import triton.language as tl",
         "from triton.tools.tensor_descriptor import TensorDescriptor",
     ]
+    other += gluon.IMPORTS.splitlines() if has_hopper else []
     return "\n".join([*plain, *from_lines, "", *other])
 
 

@@ -112,7 +112,7 @@ def kernel_text(
         "forward",
         {
             "param_names": [f'"{x}",' for x in (*params, *(n for n, _ in scalars))],
-            "alignment": _alignment(features),
+            "alignment": alignment_lines(features),
             "list_params": [f"{x}," for x in pointer_names(kernel, features)],
             "params": [
                 *(f"{name}: tl.int32," for name in params),
@@ -138,7 +138,7 @@ def kernel_text(
     )
 
 
-def _alignment(features: Features) -> list[str]:
+def alignment_lines(features: Features) -> list[str]:
     """Inputs come with any alignment: one kernel serves all."""
     names = pointers(features.tables)
     if not names:

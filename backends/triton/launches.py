@@ -69,7 +69,10 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
             "launch": _wrapped("launch(", f"{head}, sequences", ")", 8),
             "launch_head": _wrapped("def launch(", f"{head}, sequences=None", "):", 0),
             "sequences": sequence_lines(whole_only(kernel, features)),
-            "access": access_lines(features, "q, k, v"),
+            "access": [
+                *access_lines(features, "q, k, v"),
+                *(_listed_lines() if has_hopper and features.lists_data else []),
+            ],
             "tile_lists": tile_list_lines(features, takes_lists(kernel, features)),
             "list_arguments": _pointers(kernel, features),
             "numbers": number_arguments(features),
@@ -155,6 +158,16 @@ def tile_list_lines(features: Features, takes: bool) -> list[str]:
     sizes = "batch, n_q, n_k, q_offset"
     call = f"lists = tile_lists({sizes}, values, {inputs}, {ordered}, q.device)"
     return [*tables, call]
+
+
+def _listed_lines() -> list[str]:
+    """Calls whose tiles are listed for a kernel of their own end here."""
+    return [
+        'is_whole = form == "none"',
+        "if is_whole and runs_on_hopper(q, v, access, scale, q_offset, values):",
+        "    launch_listed(q, k, v, output, lse, scale, q_offset, values, inputs)",
+        "    return",
+    ]
 
 
 def _pointers(kernel: Kernel, features: Features) -> list[str]:
@@ -243,12 +256,19 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     if features.is_ordered:
         kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
     start = ["start(kernel, programs, arguments, options, stages, kind)"]
-    if has_hopper:
+    if has_hopper and not features.lists_data:
         sizes = "scale, q_offset, values"
+        exact_lines = [
+            'again = {**options, "EXACT": True, "num_stages": 1, "grid": (programs,)}',
+            "exact = functools.partial(kernel.warmup, *arguments, **again)",
+        ]
         start = [
             'is_whole = form == "none" and shares[0] is None',
             f"if is_whole and runs_on_hopper(q, v, access, {sizes}):",
-            f"    launch_hopper(q, k, v, output, lse, spoiled, {sizes})",
+            "    more = tuple(values.values())",
+            *_indented(exact_lines if hides else ["exact = None"]),
+            "    tensors = (q, k, v, output, lse, spoiled)",
+            "    launch_hopper(*tensors, scale, q_offset, BLOCK_Q, more, exact)",
             "else:",
             *_indented(start),
         ]

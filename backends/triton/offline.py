@@ -217,7 +217,7 @@ def _source(
         "key_rows": dtype,
         "value_rows": dtype,
         **({"q_source": dtype} if variant["PACKED"] else {}),
-        **_input_types(module),
+        **input_types(module),
         **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkvo"}),
     }
     types: dict[str, str] = {}
@@ -240,7 +240,7 @@ def _source(
     return ASTSource(kernel, types, constants, aligned)
 
 
-def _input_types(module: ModuleType) -> dict[str, str]:
+def input_types(module: ModuleType) -> dict[str, str]:
     """The element types of the inputs' pointers."""
     types = {"int": "i32", "bool": "i8", "float": "fp32"}
     inputs = getattr(module, "INPUTS", {})

@@ -21,8 +21,7 @@ from patternc.backends.triton.load import (
 )
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.verify import verify
-from tests.backends.hopper.programs import NAMES
-from tests.backends.triton.programs import PROGRAMS, kernel_of
+from tests.backends.hopper.programs import LISTED, NAMES, PROGRAMS, kernel_of
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9,
@@ -63,12 +62,42 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_programs(name: str, head_dim: int, taken: list[str]) -> None:
     """Every dtype and size is within the budget that float64 gives."""
-    kernel = kernel_of(name, Schedule())
+    kernel = kernel_of(name)
     results = verify(
         kernel, ["hopper"], "cuda", dtypes=BRIEF, sizes=SIZES, head_dim=head_dim
     )
     assert [result for result in results if not result.ok] == []
     assert taken
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("name", LISTED)
+def test_programs_with_inputs(name: str, head_dim: int, taken: list[str]) -> None:
+    results = verify(
+        kernel_of(name),
+        ["hopper"],
+        "cuda",
+        dtypes=BRIEF,
+        sizes=SIZES,
+        head_dim=head_dim,
+        batch=2,
+    )
+    assert [result for result in results if not result.ok] == []
+    assert taken
+
+
+def test_listed_tiles_that_values_spoil(taken: list[str]) -> None:
+    kernel = kernel_of("documents")
+    modules = [
+        backend.load(kernel).module for backend in (HopperBackend(), TritonBackend())
+    ]
+    q, k, v = torch.randn(3, 1, 2, 700, 128, device="cuda", dtype=torch.bfloat16)
+    doc = (torch.arange(700, device="cuda") // 230).int()
+    v[0, 0, 350] = math.nan
+    k[0, 1, 600] = math.inf
+    found, wanted = (module.forward(q, k, v, doc=doc) for module in modules)
+    assert taken and bool(wanted.isnan().any()) and not bool(wanted.isnan().all())
+    torch.testing.assert_close(found, wanted, equal_nan=True, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("block_q", [64, 128])
@@ -99,7 +128,7 @@ def _strided(tensor: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("q_offset", [-70, 0, 37, 800])
 def test_offsets_strides_and_batches(q_offset: int, taken: list[str]) -> None:
-    kernel = kernel_of("duo", Schedule())
+    kernel = kernel_of("duo")
     modules = [
         backend.load(kernel).module for backend in (HopperBackend(), TritonBackend())
     ]
