@@ -106,8 +106,8 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
-        _imports(checks, features),
-        _constants(kernel, features, pattern_text, name),
+        _imports(checks, behind),
+        _constants(kernel, listing, behind, pattern_text, name),
         checks_text.body(checks),
         fill("floor") if calls_floor_helpers("".join(kernels)) else "",
         *device,
@@ -166,7 +166,9 @@ def _imports(checks: list[str], features: Features) -> str:
     return "\n".join([*plain, *from_lines, "", *other])
 
 
-def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str) -> str:
+def _constants(
+    kernel: Kernel, listing: Kernel, features: Features, pattern_text: str, name: str
+) -> str:
     attention, schedule = kernel.attention, kernel.schedule
     defaults = {param.name: param.default for param in attention.params}
     metadata: dict[str, Value] = {
@@ -194,7 +196,7 @@ def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str)
             f"DELTA_ROWS = {DELTA_ROWS}  # of a program of `delta_kernel`",
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
-            *_input_constants(kernel, features),
+            *_input_constants(listing, features),
             *literal("METADATA", metadata),
             "",
         ]

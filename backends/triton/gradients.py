@@ -170,10 +170,8 @@ def _lists(
         lines[-1] = "key_stripes = key_stripes_of(stripes, n_q, n_k, q_offset)"
     if stripes is not None and stripes.blocks is not None:
         lines += [
-            "of_blocks = blocks_of(",
-            "    n_q, n_k, q_offset, values, pointers, q.device, reverse=True",
-            ")",
-            "key_stripes = (*key_stripes[:6], *of_blocks)",
+            "given = (n_q, n_k, q_offset, values, pointers, q.device)",
+            "key_stripes = (*key_stripes[:6], *blocks_of(*given, reverse=True))",
         ]
     return lines
 

@@ -59,6 +59,9 @@ def share_lines(slots: Slots, stripes: Sequence[str] = ()) -> list[str]:
         lines.append(f"first_{kind}, last_{kind} = {kind}_lo, {kind}_lo + n_{kind}")
     steps = " + ".join(f"n_{kind}" for kind in (*kinds, *stripes))
     inner = [f"each = ({steps} + splits - 1) // splits", "first = share * each"]
+    if stripes:
+        inner[0] = "each = (n_steps + splits - 1) // splits"
+        inner.insert(0, f"n_steps = {steps}")
     for kind in kinds:
         low, high = bounds[kind]
         shifted = f" - {before}" if kind == "full" and before else ""

@@ -145,11 +145,7 @@ def _bits_lines() -> list[str]:
         "# Bits of a key count from the tile's last query on.",
         "bit = BLOCK_Q - 1 - tl.arange(0, BLOCK_Q)[None, :]",
         "place = bit_of + k - (q0 + BLOCK_Q - 1)",
-        "found = bits_from(stripe_bits, place, n_words)",
-        "for at in tl.static_range(32, BLOCK_Q, 32):",
-        "    more = bits_from(stripe_bits, place + at, n_words)",
-        "    found = tl.where(bit < at, found, more)",
-        "is_chosen = ((found >> (bit & 31).to(tl.uint32)) & 1) != 0",
+        "is_chosen = on_diagonals(stripe_bits, place, bit, n_words, BLOCK_Q)",
     ]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from patternc.backends.triton.ranges import MASK_NAMES, printer_of
 from patternc.backends.triton.stripes import KINDS, Striped
+from patternc.backends.triton.tables import call_lines
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import (
     Weigher,
@@ -28,9 +29,10 @@ _IN_LOOP = 8  # the indent of lines in a loop
 
 def bounds_lines(kernel: Kernel, own: Striped) -> list[str]:
     """Before the loops: what the query tile visits of its head's stripes."""
+    at = "(stripe_row * n_q_tiles + qt - first_q_tile) * 6"
     lines = [
         "stripe_row = (b * stripe_batch + h).to(tl.int64)",
-        "stripe_at = stripe_bounds + (stripe_row * n_q_tiles + qt - first_q_tile) * 6",
+        *([f"stripe_at = stripe_bounds + {at}"] if own.has_lines else []),
         *_end_lines(own.kinds),
     ]
     if own.has_columns:
@@ -161,19 +163,15 @@ def _list_lines(own: str, other: str) -> list[str]:
 
 def diagonal_test_lines(own: Striped) -> list[str]:
     """Hides the pairs of a tile of diagonals that are neither on one nor in a column."""
-    arguments = "stripe_bits, bit_of + k0 - q + {}, n_words"
-    call = "bits_from"
+    arguments = ["stripe_bits", "bit_of + k0 - q"]
     if own.has_both:
-        arguments += ", column_bits, k0 + {}, n_column_words"
-        call = "chosen_from"
-    first = arguments.replace(" + {}", "")
+        function = "chosen_pairs"
+        arguments += ["n_words", "column_bits", "k0", "n_column_words", "BLOCK_K"]
+    else:
+        function = "on_diagonals"
+        arguments += ["tl.arange(0, BLOCK_K)[None, :]", "n_words", "BLOCK_K"]
     return [
-        "bit = tl.arange(0, BLOCK_K)[None, :]",
-        f"found = {call}({first})",
-        "for at in tl.static_range(32, BLOCK_K, 32):",
-        f"    more = {call}({arguments.format('at', 'at')})",
-        "    found = tl.where(bit < at, found, more)",
-        "keep = ((found >> (bit & 31).to(tl.uint32)) & 1) != 0",
+        *call_lines("keep", function, arguments, _IN_LOOP),
         "keep &= (k >= 0) & (k < n_k)",
         's = tl.where(keep, s, float("-inf"))',
     ]

@@ -79,6 +79,11 @@ class Striped:
         return any(own.columns != EMPTY_PATTERN for _, own in self.covers)
 
     @property
+    def has_lines(self) -> bool:
+        """Whether any head chooses diagonals or columns."""
+        return self.has_diagonals or self.has_columns
+
+    @property
     def has_both(self) -> bool:
         """Whether tiles of diagonals may hold pairs of columns."""
         return self.has_diagonals and self.has_columns

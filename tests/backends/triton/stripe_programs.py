@@ -117,7 +117,7 @@ def inputs_of(kernel: Kernel, call: Call) -> dict[str, Tensor]:
         return max(0, -(-n // size))
 
     heads, n_k, end = kernel.attention.heads, call.n_k, call.q_offset + call.n_q
-    shapes = {
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "vertical_slash": {"columns": (heads, n_k), "diagonals": (2, heads, 96)},
         "columns": {"columns": (n_k,)},
         "both_sides": {"diagonals": (heads, 300)},
