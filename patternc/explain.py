@@ -275,6 +275,14 @@ def _stripes(own: Stripes | None) -> tuple[str, ...]:
             f"columns: {print_expr(own.columns)}",
             f"  gathered, a tile of them at a time, where {print_expr(own.within)}",
         ]
+    if own is not None and own.blocks is not None:
+        blocks = own.blocks
+        size = f"{blocks.block_q} queries and {blocks.block_k} keys"
+        where = print_expr(blocks.within)
+        lines += [
+            f"blocks: {print_expr(blocks.mask)}",
+            f"  of {size}, a list for each block of queries, where {where}",
+        ]
     return tuple(lines)
 
 

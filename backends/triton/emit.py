@@ -115,8 +115,8 @@ def emit(
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
-        _imports(shared, features, hopper is not None),
-        _constants(kernel, features, pattern_text, name),
+        _imports(shared, behind, hopper is not None),
+        _constants(kernel, listing, behind, pattern_text, name),
         shared_text.body(shared),
         fill("floor") if calls_floor_helpers("".join((*kernels, *plans))) else "",
         *device,
@@ -182,7 +182,9 @@ def _imports(shared: list[str], features: Features, has_hopper: bool) -> str:
     return "\n".join([*plain, *from_lines, "", *other])
 
 
-def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str) -> str:
+def _constants(
+    kernel: Kernel, listing: Kernel, features: Features, pattern_text: str, name: str
+) -> str:
     attention, schedule = kernel.attention, kernel.schedule
     defaults = {param.name: param.default for param in attention.params}
     metadata: dict[str, Value] = {
@@ -210,7 +212,7 @@ def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str)
             f"DELTA_ROWS = {DELTA_ROWS}  # of a program of `delta_kernel`",
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
-            *_input_constants(kernel, features),
+            *_input_constants(listing, features),
             *literal("METADATA", metadata),
             "",
         ]

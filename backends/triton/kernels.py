@@ -76,7 +76,8 @@ def pointer_names(kernel: Kernel, features: Features) -> list[str]:
 def number_names(features: Features) -> list[tuple[str, str]]:
     """The scalar arguments after the run-time parameters, and their types."""
     batch = [("list_batch", "tl.int32")] if features.lists_data else []
-    batch += [("stripe_batch", "tl.int32")] if features.has_stripes else []
+    if features.has_stripes:
+        batch += [("stripe_batch", "tl.int32"), ("first_q_block", "tl.int32")]
     return [*batch, *numbers(features.tables)]
 
 
@@ -106,7 +107,7 @@ def kernel_text(
     ranges = range_lines(slots)
     loops = loop_lines(slots, weigher, forward_body(weigher))
     if stripes is not None:
-        ranges += bounds_lines(stripes)
+        ranges += bounds_lines(kernel, stripes)
         loops += stripe_loop_lines(stripes, weigher, forward_stripe_body(weigher))
     text = fill(
         "forward",

@@ -214,6 +214,8 @@ def _source(
         "stripe_columns": "i32",
         "column_words": "i32",
         "stripe_bounds": "i32",
+        "stripe_blocks": "i16",
+        "block_ends": "i32",
         "key_rows": dtype,
         "value_rows": dtype,
         **({"q_source": dtype} if variant["PACKED"] else {}),

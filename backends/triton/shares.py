@@ -56,11 +56,12 @@ def share_lines(slots: Slots, stripes: Sequence[str] = ()) -> list[str]:
     before = "n_partial" if "partial" in kinds and not goes_on else ""
     lines = [f"first_{kind}, last_{kind} = {', '.join(bounds[kind])}" for kind in kinds]
     for kind in stripes:
-        low = "0" if kind == "column" else f"{kind}_lo"
-        last = f"n_{kind}" if kind == "column" else f"{kind}_lo + n_{kind}"
-        lines.append(f"first_{kind}, last_{kind} = {low}, {last}")
+        lines.append(f"first_{kind}, last_{kind} = {kind}_lo, {kind}_lo + n_{kind}")
     steps = " + ".join(f"n_{kind}" for kind in (*kinds, *stripes))
     inner = [f"each = ({steps} + splits - 1) // splits", "first = share * each"]
+    if stripes:
+        inner[0] = "each = (n_steps + splits - 1) // splits"
+        inner.insert(0, f"n_steps = {steps}")
     for kind in kinds:
         low, high = bounds[kind]
         shifted = f" - {before}" if kind == "full" and before else ""
@@ -110,8 +111,16 @@ def _holds_groups(heads: Sequence[int], size: int) -> bool:
 def masks_of(cover: TileCover) -> tuple[BoolExpr, ...]:
     """What says which pairs are visible: the mask, and stripes in its place."""
     own = cover.stripes
-    stripes = (own.diagonals, own.columns, own.within) if own is not None else ()
-    return (cover.mask, *stripes)
+    if own is None:
+        return (cover.mask,)
+    blocks = own.blocks
+    return (
+        cover.mask,
+        own.diagonals,
+        own.columns,
+        own.within,
+        *((blocks.mask, blocks.within) if blocks is not None else ()),
+    )
 
 
 def _masks_of_groups(kernel: Kernel, size: int) -> list[set[tuple[BoolExpr, ...]]]:

@@ -21,20 +21,23 @@ from patternc.backends.triton.slopes import (
     use_lines,
 )
 from patternc.backends.triton.stripe_loops import (
+    ABOUT,
     StripeBody,
     bit_lines,
     bounds_lines,
     by_address,
     key_bounds_lines,
     key_lines,
+    nth_block,
     stripe_loop_lines,
+    tiles_of,
     whole_loop_lines,
 )
 from patternc.backends.triton.stripes import Striped
 from patternc.backends.triton.tables import batch_lines
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import Weigher, prepare_lines, score_lines
-from patternc.ir.nodes import Axis
+from patternc.ir.nodes import Axis, BoolExpr
 from patternc.ir.text import print_expr
 from patternc.plan.kernel import Kernel, TileKind
 
@@ -64,7 +67,7 @@ def query_stripes(
         kinds,
         by_address(use_lines(weigher, TileKind.PARTIAL, loads["v_rows"])),
     )
-    before = [*bounds_lines(own), *whole_loop_lines(own.kinds)]
+    before = [*bounds_lines(weigher.kernel, own), *whole_loop_lines(own.kinds)]
     return before, stripe_loop_lines(own, weigher, body)
 
 
@@ -73,27 +76,56 @@ def key_stripes(
 ) -> tuple[list[str], list[str]]:
     """Of the key gradient: the lines before its loops, and its loops."""
     lines: list[str] = []
-    for kind in ("striped", "filled") if own.has_diagonals else ():
-        tile_kind = TileKind.FULL if kind == "filled" else TileKind.PARTIAL
-        load = [
-            "rows = q0 - q_offset + tl.arange(0, BLOCK_Q)",
-            "q = (q0 + tl.arange(0, BLOCK_Q))[None, :]",
-            *loads["q"],
-            *loads["o"],
-            *_row_numbers(),
-        ]
+    for kind in own.kinds:
+        if kind == "column":
+            continue
+        is_full = kind in ("filled", "block")
+        tile_kind = TileKind.FULL if is_full else TileKind.PARTIAL
         holes = {
-            "tile": [f"q0 = k0 + tl.load({kind}_at + t)"],
-            "load": load,
+            "tile": _tile_lines(kind, weigher.kernel, own),
+            "load": [*_query_lines(loads), *_row_numbers()],
             "scale": backward_scale_lines(weigher),
             "score": score_lines(weigher, weigher.indent + 4),
-            "mask": _diagonal_lines("bit") if kind == "striped" else [],
+            "mask": _key_mask_lines(kind, weigher, own),
             "use": use_lines(weigher, tile_kind, []),
         }
         loop = fill("stripe_reverse_loop", holes).replace("TILE", "t", 1)
         loop = loop.replace("(FIRST, LAST)", f"(first_{kind}, last_{kind})", 1)
-        lines += [f"# {tile_kind.name} tiles of diagonals", *loop.rstrip().split("\n")]
-    return key_bounds_lines(own), lines
+        lines += [f"# {ABOUT[kind]}", *loop.rstrip().split("\n")]
+    return key_bounds_lines(weigher.kernel, own), lines
+
+
+def _tile_lines(kind: str, kernel: Kernel, own: Striped) -> list[str]:
+    if own.blocks is None or kind not in ("edge", "block"):
+        return [f"q0 = k0 + tl.load({kind}_at + t)"]
+    per = tiles_of(kernel, own.blocks)[0]
+    block, tile = nth_block(kind, per)
+    lines = [f"q0 = (first_q_block + {block}) * {own.blocks.block_q}"]
+    return lines if per == 1 else [*lines, f"q0 += {tile} * BLOCK_Q"]
+
+
+def _query_lines(loads: Loads) -> list[str]:
+    return [
+        "rows = q0 - q_offset + tl.arange(0, BLOCK_Q)",
+        "q = (q0 + tl.arange(0, BLOCK_Q))[None, :]",
+        *loads["q"],
+        *loads["o"],
+    ]
+
+
+def _key_mask_lines(kind: str, weigher: Weigher, own: Striped) -> list[str]:
+    if kind == "striped":
+        return [*_bits_lines(), f"s = tl.where(is_chosen, s, -{_INF})"]
+    if kind == "edge" and own.blocks is not None:
+        lines = _within_lines(weigher.kernel, own.blocks.within, weigher.indent + 4)
+        return [*lines, f"s = tl.where(keep, s, -{_INF})"]
+    return []
+
+
+def _within_lines(kernel: Kernel, within: BoolExpr, indent: int) -> list[str]:
+    printer = printer_of(kernel, MASK_NAMES)
+    lines = printer.assign("keep", within, indent)
+    return [f"# tests {print_expr(within)}", *lines]
 
 
 def _row_numbers() -> list[str]:
@@ -113,16 +145,8 @@ def _bits_lines() -> list[str]:
         "# Bits of a key count from the tile's last query on.",
         "bit = BLOCK_Q - 1 - tl.arange(0, BLOCK_Q)[None, :]",
         "place = bit_of + k - (q0 + BLOCK_Q - 1)",
-        "found = bits_from(stripe_bits, place, n_words)",
-        "for at in tl.static_range(32, BLOCK_Q, 32):",
-        "    more = bits_from(stripe_bits, place + at, n_words)",
-        "    found = tl.where(bit < at, found, more)",
-        "is_chosen = ((found >> (bit & 31).to(tl.uint32)) & 1) != 0",
+        "is_chosen = on_diagonals(stripe_bits, place, bit, n_words, BLOCK_Q)",
     ]
-
-
-def _diagonal_lines(name: str) -> list[str]:
-    return [*_bits_lines(), 's = tl.where(is_chosen, s, float("-inf"))']
 
 
 def column_gradient_text(
@@ -135,11 +159,7 @@ def column_gradient_text(
 ) -> str:
     """`column_gradient_kernel`; `arguments` are those of the key gradient."""
     weigher = Weigher(kernel, features, False, Axis.QUERY)
-    printer = printer_of(kernel, MASK_NAMES)
-    mask = [
-        f"# tests {print_expr(own.within)}",
-        *printer.assign("keep", own.within, 8),
-    ]
+    mask = _within_lines(kernel, own.within, 8)
     keep = "keep"
     if own.has_diagonals:
         mask += _bits_lines()
@@ -148,13 +168,7 @@ def column_gradient_text(
     prepare = prepare_lines(weigher)
     holes = {
         "tile": ["q0 = qt * BLOCK_Q"],
-        "load": [
-            "rows = q0 - q_offset + tl.arange(0, BLOCK_Q)",
-            "q = (q0 + tl.arange(0, BLOCK_Q))[None, :]",
-            *loads["q"],
-            *loads["o"],
-            *fill("row_numbers").splitlines(),
-        ],
+        "load": [*_query_lines(loads), *fill("row_numbers").splitlines()],
         "scale": backward_scale_lines(weigher),
         "score": score_lines(weigher, 8),
         "mask": mask,

@@ -1,4 +1,4 @@
-"""The loops over chosen diagonals and columns, as Triton text.
+"""The loops over chosen diagonals, columns and blocks, as Triton text.
 
 In: the stripes of a kernel (`stripes`), and what is done with a tile. Out: the lines that
 say what a query tile visits of them, and the loops. Not its job: finding stripes, the
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from patternc.backends.triton.ranges import MASK_NAMES, printer_of
 from patternc.backends.triton.stripes import KINDS, Striped
+from patternc.backends.triton.tables import call_lines
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import (
     Weigher,
@@ -19,23 +20,26 @@ from patternc.backends.triton.weigh import (
     scale_lines,
     score_lines,
 )
+from patternc.ir.nodes import BoolExpr
 from patternc.ir.text import print_expr
-from patternc.plan.kernel import Kernel, TileKind
+from patternc.plan.kernel import Blocks, Kernel, TileKind
 
 _IN_LOOP = 8  # the indent of lines in a loop
 
 
-def bounds_lines(own: Striped) -> list[str]:
+def bounds_lines(kernel: Kernel, own: Striped) -> list[str]:
     """Before the loops: what the query tile visits of its head's stripes."""
+    at = "(stripe_row * n_q_tiles + qt - first_q_tile) * 6"
     lines = [
         "stripe_row = (b * stripe_batch + h).to(tl.int64)",
-        "stripe_at = stripe_bounds + (stripe_row * n_q_tiles + qt - first_q_tile) * 6",
+        *([f"stripe_at = stripe_bounds + {at}"] if own.has_lines else []),
         *_end_lines(own.kinds),
     ]
     if own.has_columns:
         lines += [
             "# Columns are visited BLOCK_K at a time.",
             "column_hi = column_lo + n_column",
+            "first_nth, column_lo = column_lo, 0",
             "n_column = (n_column + BLOCK_K - 1) // BLOCK_K",
             *key_lines(),
         ]
@@ -51,30 +55,67 @@ def bounds_lines(own: Striped) -> list[str]:
             "held_keys = stripe_held + stripe_row * (n_diagonals + BLOCK_Q + BLOCK_K)",
             "held_keys += bit_of - q0",
         ]
+    if own.blocks is not None:
+        lines += block_lines(kernel, own.blocks)
     return lines
 
 
-def key_bounds_lines(own: Striped) -> list[str]:
+def key_bounds_lines(kernel: Kernel, own: Striped) -> list[str]:
     """The same for a key tile, which has no loop over columns."""
-    if not own.has_diagonals:
-        return []
+    lines = ["stripe_row = (b * stripe_batch + h).to(tl.int64)"]
+    if own.has_diagonals:
+        lines += [
+            "stripe_at = stripe_bounds + (stripe_row * n_k_tiles + kt) * 4",
+            *_end_lines(KINDS[:2]),
+            *bit_lines(own),
+            *_list_lines("BLOCK_K", "BLOCK_Q"),
+        ]
+    if own.blocks is not None:
+        lines += block_lines(kernel, own.blocks, True)
+    kinds = [kind for kind in own.kinds if kind != "column"]
+    return [*lines, *whole_loop_lines(kinds)] if kinds else []
+
+
+def block_lines(kernel: Kernel, blocks: Blocks, reverse: bool = False) -> list[str]:
+    """The lists of a block, and how many tiles they hold.
+
+    Blocks of queries count from `first_q_block` on, whose number may be negative.
+    """
+    per_q, per_k = tiles_of(kernel, blocks)
+    own, other = ("k", "q") if reverse else ("q", "k")
+    place = f"kt // {per_k}" if reverse else f"(qt - first_block_tile) // {per_q}"
+    per = per_q if reverse else per_k
     return [
-        "stripe_row = (b * stripe_batch + h).to(tl.int64)",
-        "stripe_at = stripe_bounds + (stripe_row * n_k_tiles + kt) * 4",
-        *_end_lines(own.kinds[:2]),
-        *bit_lines(own),
-        *_list_lines("BLOCK_K", "BLOCK_Q"),
-        *whole_loop_lines(own.kinds[:2]),
+        f"first_block_tile = first_q_block * {per_q}",
+        "last_q_tile = first_q_tile + n_q_tiles - 1",
+        f"n_q_blocks = (last_q_tile - first_block_tile) // {per_q} + 1",
+        f"n_k_blocks = (n_k + {blocks.block_k - 1}) // {blocks.block_k}",
+        f"block_row = stripe_row * n_{own}_blocks + {place}",
+        f"block_at = stripe_blocks + block_row * n_{other}_blocks",
+        f"edge_at = block_at + n_{other}_blocks - 1",
+        "edge_lo, block_lo = 0, 0",
+        f"n_edge = tl.load(block_ends + block_row * 2) * {per}",
+        f"n_block = tl.load(block_ends + block_row * 2 + 1) * {per}",
     ]
+
+
+def tiles_of(kernel: Kernel, blocks: Blocks) -> tuple[int, int]:
+    """How many tiles a block has, along queries and along keys."""
+    schedule = kernel.schedule
+    return blocks.block_q // schedule.block_q, blocks.block_k // schedule.block_k
+
+
+def nth_block(kind: str, per: int) -> tuple[str, str]:
+    """The block of step `t`, and which of its tiles is meant."""
+    sign = "-" if kind == "edge" else "+"
+    nth = "t" if per == 1 else f"t // {per}"
+    return f"tl.load({kind}_at {sign} {nth}).to(tl.int32)", f"t % {per}"
 
 
 def whole_loop_lines(kinds: Sequence[str]) -> list[str]:
     """Before loops that no other program takes a share of: from where to where."""
     return [
-        f"first_{kind}, last_{kind} = 0, n_column"
-        if kind == "column"
-        else f"first_{kind}, last_{kind} = {kind}_lo, {kind}_lo + n_{kind}"
-        for kind in kinds
+        f"first_{kind}, last_{kind} = {kind}_lo, {kind}_lo + n_{kind}" for kind in kinds
     ]
 
 
@@ -82,6 +123,8 @@ def _end_lines(kinds: Sequence[str]) -> list[str]:
     lines = []
     for kind in kinds:
         at = 2 * KINDS.index(kind)
+        if kind not in KINDS[:3]:
+            continue
         lines += [
             f"{kind}_lo = tl.load(stripe_at + {at})",
             f"n_{kind} = tl.load(stripe_at + {at + 1}) - {kind}_lo",
@@ -120,30 +163,26 @@ def _list_lines(own: str, other: str) -> list[str]:
 
 def diagonal_test_lines(own: Striped) -> list[str]:
     """Hides the pairs of a tile of diagonals that are neither on one nor in a column."""
-    arguments = "stripe_bits, bit_of + k0 - q + {}, n_words"
-    call = "bits_from"
+    arguments = ["stripe_bits", "bit_of + k0 - q"]
     if own.has_both:
-        arguments += ", column_bits, k0 + {}, n_column_words"
-        call = "chosen_from"
-    first = arguments.replace(" + {}", "")
+        function = "chosen_pairs"
+        arguments += ["n_words", "column_bits", "k0", "n_column_words", "BLOCK_K"]
+    else:
+        function = "on_diagonals"
+        arguments += ["tl.arange(0, BLOCK_K)[None, :]", "n_words", "BLOCK_K"]
     return [
-        "bit = tl.arange(0, BLOCK_K)[None, :]",
-        f"found = {call}({first})",
-        "for at in tl.static_range(32, BLOCK_K, 32):",
-        f"    more = {call}({arguments.format('at', 'at')})",
-        "    found = tl.where(bit < at, found, more)",
-        "keep = ((found >> (bit & 31).to(tl.uint32)) & 1) != 0",
+        *call_lines("keep", function, arguments, _IN_LOOP),
         "keep &= (k >= 0) & (k < n_k)",
         's = tl.where(keep, s, float("-inf"))',
     ]
 
 
-def column_test_lines(kernel: Kernel, own: Striped, indent: int) -> list[str]:
-    """Hides the pairs of columns that count not."""
+def column_test_lines(kernel: Kernel, within: BoolExpr, indent: int) -> list[str]:
+    """Hides the pairs of columns, or of a block, that count not."""
     printer = printer_of(kernel, MASK_NAMES)
     return [
-        f"# tests {print_expr(own.within)}",
-        *printer.assign("keep", own.within, indent),
+        f"# tests {print_expr(within)}",
+        *printer.assign("keep", within, indent),
         's = tl.where(keep & (k < n_k), s, float("-inf"))',
     ]
 
@@ -188,13 +227,14 @@ def by_address(lines: list[str]) -> list[str]:
 
 
 def stripe_loop_lines(own: Striped, weigher: Weigher, body: StripeBody) -> list[str]:
-    """The loops over PARTIAL tiles of diagonals, FULL ones, and columns."""
+    """The loops over what is chosen, by the order of its kinds."""
     lines: list[str] = []
     for kind in own.kinds:
         is_column = kind == "column"
-        tile_kind = TileKind.FULL if kind == "filled" else TileKind.PARTIAL
+        is_full = kind in ("filled", "block")
+        tile_kind = TileKind.FULL if is_full else TileKind.PARTIAL
         holes = {
-            "tile": _rows_lines(own) if is_column else _tile_lines(kind),
+            "tile": _tile_lines(kind, weigher.kernel, own),
             "load": body.rows if is_column else body.load,
             "scale": body.scale,
             "score": score_lines(weigher, _IN_LOOP),
@@ -203,27 +243,34 @@ def stripe_loop_lines(own: Striped, weigher: Weigher, body: StripeBody) -> list[
         }
         loop = fill("stripe_loop", holes)
         loop = loop.replace("(FIRST, LAST)", f"(first_{kind}, last_{kind})", 1)
-        lines += [f"# {_ABOUT[kind]}", *loop.rstrip("\n").split("\n")]
+        lines += [f"# {ABOUT[kind]}", *loop.rstrip("\n").split("\n")]
     return lines
 
 
-_ABOUT = {
+ABOUT = {
     "striped": "PARTIAL tiles of diagonals",
     "filled": "FULL tiles of diagonals",
     "column": "columns",
+    "edge": "tiles of PARTIAL blocks",
+    "block": "tiles of FULL blocks",
 }
 
 
-def _tile_lines(kind: str) -> list[str]:
-    return [
-        f"k0 = q0 + tl.load({kind}_at + t)",
-        "k = k0 + tl.arange(0, BLOCK_K)[None, :]",
-    ]
+def _tile_lines(kind: str, kernel: Kernel, own: Striped) -> list[str]:
+    if kind == "column":
+        return _rows_lines(own)
+    first = [f"k0 = q0 + tl.load({kind}_at + t)"]
+    if own.blocks is not None and kind in ("edge", "block"):
+        per = tiles_of(kernel, own.blocks)[1]
+        block, tile = nth_block(kind, per)
+        first = [f"k0 = {block} * {own.blocks.block_k}"]
+        first += [] if per == 1 else [f"k0 += {tile} * BLOCK_K"]
+    return [*first, "k = k0 + tl.arange(0, BLOCK_K)[None, :]"]
 
 
 def _rows_lines(own: Striped) -> list[str]:
     lines = [
-        "nth = column_lo + t * BLOCK_K + tl.arange(0, BLOCK_K)",
+        "nth = first_nth + t * BLOCK_K + tl.arange(0, BLOCK_K)",
         "k_rows = tl.load(stripe_keys + nth, mask=nth < column_hi, other=n_k)",
     ]
     if not own.has_diagonals:
@@ -239,8 +286,13 @@ def _rows_lines(own: Striped) -> list[str]:
 
 def _mask_lines(kind: str, kernel: Kernel, own: Striped) -> list[str]:
     if kind == "column":
-        return column_test_lines(kernel, own, _IN_LOOP)
+        return column_test_lines(kernel, own.within, _IN_LOOP)
     if kind == "striped":
         return diagonal_test_lines(own)
+    if kind == "edge" and own.blocks is not None:
+        return column_test_lines(kernel, own.blocks.within, _IN_LOOP)
+    if kind == "block":
+        inside = 's = tl.where(k < n_k, s, float("-inf"))'
+        return ["if k0 + BLOCK_K > n_k:", f"    {inside}"]
     inside = 's = tl.where((k >= 0) & (k < n_k), s, float("-inf"))'
     return ["if (k0 < 0) | (k0 + BLOCK_K > n_k):", f"    {inside}"]

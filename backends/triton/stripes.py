@@ -1,4 +1,4 @@
-"""Chosen diagonals and columns, as Triton and Python text.
+"""Chosen diagonals, columns and blocks, as Triton and Python text.
 
 In: a planned kernel some of whose covers have stripes (`plan.stripes`). Out: the kernel
 that is left without them, the functions that find and list stripes on the device. Not its
@@ -33,7 +33,7 @@ from patternc.backends.triton.tables import (
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import EMPTY_PATTERN, Axis, BoolExpr, Truth
 from patternc.ir.walk import axes_of, params_of
-from patternc.plan.kernel import Kernel, Stripes, TileCover
+from patternc.plan.kernel import Blocks, Kernel, Stripes, TileCover
 from patternc.plan.stripes import on_diagonal
 
 STRIPES = [
@@ -43,22 +43,30 @@ STRIPES = [
     "stripe_columns",
     "column_words",
     "stripe_bounds",
+    "stripe_blocks",
+    "block_ends",
 ]
 """The pointer arguments of a kernel that visits stripes."""
 
 ROWS = ["key_rows", "value_rows"]
 """K and V again, where `k_source` and `v_source` are descriptors of tiles."""
 
-KINDS = ("striped", "filled", "column")
-"""What its loops go over: PARTIAL and FULL tiles of diagonals, and columns."""
+KINDS = ("striped", "filled", "column", "edge", "block")
+"""What its loops go over: PARTIAL and FULL tiles of diagonals, columns, and tiles of
+PARTIAL and of FULL blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Striped:
-    """The covers that have stripes; all count columns under the same mask, `within`."""
+    """The covers that have stripes.
+
+    All count columns under the same mask, `within`, and have `blocks` of the same size
+    that count under the same mask.
+    """
 
     covers: tuple[tuple[TileCover, Stripes], ...]
     within: BoolExpr
+    blocks: Blocks | None
 
     @property
     def has_diagonals(self) -> bool:
@@ -71,6 +79,11 @@ class Striped:
         return any(own.columns != EMPTY_PATTERN for _, own in self.covers)
 
     @property
+    def has_lines(self) -> bool:
+        """Whether any head chooses diagonals or columns."""
+        return self.has_diagonals or self.has_columns
+
+    @property
     def has_both(self) -> bool:
         """Whether tiles of diagonals may hold pairs of columns."""
         return self.has_diagonals and self.has_columns
@@ -79,27 +92,33 @@ class Striped:
     def kinds(self) -> tuple[str, ...]:
         """Those of `KINDS` that there are loops for."""
         diagonals = KINDS[:2] if self.has_diagonals else ()
-        return diagonals + (KINDS[2:] if self.has_columns else ())
+        columns = KINDS[2:3] if self.has_columns else ()
+        return diagonals + columns + (KINDS[3:] if self.blocks else ())
 
 
 def striped(kernel: Kernel) -> Striped | None:
     """The covers whose stripes a kernel visits, or None.
 
-    Where columns count under different masks the first cover's is taken, and the others
-    keep their tiles.
+    Where columns or blocks count under different masks the first cover's is taken, and
+    the others keep their tiles.
     """
-    within: BoolExpr = EMPTY_PATTERN
-    found: list[tuple[TileCover, Stripes]] = []
+    found = Striped((), EMPTY_PATTERN, None)
     for cover in kernel.covers:
         own = cover.stripes
         if own is None or not is_listed(cover):
             continue
+        joined = replace(found, covers=(*found.covers, (cover, own)))
         if own.columns != EMPTY_PATTERN:
-            if within not in (EMPTY_PATTERN, own.within):
+            if found.has_columns and found.within != own.within:
                 continue
-            within = own.within
-        found.append((cover, own))
-    return Striped(tuple(found), within) if found else None
+            joined = replace(joined, within=own.within)
+        if own.blocks is not None:
+            alike = replace(own.blocks, mask=EMPTY_PATTERN)
+            if found.blocks is not None and found.blocks != alike:
+                continue
+            joined = replace(joined, blocks=alike)
+        found = joined
+    return found if found.covers else None
 
 
 def without_stripes(
@@ -146,6 +165,9 @@ def stripe_functions(kernel: Kernel, features: Features, own: Striped) -> list[s
     if own.has_columns:
         mark = _mark_lines(kernel, own, "columns", "k")
         texts.append(fill("mark_columns", {**holes, "mark": mark}))
+    if own.blocks is not None:
+        mark = _mark_lines(kernel, own, "blocks", "other")
+        texts.append(fill("list_blocks", {**holes, "mark": mark}))
     return texts
 
 
@@ -163,12 +185,23 @@ def stripe_lists(kernel: Kernel, own: Striped, gradients: bool) -> list[str]:
             f"found = chosen_columns({given}, values, numbers, pointers, q0)",
             "columns, column_words, bounds[:, :, 4:], about = found",
         ]
+    if own.blocks is not None:
+        lines += [
+            "first_q_block = block_counts(n_q, n_k, q_offset)[0]",
+            "given = (n_q, n_k, q_offset, values, pointers, device)",
+            "blocks, ends = blocks_of(*given)",
+        ]
     texts = [fill("stripes", {"stripes": lines})]
     if own.has_diagonals:
         count = str(2 if own.has_both else 1)
         texts.append(fill("diagonals").replace("ROW_COUNT", count))
     if own.has_columns:
-        texts.append(fill("columns", {"within": _within_lines(kernel, own)}))
+        texts.append(fill("columns", {"within": _within_lines(kernel, own.within)}))
+    if own.blocks is not None:
+        within = _within_lines(kernel, own.blocks.within)
+        text = fill("blocks", {"within": within})
+        sizes = f"{own.blocks.block_q}, {own.blocks.block_k}"
+        texts.append(text.replace("BLOCK_SIZES", sizes))
     if own.has_diagonals and gradients:
         texts.append(fill("key_stripes"))
     return texts
@@ -197,28 +230,41 @@ def _place_lines() -> list[str]:
 
 
 def _mark_lines(kernel: Kernel, own: Striped, part: str, like: str) -> list[str]:
-    """`keep`: which diagonals `d`, or columns `k`, each head chooses."""
-    names = {Axis.QUERY: "d", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
+    """`keep`: which diagonals `d`, columns `k` or blocks each head chooses.
+
+    Its shape is that of `like`.
+    """
+    query, indent = ("q", 8) if part == "blocks" else ("d", 4)
+    names = {Axis.QUERY: query, Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
     printer = Printer(names, box_of(kernel))
     heads = {head for cover, _ in own.covers for head in cover.heads}
     is_alone = len(own.covers) == 1 and len(heads) == kernel.attention.heads
     lines = [] if is_alone else [f"keep = {like} != {like}"]
     for cover, stripes in own.covers:
-        mask = stripes.columns if part == "columns" else on_diagonal(stripes.diagonals)
+        mask = _part_of(stripes, part)
+        inner = indent if is_alone else indent + 4
         if mask == EMPTY_PATTERN:
             body = [f"keep = {like} != {like}"]
         else:
             loaded = Loaded()
-            indent = 4 if is_alone else 8
-            body = load_lines(reads_of(mask), printer, loaded, indent)
-            inner = replace(printer, reads=loaded.ints)
-            body += [*inner.assign("keep", mask, indent), f"keep &= {like} == {like}"]
+            body = load_lines(reads_of(mask), printer, loaded, inner)
+            reader = replace(printer, reads=loaded.ints)
+            body += [*reader.assign("keep", mask, inner), f"keep &= {like} == {like}"]
         body = [f"# {place(cover.span)}", *body]
         if not is_alone:
-            own_heads = printer.assign("is_own", heads_condition(cover.heads), 4)
-            body = [*own_heads, "if is_own:", *("    " + line for line in body)]
+            condition = heads_condition(cover.heads)
+            lines += printer.assign("is_own", condition, indent)
+            body = ["if is_own:", *("    " + line for line in body)]
         lines += body
     return lines
+
+
+def _part_of(stripes: Stripes, part: str) -> BoolExpr:
+    if part == "diagonals":
+        return on_diagonal(stripes.diagonals)
+    if part == "columns":
+        return stripes.columns
+    return EMPTY_PATTERN if stripes.blocks is None else stripes.blocks.mask
 
 
 def _bits_within_lines(kernel: Kernel, own: Striped) -> list[str]:
@@ -233,9 +279,9 @@ def _bits_within_lines(kernel: Kernel, own: Striped) -> list[str]:
     ]
 
 
-def _within_lines(kernel: Kernel, own: Striped) -> list[str]:
-    """`keep`, [1 or HEADS, diagonals]: where a column counts."""
-    mask = on_diagonal(own.within)
+def _within_lines(kernel: Kernel, within: BoolExpr) -> list[str]:
+    """`keep`, [1 or HEADS, diagonals]: where a column or a block counts."""
+    mask = on_diagonal(within)
     names = {Axis.QUERY: "d", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "length"}
     lines = ["d = -ahead[None]"]
     if Axis.HEAD in axes_of(mask) or isinstance(mask, Truth):

@@ -1,10 +1,10 @@
-"""Masks that are made of chosen diagonals and chosen columns.
+"""Masks that are made of chosen diagonals, columns and blocks.
 
-In: a mask in normal form. Out: `Stripes`, which say the same with three smaller masks:
-what is asked of the diagonal `q - k` alone, of the key alone, and under what diagonals a
-chosen column counts; or the reason why there are none. Not its job: tiles, which follow
-from them at a call (the backend that visits them), masks that read no input
-(`plan.tiling`).
+In: a mask in normal form, a schedule. Out: `Stripes`, which say the same with smaller
+masks: what is asked of the diagonal `q - k` alone, of the key alone, of a block of pairs
+alone, and under what diagonals columns and blocks count; or the reason why there are
+none. Not its job: tiles, which follow from them at a call (the backend that visits
+them), masks that read no input (`plan.tiling`).
 
 MInference 1.0 (H. Jiang et al., 2024) computes such masks, "vertical-slash", by whole
 blocks of its diagonals; here a pair is visible if its own diagonal or column is chosen.
@@ -12,8 +12,10 @@ blocks of its diagonals; here a pair is visible if its own diagonal or column is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
+from math import gcd
 
 from patternc.ir.nodes import (
     EMPTY_PATTERN,
@@ -24,6 +26,7 @@ from patternc.ir.nodes import (
     Binary,
     BoolExpr,
     Compare,
+    CompareOp,
     Const,
     Expr,
     IntOp,
@@ -32,16 +35,25 @@ from patternc.ir.nodes import (
     Truth,
 )
 from patternc.ir.walk import axes_of, children, subexpressions, substitute, tables_of
-from patternc.plan.kernel import Stripes
+from patternc.plan.kernel import Blocks, Schedule, Stripes
 
 MOST_TERMS = 32
 """More terms of the union than this are not looked through."""
 
 _PAIR = frozenset({Axis.QUERY, Axis.KEY})
 
+_OPPOSITE = {
+    CompareOp.LT: CompareOp.GE,
+    CompareOp.GE: CompareOp.LT,
+    CompareOp.LE: CompareOp.GT,
+    CompareOp.GT: CompareOp.LE,
+    CompareOp.EQ: CompareOp.NE,
+    CompareOp.NE: CompareOp.EQ,
+}
+
 
 class NoStripes(Exception):
-    """A mask is not made of diagonals and columns; the text says why."""
+    """A mask is not made of diagonals, columns and blocks; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +62,39 @@ class _Term:
 
     diagonal: tuple[BoolExpr, ...] = ()
     column: tuple[BoolExpr, ...] = ()
-    other: tuple[BoolExpr, ...] = ()  # of neither: the head, the length, a parameter
+    block: tuple[BoolExpr, ...] = ()
+    other: tuple[BoolExpr, ...] = ()  # of no token: the head, the length, a parameter
 
 
-def find_stripes(mask: BoolExpr) -> Stripes:
+def find_stripes(mask: BoolExpr, schedule: Schedule) -> Stripes:
     """The stripes of a mask. Raises `NoStripes`.
 
-    Some input must be read at `q - k` or at `k`: what reads nothing there has few
-    tiles in closed form, or the same ones for all its queries.
+    Some input must be read at `q - k`, at `k`, or at a block of both: what reads nothing
+    there has few tiles in closed form, or the same ones for all its queries.
     """
-    terms = [_sorted(parts) for parts in _terms(mask)]
-    columns = [term for term in terms if term.column]
-    diagonals = [term for term in terms if not term.column]
+    terms = [_sorted(atoms) for atoms in _terms(mask)]
     if not any(_chooses(atom) for term in terms for atom in _atoms(term)):
-        raise NoStripes("no input is read at `q - k` or at `k` alone")
-    around = {frozenset(term.diagonal) for term in columns}
-    if len(around) > 1:
-        raise NoStripes("its columns count under different masks")
-    within = columns[0].diagonal if columns else (EMPTY_PATTERN,)
-    if any(tables_of(atom) for atom in within):
-        raise NoStripes("its columns count under a mask that reads an input")
+        raise NoStripes("no input is read at `q - k`, at `k` or at blocks of both")
+    blocks = [term for term in terms if term.block]
+    lines = [term for term in terms if not any(map(partial(_may_meet, term), blocks))]
+    # What may meet a block must be one, so that no pair is visited twice.
+    blocks = [
+        replace(term, block=(*term.block, *term.column), column=())
+        for term in terms
+        if term not in lines
+    ]
+    columns = [term for term in lines if term.column]
+    diagonals = [term for term in lines if not term.column]
     return Stripes(
         _any([_all((*term.diagonal, *term.other)) for term in diagonals]),
         _any([_all((*term.column, *term.other)) for term in columns]),
-        _all(within),
+        _within(columns) if columns else EMPTY_PATTERN,
+        _blocks(blocks, schedule) if blocks else None,
     )
 
 
 def _atoms(term: _Term) -> tuple[BoolExpr, ...]:
-    return (*term.diagonal, *term.column, *term.other)
+    return (*term.diagonal, *term.column, *term.block, *term.other)
 
 
 def _terms(mask: BoolExpr) -> list[tuple[BoolExpr, ...]]:
@@ -106,7 +122,7 @@ def _terms(mask: BoolExpr) -> list[tuple[BoolExpr, ...]]:
 
 
 def _sorted(atoms: tuple[BoolExpr, ...]) -> _Term:
-    diagonal, column, other = [], [], []
+    diagonal, column, block, other = [], [], [], []
     for atom in atoms:
         axes = axes_of(atom) & _PAIR
         if not axes:
@@ -116,18 +132,64 @@ def _sorted(atoms: tuple[BoolExpr, ...]) -> _Term:
         elif axes == _PAIR and follows_diagonals(atom):
             diagonal.append(atom)
         else:
-            raise NoStripes("a term asks for more than `q - k` or `k` alone")
-    return _Term(tuple(diagonal), tuple(column), tuple(other))
+            block.append(atom)
+    return _Term(tuple(diagonal), tuple(column), tuple(block), tuple(other))
 
 
 def _chooses(atom: BoolExpr) -> bool:
-    """Whether an input is read along a diagonal or at a key."""
+    """Whether an input is read along a diagonal, at a key or at a pair."""
     for node in subexpressions(atom):
         if isinstance(node, Read):
             axes = frozenset[Axis]().union(*map(axes_of, node.indices)) & _PAIR
             if axes in (_PAIR, {Axis.KEY}):
                 return True
     return False
+
+
+def _may_meet(lhs: _Term, rhs: _Term) -> bool:
+    """False if one term asks of a head as a whole what the other excludes."""
+    return not any(
+        isinstance(atom, Compare) and replace(atom, op=_OPPOSITE[atom.op]) in rhs.other
+        for atom in lhs.other
+    )
+
+
+def _within(terms: list[_Term]) -> BoolExpr:
+    """The diagonals under which all these terms count."""
+    if len({frozenset(term.diagonal) for term in terms}) > 1:
+        raise NoStripes("its columns, or its blocks, count under different masks")
+    if any(tables_of(atom) for atom in terms[0].diagonal):
+        raise NoStripes("its columns, or its blocks, count under a mask of data")
+    return _all(terms[0].diagonal)
+
+
+def _blocks(terms: list[_Term], schedule: Schedule) -> Blocks:
+    sizes = {Axis.QUERY: 0, Axis.KEY: 0}
+    for term in terms:
+        for atom in term.block:
+            _join_sizes(atom, sizes)
+    block_q, block_k = sizes[Axis.QUERY], sizes[Axis.KEY]
+    is_whole = block_q % schedule.block_q == 0 and block_k % schedule.block_k == 0
+    if not (block_q and block_k and is_whole):
+        raise NoStripes("its blocks are not whole tiles")
+    mask = _any([_all((*term.block, *term.other)) for term in terms])
+    return Blocks(mask, _within(terms), block_q, block_k)
+
+
+def _join_sizes(expr: Expr, sizes: dict[Axis, int]) -> None:
+    """The greatest blocks on which an expression is the same everywhere."""
+    match expr:
+        case Binary(op=IntOp.FLOORDIV, lhs=inner, rhs=Const(value=size)) if (
+            not children(inner) and axes_of(inner) & _PAIR and size > 0
+        ):
+            (axis,) = axes_of(inner)
+            sizes[axis] = gcd(sizes[axis], size)
+        case _ if not children(expr):
+            if axes_of(expr) & _PAIR:
+                raise NoStripes("a term asks for more than a diagonal, key or block")
+        case _:
+            for child in children(expr):
+                _join_sizes(child, sizes)
 
 
 def follows_diagonals(expr: Expr) -> bool:

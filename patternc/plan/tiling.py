@@ -102,16 +102,16 @@ def cover_of_case(case: HeadCase, heads: int, schedule: Schedule) -> TileCover:
         _check_divisions(case.mask)
         found, pieces = closed_form(case, heads, schedule)
     except (NotAffine, TooHard, NoLoop) as error:
-        return replace(cover, reason=str(error), stripes=_stripes(case.mask))
+        return replace(cover, reason=str(error), stripes=_stripes(case, schedule))
     if len(found) > MAX_RANGES:
         reason = f"the pattern falls into {len(found)} ranges"
         return replace(cover, reason=reason)
     return replace(cover, ranges=found, pieces=pieces)
 
 
-def _stripes(mask: BoolExpr) -> Stripes | None:
+def _stripes(case: HeadCase, schedule: Schedule) -> Stripes | None:
     try:
-        return find_stripes(mask)
+        return find_stripes(case.mask, schedule)
     except NoStripes:
         return None
 

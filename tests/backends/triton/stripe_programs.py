@@ -51,6 +51,23 @@ PROGRAMS = {
     weights sigmoid(-0.5)                                      for h in {2}
 }
 """,
+    "blocks": """attention blocks {
+    heads 4 kv 2
+    input keep[b, h, q // 64, k // 64] : bool
+    mask abs(q - k) < 70 & (keep[h, q // 64, k // 64] | k // 64 == 0)  for h in {0, 1}
+    mask window(40)                                                    otherwise
+}
+""",
+    "flexible": """attention flexible {
+    heads 3
+    input aware[b, h] : bool
+    input keep[h, q // 64, k // 128] : bool
+    input columns[b, h, k] : bool
+    input diagonals[h, 200] : bool
+    mask causal & (aware[h] & keep[h, q // 64, k // 128]
+        | ~aware[h] & (columns[h, k] | diagonals[h, q - k]))
+}
+""",
     "mixed": """attention mixed {
     heads 2
     input columns[h, k] : bool
@@ -95,13 +112,24 @@ def step_for(kernel: Kernel, call: Call) -> Step:
 def inputs_of(kernel: Kernel, call: Call) -> dict[str, Tensor]:
     """The inputs of a call, as a user gives them."""
     generator = torch.Generator().manual_seed(call.seed)
+
+    def tiles(n: int, size: int) -> int:
+        return max(0, -(-n // size))
+
     heads, n_k, end = kernel.attention.heads, call.n_k, call.q_offset + call.n_q
-    shapes = {
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "vertical_slash": {"columns": (heads, n_k), "diagonals": (2, heads, 96)},
         "columns": {"columns": (n_k,)},
         "both_sides": {"diagonals": (heads, 300)},
         "groups": {"columns": (2, heads, n_k)},
-        "mixed": {"columns": (heads, n_k), "keep": (-(-end // 16), -(-n_k // 16))},
+        "mixed": {"columns": (heads, n_k), "keep": (tiles(end, 16), tiles(n_k, 16))},
+        "blocks": {"keep": (2, heads, tiles(end, 64), tiles(n_k, 64))},
+        "flexible": {
+            "aware": (2, heads),
+            "keep": (heads, tiles(end, 64), tiles(n_k, 128)),
+            "columns": (2, heads, n_k),
+            "diagonals": (heads, 200),
+        },
     }
     found: dict[str, Tensor] = {
         name: torch.rand(shape, generator=generator) < call.density
@@ -110,6 +138,8 @@ def inputs_of(kernel: Kernel, call: Call) -> dict[str, Tensor]:
     if kernel.attention.name == "groups":
         found["slash"] = torch.randint(0, 4, (64,), generator=generator)
         found["far"] = torch.tensor([0, 0, 0, 30])
+    if kernel.attention.name == "flexible":
+        found["aware"] = torch.tensor([[True, False, True], [False, False, True]])
     if kernel.attention.name == "mixed":
         found["slope"] = torch.rand(heads, generator=generator)
     return found

@@ -21,7 +21,7 @@ from tests.backends.triton.stripe_programs import (
 
 CALLS = [
     (Call(70, 70, 0, 0.05), (32, 32)),
-    (Call(37, 80, 43, 0.4), (16, 64)),
+    (Call(37, 150, 113, 0.4), (16, 64)),
     (Call(50, 40, -20, 1.0), (64, 16)),
 ]
 
