@@ -23,6 +23,7 @@ from patternc.backends.inputs import element_inputs, elements_of
 from patternc.backends.reference import mask_tensor
 from patternc.backends.sequences import Form, Sequences
 from patternc.contract import Contract, contract_of
+from patternc.data_checks import CallPairs, failing_assert, wrong_length
 from patternc.diagnostics import PatternError
 from patternc.ops.function import autocast, call
 from patternc.ops.program import Program, Site, add_program, constant
@@ -30,7 +31,6 @@ from patternc.plan.asked import checked
 from patternc.plan.choose import ASKED
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
-from patternc.runtime import CallPairs, failing_assert, wrong_length
 from patternc.syntax.load import read_source
 
 
