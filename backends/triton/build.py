@@ -36,7 +36,7 @@ from patternc.backends.triton.ranges import has_lists, hides_pairs
 from patternc.backends.triton.recording import (
     calls_of,
     fresh_module,
-    record,
+    recording_of,
 )
 from patternc.backends.triton.shares import packs
 from patternc.diagnostics import PatternError
@@ -100,7 +100,7 @@ def build_package(
     """The package of a planned kernel.
 
     `values` are those of parameters that were given to the compiler; they are only
-    noted. `told` hears how many kernels are done, and of how many. Raises `PatternError`
+    noted. `processes` is how many compile at once, 0: this one does. `told` hears how many kernels are done, and of how many. Raises `PatternError`
     for a program that can't be packaged, `ValueError` for tiles that a target has no
     room for.
     """
@@ -138,14 +138,14 @@ def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
     forms = () if whole_only(kernel, features) else wanted.forms
     gradients = not gradient_whole_only(kernel, reversed_, features)
     calls = calls_of(kernel, wanted.backward, forms, gradients)
-    found: dict[Job, None] = {}
+    recording, found = recording_of(path), dict[Job, None]()
     for target in wanted.targets:
         for dtype in wanted.dtypes:
             for dim in wanted.head_dims:
                 for call in calls:
-                    for launch in record(path, call, dtype, dim, target):
+                    for launch in recording.launches(call, dtype, dim, target):
                         own = getattr(module, launch.kernel)
-                        found[job_of(own, launch, target)] = None
+                        found[job_of(own, launch, target, dtype)] = None
     return list(found)
 
 
@@ -157,6 +157,9 @@ def _compile_all(
         begun = sorted(jobs, key=_weight, reverse=True)
         found: dict[Job, Compiled] = {}
         told(0, len(jobs))
+        if processes == 0:
+            found = {job: compile_job(path, job, Path(cache)) for job in begun}
+            return [found[job] for job in jobs]
         with _pool(processes) as pool:
             waiting = {pool.submit(compile_job, path, x, Path(cache)): x for x in begun}
             for future in as_completed(waiting):
@@ -197,6 +200,7 @@ def _variants(
             Variant(
                 job.kernel,
                 job.target,
+                job.dtype,
                 made.entry,
                 {name: x for name, x in job.constants if x is not None},
                 made.arguments,
@@ -243,8 +247,9 @@ def _facts(kernel: Kernel, lists: tuple[Lists, ...]) -> Facts:
     attention, schedule = kernel.attention, kernel.schedule
     features, reversed_ = features_of(kernel), reverse(kernel, schedule)
     beside = bytes_beside(attention, schedule.block_k)
-    takes = takes_lists(kernel, features) or has_lists(reversed_)
-    taken = 4 if takes else 0
+    ordered = features.is_ordered
+    taken = 4 if takes_lists(kernel, features) else 0
+    turned = 4 if has_lists(reversed_) else 0
     return Facts(
         attention.name,
         attention.heads,
@@ -261,7 +266,7 @@ def _facts(kernel: Kernel, lists: tuple[Lists, ...]) -> Facts:
             ).items()
         ),
         None if attention.layout is None else attention.layout.size,
-        features.is_ordered,
+        ordered,
         packs(kernel, features),
         hides_pairs(kernel),
         hides_pairs(reversed_),
@@ -269,7 +274,8 @@ def _facts(kernel: Kernel, lists: tuple[Lists, ...]) -> Facts:
         gradient_whole_only(kernel, reversed_, features),
         not features.unnormalised,
         head_groups(kernel),
-        6 if features.is_ordered else taken,
+        6 if ordered else taken,
+        6 if ordered else turned,
         1 if features.lists_data else 0,
         lists,
     )

@@ -63,6 +63,21 @@ WORDS: Mapping[torch.dtype, str] = {
 _MAP_TYPES = {8: 10, 9: 8, 10: 9}
 
 
+_NVIDIA = {
+    "wgmma": r"wgmma\.mma_async",
+    "mma": r"\bmma\.sync",
+    "tma": r"cp\.async\.bulk\.tensor\.\dd\.shared",
+    "wide": r"cp\.async\.cg\.shared\.global|ld\.global\S*\.v(?:4\.b32|2\.b64)",
+    "narrow": r"ld\.global(?:\.L\S+|\.nc)*\.b16",
+}
+_AMD = {
+    "mfma": r"\bv_mfma",
+    "wide": r"\b(?:global|buffer|flat)_load_dwordx4",
+    "narrow": r"\b(?:global|buffer|flat)_load_(?:ushort|short|u16|i16)",
+}
+"""Instructions of PTX and of AMD's assembly: one each, whatever their operands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What makes one variant: equal jobs give equal code.
@@ -73,6 +88,7 @@ class Job:
 
     kernel: str
     target: str
+    dtype: str
     types: tuple[tuple[str, str], ...]
     constants: tuple[tuple[str, Constant], ...]
     aligned: tuple[str, ...]
@@ -95,7 +111,7 @@ class Compiled:
     usage: Usage
 
 
-def job_of(kernel: Any, launch: Launch, target: str) -> Job:
+def job_of(kernel: Any, launch: Launch, target: str, dtype: str) -> Job:
     """The types that Triton would specialise a launch of this kernel on."""
     options = dict(launch.options)
     warps, stages = options.pop("num_warps", None), options.pop("num_stages", None)
@@ -122,6 +138,7 @@ def job_of(kernel: Any, launch: Launch, target: str) -> Job:
     return Job(
         launch.kernel,
         target,
+        dtype,
         tuple(types),
         tuple(constants),
         tuple(aligned),
@@ -195,7 +212,7 @@ def _compiled(made: Any, log: str, job: Job) -> Compiled:
     is_nvidia = job.target.startswith("sm_")
     code = made.asm["cubin" if is_nvidia else "hsaco"]
     text = made.asm["ptx" if is_nvidia else "amdgcn"]
-    arguments = _arguments(job, metadata.tensordesc_meta)
+    arguments = arguments_of(job, metadata.tensordesc_meta)
     _check_layout(arguments, text, is_nvidia)
     keeps = is_nvidia and int(job.target.removeprefix("sm_")) < 90
     return Compiled(
@@ -208,11 +225,12 @@ def _compiled(made: Any, log: str, job: Job) -> Compiled:
         metadata.num_warps * metadata.warp_size,
         int(metadata.num_stages),
         int(metadata.shared),
-        _usage(log if is_nvidia else text, is_nvidia),
+        _usage(text, log, is_nvidia),
     )
 
 
-def _arguments(job: Job, maps: list[dict[str, Any]]) -> tuple[Argument, ...]:
+def arguments_of(job: Job, maps: list[dict[str, Any]]) -> tuple[Argument, ...]:
+    """What a launch passes; `maps` is what Triton says of each descriptor, in order."""
     constexprs = {name for name, value in job.constants if value is not None}
     found, left = [], iter(maps)
     for name, word in job.types:
@@ -256,13 +274,17 @@ def _check_layout(arguments: tuple[Argument, ...], text: str, is_nvidia: bool) -
     assert found == expected, f"parameters at {found}, expected {expected}"
 
 
-def _usage(text: str, is_nvidia: bool) -> Usage:
+def _usage(text: str, log: str, is_nvidia: bool) -> Usage:
+    patterns = _NVIDIA if is_nvidia else _AMD
+    counts = {name: len(re.findall(x, text)) for name, x in patterns.items()}
     if not is_nvidia:
         registers = int(_first(r"\.vgpr_count:\s+(\d+)", text))
-        return Usage(registers, int(_first(r"\.vgpr_spill_count:\s+(\d+)", text)), ())
-    warnings = tuple(sorted(set(re.findall(r"C75\d\d", text))))
-    registers = int(_first(r"Used (\d+) registers", text))
-    return Usage(registers, int(_first(r"(\d+) bytes spill stores", text)), warnings)
+        spills = int(_first(r"\.vgpr_spill_count:\s+(\d+)", text))
+        return Usage(registers, spills, (), counts)
+    warnings = tuple(sorted(set(re.findall(r"C75\d\d", log))))
+    registers = int(_first(r"Used (\d+) registers", log))
+    spills = int(_first(r"(\d+) bytes spill stores", log))
+    return Usage(registers, spills, warnings, counts)
 
 
 def _first(pattern: str, text: str) -> str:

@@ -32,6 +32,7 @@ class Launch:
     """One launch, as the host code asks for it; `kernel` is the module's function."""
 
     kernel: str
+    programs: int
     arguments: tuple[Any, ...]
     options: Mapping[str, Any]
 
@@ -71,43 +72,65 @@ def calls_of(
     return tuple(found)
 
 
-class _Recorder:
-    """Stands for a kernel: a launch is noted, nothing runs."""
+class Recorder:
+    """Stands for a kernel: a launch is noted in `found`, nothing runs."""
 
     def __init__(self, name: str, found: list[Launch]) -> None:
         self.__name__ = name
         self._found = found
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        (programs,) = grid
+
         def launch(*arguments: Any, **options: Any) -> None:
-            self._found.append(Launch(self.__name__, arguments, dict(options)))
+            own = Launch(self.__name__, programs, arguments, dict(options))
+            self._found.append(own)
 
         return launch
 
 
-def record(
-    path: Path, call: Call, dtype: str, head_dim: int, target: str
-) -> tuple[Launch, ...]:
-    """The launches of one call on a device of `target`."""
-    module = fresh_module(path)
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A copy of a generated module whose kernels note their launches in `found`."""
+
+    module: Any
+    found: list[Launch]
+    access_of: Callable[..., str]
+
+    def launches(
+        self, call: Call, dtype: str, head_dim: int, target: str
+    ) -> tuple[Launch, ...]:
+        """The launches of one call on a device of `target`."""
+        module = self.module
+        stand_in(module, self.access_of, target, is_idle=call.is_idle)
+        self.found.clear()
+        q, k, v = _tensors(module, call, dtype, head_dim)
+        given: dict[str, object] = {}
+        if call.form == "padded":
+            given["lengths"] = torch.empty(2, dtype=torch.int32, device="meta")
+        if call.form == "packed":
+            given["cu_seqlens"] = torch.empty(3, dtype=torch.int32, device="meta")
+            given["max_seqlen"] = call.n_q
+        # Every parameter of a program has some value; none changes what is compiled.
+        given |= dict.fromkeys(module.PARAMS, 1)
+        out, lse = module.attend(q, k, v, **given)
+        if call.backward:
+            d_out = torch.empty_like(out)
+            module.gradients(q, k, v, out, lse, d_out, None, **given)
+        return tuple(self.found)
+
+
+def recording_of(path: Path) -> Recording:
+    """Import a generated module for recording. Raises `ImportError`."""
+    module: Any = fresh_module(path)
     found: list[Launch] = []
     for name, value in vars(module).copy().items():
         if name.endswith("kernel") and hasattr(value, "params"):
-            setattr(module, name, _Recorder(name, found))
-    _stand_in(module, call, target)
-    q, k, v = _tensors(module, call, dtype, head_dim)
-    given: dict[str, object] = {}
-    if call.form == "padded":
-        given["lengths"] = torch.empty(2, dtype=torch.int32, device="meta")
-    if call.form == "packed":
-        given["cu_seqlens"] = torch.empty(3, dtype=torch.int32, device="meta")
-        given["max_seqlen"] = call.n_q
-    # Every parameter of a program has some value; none changes what is compiled.
-    given |= dict.fromkeys(module.PARAMS, 1)
-    out, lse = module.attend(q, k, v, **given)
-    if call.backward:
-        module.gradients(q, k, v, out, lse, torch.empty_like(out), None, **given)
-    return tuple(found)
+            setattr(module, name, Recorder(name, found))
+    if hasattr(module, "tile_lists"):
+        build = module.tile_lists
+        module.tile_lists = lambda *given: build(*given[:-1], torch.device("cpu"))
+    return Recording(module, found, module.access_of)
 
 
 def fresh_module(path: Path) -> ModuleType:
@@ -120,24 +143,27 @@ def fresh_module(path: Path) -> ModuleType:
     return module
 
 
-def _stand_in(module: Any, call: Call, target: str) -> None:
-    """What the host code asks a device about, answered for the target."""
-    access_of, is_nvidia = module.access_of, target.startswith("sm_")
+def stand_in(
+    module: Any, access_of: Callable[..., str], target: str, *, is_idle: bool
+) -> None:
+    """What the host code asks a device about, answered for the target.
+
+    `access_of` is the module's own. An idle device has more multiprocessors than any
+    call has programs.
+    """
+    is_nvidia = target.startswith("sm_")
     has_tma = is_nvidia and int(target.removeprefix("sm_")) >= 90
 
     def access(*tensors: Tensor) -> str:
         found = access_of(*tensors)
-        return "aligned" if found == "descriptor" and not has_tma else str(found)
+        return "aligned" if found == "descriptor" and not has_tma else found
 
     def precision(q: Tensor) -> str:
         return "tf32x3" if is_nvidia and q.dtype == torch.float32 else "ieee"
 
     module.access_of, module.precision_of = access, precision
     module.check_runs = lambda *_: None
-    module.multiprocessors = lambda _: 1 << 20 if call.is_idle else 1
-    if hasattr(module, "tile_lists"):
-        build = module.tile_lists
-        module.tile_lists = lambda *given: build(*given[:-1], torch.device("cpu"))
+    module.multiprocessors = lambda _: 1 << 20 if is_idle else 1
 
 
 def _tensors(module: Any, call: Call, dtype: str, head_dim: int) -> list[Tensor]:

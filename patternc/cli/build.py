@@ -20,8 +20,9 @@ from patternc.backends.triton.emit import LARGEST_DIM
 from patternc.backends.triton.machine_code import SHARED_BYTES
 from patternc.backends.triton.recording import DTYPES
 from patternc.cli.files import write_whole
-from patternc.cli.options import add_entry, add_program, values_of
+from patternc.cli.options import Value, add_entry, add_program, values_of
 from patternc.cli.report import UsageError
+from patternc.plan.kernel import Kernel
 from patternc.syntax.load import read_source
 
 FORMS = ("padded", "packed")
@@ -39,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X.patk",
         help="the package",
     )
+    add_build_options(parser)
+
+
+def add_build_options(parser: argparse.ArgumentParser) -> None:
+    """What a package is for, and how many processes make it."""
     parser.add_argument(
         "--target",
         type=_some(SHARED_BYTES),
@@ -82,21 +88,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build, write, and say how large it became."""
     source, values = read_source(args.file), values_of(args.set)
-    wanted = Wanted(
-        args.target, args.dtype, args.head_dim, args.backward, args.sequences
-    )
-    kernel = driver.compile_source(source, args.entry, values)
     began = time.monotonic()
-    try:
-        content = build_package(
-            kernel, wanted, processes=args.jobs, values=values, told=_teller()
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    kernel = driver.compile_source(source, args.entry, values)
+    content = build(kernel, values, args)
     write_whole(args.output, content)
     took = time.monotonic() - began
     print(f"{args.output}: {len(content):,} bytes, {took:.1f} s")
     return 0
+
+
+def build(kernel: Kernel, values: dict[str, Value], args: argparse.Namespace) -> bytes:
+    """A package for what `add_build_options` says. Raises as `build_package` does."""
+    wanted = Wanted(
+        args.target, args.dtype, args.head_dim, args.backward, args.sequences
+    )
+    try:
+        return build_package(
+            kernel, wanted, processes=args.jobs, values=values, told=_teller()
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _teller() -> Callable[[int, int], None]:

@@ -7,7 +7,8 @@ own files by relative names, so that a copy of it works alone, under any name.
 
 from __future__ import annotations
 
+from .attention import PackagedAttention, load
 from .format import PackageError
 from .package import Package, read_package
 
-__all__ = ["Package", "PackageError", "read_package"]
+__all__ = ["Package", "PackageError", "PackagedAttention", "load", "read_package"]

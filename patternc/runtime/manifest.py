@@ -76,24 +76,29 @@ class Usage:
 
     `registers` for each thread; `spills` in bytes (on AMD in registers); `serialised`
     holds the assembler's warnings that asynchronous products wait for one another.
+    `counts` are of instructions in the code: "wgmma", "mma" and "mfma" products, "tma"
+    loads of tiles, "wide" loads of 16 bytes, "narrow" ones of single 16-bit elements.
     """
 
     registers: int
     spills: int
     serialised: tuple[str, ...]
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One compiled kernel.
 
-    `kernel` is its name in the program, `constants` what was compiled in. `warps` are
+    `kernel` is its name in the program, `dtype` that of queries, keys and values, and
+    `constants` what was compiled in. `warps` are
     those that the launcher asks for, `threads` those of a block. `shared` is in bytes. `code` and `ptx` number blobs: machine code of `target`, and PTX for devices
     that come later, if there is any.
     """
 
     kernel: str
     target: str
+    dtype: str
     entry: str
     constants: Mapping[str, bool | int | float | str | None]
     arguments: tuple[Argument, ...]
@@ -108,6 +113,7 @@ class Variant:
     def __post_init__(self) -> None:
         _check(self.kernel.isidentifier(), "a kernel without a name")
         _check(0 < len(self.entry) < 256, "a kernel without a name")
+        _check(self.dtype in ELEMENTS, "no dtype")
         _check(1 <= self.threads <= 1024, "no number of threads")
         _check(0 <= self.shared <= MOST_SHARED, "more shared memory than a device has")
         _check(len(self.arguments) <= 256, "more arguments than a kernel takes")
@@ -188,8 +194,8 @@ class Facts:
 
     `launches` are (kernel, columns, bytes of an element, warps, stages); `whole_only`
     says why there may be no sequences, "" if there may be. `hides` says whether tiles
-    may hold hidden pairs, for the forward loops and the reverse ones. `list_tensors` and
-    `list_numbers` count what a kernel takes of its lists.
+    may hold hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
+    turned round, and `list_numbers` count what a kernel takes of its lists.
     """
 
     name: str
@@ -211,6 +217,7 @@ class Facts:
     has_lse: bool
     groups: tuple[HeadGroup, ...]
     list_tensors: int
+    turned_tensors: int
     list_numbers: int
     lists: tuple[Lists, ...]
 
@@ -225,6 +232,7 @@ class Facts:
         values = [x for x in self.params.values() if x is not None]
         _check(all(abs(x) <= LARGEST for x in values), "a parameter beyond 2**30")
         _check(0 <= self.list_tensors <= 6, "no number of lists")
+        _check(0 <= self.turned_tensors <= 6, "no number of lists")
         _check(0 <= self.list_numbers <= 1, "no number of lists")
 
 
