@@ -61,7 +61,8 @@ from patternc.version import VERSION
 class Wanted:
     """What a package is for.
 
-    `forms` are those of sequences that it serves beside none: "padded", "packed".
+    `forms` are those of sequences that it serves beside none: "padded", "packed". With
+    `decode` calls of few query tiles have kernels whose programs share these tiles.
     """
 
     targets: tuple[str, ...]
@@ -69,6 +70,7 @@ class Wanted:
     head_dims: tuple[int, ...]
     backward: bool = False
     forms: tuple[str, ...] = ()
+    decode: bool = True
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ def build_package(
         wanted.dtypes,
         wanted.head_dims,
         wanted.backward,
-        _facts(kernel, lists),
+        _facts(kernel, lists, wanted.decode),
         variants,
         tuple(blobs.sections),
     )
@@ -137,7 +139,7 @@ def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
     reversed_ = reverse(kernel, kernel.schedule)
     forms = () if whole_only(kernel, features) else wanted.forms
     gradients = not gradient_whole_only(kernel, reversed_, features)
-    calls = calls_of(kernel, wanted.backward, forms, gradients)
+    calls = calls_of(kernel, wanted.backward, forms, gradients, wanted.decode)
     recording, found = recording_of(path), dict[Job, None]()
     for target in wanted.targets:
         for dtype in wanted.dtypes:
@@ -243,7 +245,7 @@ def _array(tensor: torch.Tensor, blobs: _Blobs) -> Array:
     return Array(word, tuple(tensor.shape), blobs.add(tensor.numpy().tobytes()))
 
 
-def _facts(kernel: Kernel, lists: tuple[Lists, ...]) -> Facts:
+def _facts(kernel: Kernel, lists: tuple[Lists, ...], decode: bool) -> Facts:
     attention, schedule = kernel.attention, kernel.schedule
     features, reversed_ = features_of(kernel), reverse(kernel, schedule)
     beside = bytes_beside(attention, schedule.block_k)
@@ -268,6 +270,7 @@ def _facts(kernel: Kernel, lists: tuple[Lists, ...]) -> Facts:
         None if attention.layout is None else attention.layout.size,
         ordered,
         packs(kernel, features),
+        decode,
         hides_pairs(kernel),
         hides_pairs(reversed_),
         whole_only(kernel, features),

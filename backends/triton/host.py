@@ -39,7 +39,7 @@ DELTA_ROWS = 64
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 LAUNCHES = {}
 PARAMS = {}
-PACKS = HIDES = HIDES_REVERSED = IS_ORDERED = RUNS_WITHOUT_KEYS = False
+PACKS = SHARES = HIDES = HIDES_REVERSED = IS_ORDERED = RUNS_WITHOUT_KEYS = False
 LAYOUT_SIZE = None
 WHOLE_ONLY = WHOLE_ONLY_REVERSED = ""
 LIST_TENSORS = TURNED_TENSORS = LIST_NUMBERS = 0
@@ -114,7 +114,7 @@ def _launch() -> str:
             "run_head": [f"def {run}:"],
             "options": ['**({"PACKED": is_packed} if PACKS else {}),'],
             "packed": [
-                'is_packed = PACKS and form == "none"',
+                'is_packed = PACKS and SHARES and form == "none"',
                 "is_packed = is_packed and n_q * (HEADS // KV_HEADS) <= BLOCK_Q",
                 "if is_packed:",
                 "    programs = n_q_tiles * KV_HEADS * batch",

@@ -26,6 +26,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _LONG = 1 << 16
 """Keys of a call whose few query tiles several programs share."""
 
+_FEW_PROGRAMS = 1024
+"""More of them leave no device idle."""
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -51,21 +54,30 @@ class Call:
 
 
 def calls_of(
-    kernel: Kernel, backward: bool, forms: Iterable[str], has_gradient_forms: bool
+    kernel: Kernel,
+    backward: bool,
+    forms: Iterable[str],
+    has_gradient_forms: bool,
+    decode: bool,
 ) -> tuple[Call, ...]:
     """The kinds of calls that a package of a program serves.
 
-    A layout has one length, and its calls are whole: none leaves a device idle.
+    With `decode` those of few query tiles too, which leave a device idle. A layout has
+    one length, and its calls are whole.
     """
     block = kernel.schedule.block_q
     layout = kernel.attention.layout
     if layout is not None:
-        return (Call(layout.size, layout.size, backward=backward),)
-    found = [
-        Call(8 * block, 8 * block, backward=backward),
-        Call(1, _LONG, is_idle=True),  # one query for each head: rows are packed
-        Call(2 * block, _LONG, is_idle=True),
-    ]
+        size = layout.size
+        programs = kernel.attention.heads * -(-size // block)
+        few = decode and programs < _FEW_PROGRAMS
+        idle = (Call(size, size, is_idle=True),) if few else ()
+        return (Call(size, size, backward=backward), *idle)
+    found = [Call(8 * block, 8 * block, backward=backward)]
+    if decode:
+        # One query for each head, whose rows are packed, and more than one tile.
+        found.append(Call(1, _LONG, is_idle=True))
+        found.append(Call(2 * block, _LONG, is_idle=True))
     for form in forms:
         gradients = backward and has_gradient_forms
         found.append(Call(8 * block, 8 * block, form=form, backward=gradients))

@@ -77,6 +77,11 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         help="kernels of sequences of different lengths too: padded, packed",
     )
     parser.add_argument(
+        "--no-decode",
+        action="store_true",
+        help="no kernels for few queries: a smaller package, slower on such calls",
+    )
+    parser.add_argument(
         "--jobs",
         type=_jobs,
         default=os.cpu_count() or 1,
@@ -100,7 +105,12 @@ def run(args: argparse.Namespace) -> int:
 def build(kernel: Kernel, values: dict[str, Value], args: argparse.Namespace) -> bytes:
     """A package for what `add_build_options` says. Raises as `build_package` does."""
     wanted = Wanted(
-        args.target, args.dtype, args.head_dim, args.backward, args.sequences
+        args.target,
+        args.dtype,
+        args.head_dim,
+        args.backward,
+        args.sequences,
+        not args.no_decode,
     )
     try:
         return build_package(

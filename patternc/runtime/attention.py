@@ -186,6 +186,9 @@ class PackagedAttention:
             for at, variant in enumerate(self.manifest.variants):
                 if variant.target == target:
                     self._code.load(at, number)
+            for lists in self.manifest.facts.lists:
+                own, size = torch.device("cuda", number), lists.length
+                self._host.stored_lists(size, size, 0, own)
 
     def _ready(self) -> Any:
         """The host code of this attention; made when it is first called."""
@@ -270,6 +273,8 @@ def host_of(package: Package, code: Code) -> ModuleType:
     module.has_tma = lambda device: code.choice(device.index).has_tma
     module.visited = lambda qt, n_k, values: most_steps(facts, qt, n_k, values)
     module.stored_lists = _stored_lists(package)
+    if not facts.shares:
+        module.MOST_SPLITS = 1
     found: ModuleType = module
     return found
 
@@ -289,6 +294,7 @@ def _constants(facts: Facts) -> dict[str, object]:
         },
         "PARAMS": dict(facts.params),
         "PACKS": facts.packs,
+        "SHARES": facts.shares,
         "HIDES": facts.hides,
         "HIDES_REVERSED": facts.hides_reversed,
         "IS_ORDERED": facts.is_ordered,

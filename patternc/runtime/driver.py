@@ -90,6 +90,8 @@ _PLAIN_SHARED = 48 * 1024
 """A kernel that wants more has to ask for it."""
 
 _L2_128_BYTES = 2
+_NO_CONTEXT = (3, 201)
+"""CUDA_ERROR_NOT_INITIALIZED and CUDA_ERROR_INVALID_CONTEXT."""
 
 
 class Cuda:
@@ -124,7 +126,12 @@ class Cuda:
     def load(self, code: bytes) -> int:
         """See `Driver`."""
         module = ctypes.c_void_p()
-        self._check(self._library.cuModuleLoadData(ctypes.byref(module), code))
+        load = self._library.cuModuleLoadData
+        found = load(ctypes.byref(module), code)
+        if found in _NO_CONTEXT:
+            self._enter()
+            found = load(ctypes.byref(module), code)
+        self._check(found)
         return module.value or 0
 
     def function(self, module: int, name: str, shared: int) -> int:
@@ -149,7 +156,11 @@ class Cuda:
     ) -> None:
         """See `Driver`."""
         sizes = (programs, 1, 1, threads, 1, 1, shared)
-        if code := self._launch(function, *sizes, stream, parameters, None):
+        code = self._launch(function, *sizes, stream, parameters, None)
+        if code in _NO_CONTEXT:
+            self._enter()
+            code = self._launch(function, *sizes, stream, parameters, None)
+        if code:
             self._check(code)
 
     def encode(
@@ -182,6 +193,13 @@ class Cuda:
         )
         self._check(code)
         return ctypes.string_at(start, 128)
+
+    def _enter(self) -> None:
+        """Take torch's context in a thread that has called nothing of CUDA yet."""
+        context = ctypes.c_void_p()
+        retain = self._library.cuDevicePrimaryCtxRetain
+        self._check(retain(ctypes.byref(context), self.device()))
+        self._check(self._library.cuCtxSetCurrent(context))
 
     def _check(self, code: int) -> None:
         if code:

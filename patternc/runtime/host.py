@@ -26,7 +26,7 @@ DELTA_ROWS = 64
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 LAUNCHES = {}
 PARAMS = {}
-PACKS = HIDES = HIDES_REVERSED = IS_ORDERED = RUNS_WITHOUT_KEYS = False
+PACKS = SHARES = HIDES = HIDES_REVERSED = IS_ORDERED = RUNS_WITHOUT_KEYS = False
 LAYOUT_SIZE = None
 WHOLE_ONLY = WHOLE_ONLY_REVERSED = ""
 LIST_TENSORS = TURNED_TENSORS = LIST_NUMBERS = 0
@@ -153,7 +153,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
     lists, turned = (), ()
     if LIST_TENSORS or TURNED_TENSORS:
         lists, turned = stored_lists(n_q, n_k, q_offset, q.device)
-    is_packed = PACKS and form == "none"
+    is_packed = PACKS and SHARES and form == "none"
     is_packed = is_packed and n_q * (HEADS // KV_HEADS) <= BLOCK_Q
     if is_packed:
         programs = n_q_tiles * KV_HEADS * batch

@@ -193,7 +193,8 @@ class Facts:
     """What the launcher has to know of an attention: constants of a generated module.
 
     `launches` are (kernel, columns, bytes of an element, warps, stages); `whole_only`
-    says why there may be no sequences, "" if there may be. `hides` says whether tiles
+    says why there may be no sequences, "" if there may be. `packs` and `shares` say
+    whether heads share a tile of few queries, and programs a query tile. `hides` says whether tiles
     may hold hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
     turned round, and `list_numbers` count what a kernel takes of its lists.
     """
@@ -210,6 +211,7 @@ class Facts:
     layout_size: int | None
     is_ordered: bool
     packs: bool
+    shares: bool
     hides: bool
     hides_reversed: bool
     whole_only: str

@@ -22,6 +22,10 @@ Encode = Callable[[Tile, int, int, Sequence[int], Sequence[int]], bytes]
 
 _MOST_MAPS = 256
 
+_NO_NUMBERS = ("pointer", "descriptor", "nothing")
+
+_NO_SCRATCH = [0] * len(SCRATCH)
+
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
@@ -47,6 +51,7 @@ class Packer:
         "_format",
         "_maps",
         "_name",
+        "_numbers_from",
         "slots",
     )
 
@@ -55,6 +60,8 @@ class Packer:
         self._format = struct.Struct(format_of(self.slots))
         self._name, self._arguments = variant.kernel, variant.arguments
         self._encode = encode
+        others = [at for at, x in enumerate(self._arguments) if x.kind in _NO_NUMBERS]
+        self._numbers_from = max(others, default=-1) + 1
         self._buffers: list[Buffer] = []
         self._maps: dict[tuple[object, ...], bytes] = {}
 
@@ -65,8 +72,10 @@ class Packer:
         needs it, and for a number that does not fit.
         """
         values: list[Any] = []
-        crooked = 0
-        for argument, value in zip(self._arguments, given, strict=True):
+        crooked, end = 0, self._numbers_from
+        if len(given) != len(self._arguments):
+            raise ValueError(f"{self._name}: {len(given)} arguments, not as compiled")
+        for argument, value in zip(self._arguments, given[:end], strict=False):
             kind = argument.kind
             if kind == "pointer":
                 address = value.data_ptr()
@@ -82,7 +91,8 @@ class Packer:
                 values.append(value)
         if crooked & 15:
             raise ValueError(self._crooked(given))
-        values += [0] * len(SCRATCH)
+        values += given[end:]
+        values += _NO_SCRATCH
         buffer = self._buffers.pop() if self._buffers else self._new()
         try:
             self._format.pack_into(buffer.memory, buffer.start, *values)

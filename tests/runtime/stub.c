@@ -14,6 +14,7 @@ static unsigned long noted_bytes;
 static uint64_t numbers[16];
 static char loaded[64];
 static int attribute[2];
+static int has_context = 1;
 
 void stub_expect(unsigned n, const unsigned *of) {
   count = n;
@@ -26,10 +27,23 @@ unsigned long stub_noted(const unsigned char **bytes, const uint64_t **of) {
   return noted_bytes;
 }
 
+void stub_forget_context(void) { has_context = 0; }
 const char *stub_loaded(void) { return loaded; }
 const int *stub_attribute(void) { return attribute; }
 
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+  *context = (void *)0xc0ffee;
+  return device;
+}
+
+int cuCtxSetCurrent(void *context) {
+  has_context = context == (void *)0xc0ffee;
+  return 0;
+}
+
 int cuModuleLoadData(void **module, const void *image) {
+  if (!has_context)
+    return 201;
   strncpy(loaded, image, sizeof(loaded) - 1);
   if (strcmp(loaded, "broken") == 0)
     return 200;
@@ -65,6 +79,8 @@ int cuGetErrorString(int code, const char **text) {
 int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads,
                    unsigned threads_y, unsigned threads_z, unsigned shared, void *stream,
                    void **parameters, void **extra) {
+  if (!has_context)
+    return 201;
   uint64_t all[] = {(uint64_t)function, x,         y,
                     z,                  threads,   threads_y,
                     threads_z,          shared,    (uint64_t)stream,

@@ -21,6 +21,9 @@ from tests.runtime.test_packing import values_for
 
 COMPILER = shutil.which("cc")
 
+_ARRAY = (ctypes.c_void_p * 1)(0)
+"""The arguments of a kernel that has none."""
+
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
 
 
@@ -113,6 +116,15 @@ def test_loading(stub: Stub) -> None:
         stub.load(b"broken")
     with pytest.raises(DriverError, match=r"other \(500\)"):
         stub.function(module, "another", 0)
+
+
+def test_a_thread_without_a_context_takes_that_of_torch(stub: Stub) -> None:
+    stub.library.stub_forget_context()
+    assert stub.load(b"code")
+    stub.library.stub_forget_context()
+    stub.expect([])
+    stub.launch(1, 5, 32, 0, 0, ctypes.addressof(_ARRAY))
+    assert stub.noted()[1][1] == 5
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

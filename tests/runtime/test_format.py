@@ -115,7 +115,20 @@ def _mutate(value: Any, source: random.Random) -> None:
         if isinstance(inner, dict | list) and inner and source.random() < 0.8:
             value = inner
             continue
-        odd = [None, True, -1, 0, 2**31, 2**70, 0.5, "", "x" * 300, [], {}, [[]]]
+        odd: list[Any] = [
+            None,
+            True,
+            -1,
+            0,
+            2**31,
+            2**70,
+            0.5,
+            "",
+            "x" * 300,
+            [],
+            {},
+            [[]],
+        ]
         choice = source.randrange(3)
         if choice == 0:
             del value[key]

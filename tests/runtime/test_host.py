@@ -152,7 +152,7 @@ def test_the_same_launches(name: str, folder: Path, data: st.DataObject) -> None
     assert [described(x) for x in found] == [described(x) for x in expected]
 
 
-@pytest.mark.parametrize("name", ["causal", "full"])
+@pytest.mark.parametrize("name", ["causal", "duo"])
 def test_a_call_launches_something(name: str, folder: Path) -> None:
     q = torch.empty(1, kernel_of(name).attention.heads, 1, 64, device="meta")
     k = torch.empty(1, kernel_of(name).attention.kv_heads, 9000, 64, device="meta")
