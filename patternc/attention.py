@@ -45,8 +45,8 @@ def load(
     """Compile one attention of a `.pat` file.
 
     `entry` names it and may be left out if the file has only one. `backend` is
-    "reference", "tiled" or "triton"; the default is chosen by the device of each call:
-    triton on a GPU, tiled elsewhere. `params` are values of its parameters; those
+    "reference", "tiled", "triton" or "hopper"; the default is chosen by the device of
+    each call: triton on a GPU, hopper on one of that family, tiled elsewhere. `params` are values of its parameters; those
     declared as run-time parameters may also wait for the call. Raises `PatternError`
     for everything wrong with the program, asserts that fail included, `ValueError` or
     `TypeError` for a wrong backend or schedule.

@@ -21,6 +21,8 @@ from patternc.analysis.count import (
     pair_count,
 )
 from patternc.analysis.sets import TooHard
+from patternc.backends.hopper.route import BLOCK_K, BLOCK_Q, refusal
+from patternc.backends.triton.notes import path_notes
 from patternc.driver import Trace
 from patternc.ir.nodes import UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
@@ -41,12 +43,6 @@ LENGTHS = (1024, 8192, 65536)
 
 A layout has only one length, its own.
 """
-
-PATH = (
-    "these loops at every length, short sequences and dense masks too; where few queries"
-    " would leave a device idle, several programs share the key tiles of one query tile"
-)
-"""Which kernel runs: there is one, so that no length takes another."""
 
 MOST_PAIRS = 1 << 27
 """Pairs that are counted one by one where there is no closed form; a few seconds."""
@@ -129,7 +125,8 @@ class Explanation:
     schedule: dict[str, int | None]
     schedule_origin: str
     launches: tuple[str, ...]
-    path: str
+    path: tuple[str, ...]
+    hopper: str
     groups: tuple[Group, ...]
     counts: tuple[Count, ...]
     decisions: tuple[Decision, ...]
@@ -155,7 +152,8 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         schedule=asdict(kernel.schedule),
         schedule_origin=trace.schedule_origin,
         launches=_launches(kernel),
-        path=PATH,
+        path=path_notes(kernel),
+        hopper=_hopper(kernel),
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
         counts=() if known is None else _counts(kernel, counters, lengths, known),
         decisions=tuple(
@@ -204,8 +202,20 @@ def _schedule_lines(found: Explanation) -> list[str]:
         f"  {found.schedule_origin}",
         f"  to freeze it: schedule {{ {', '.join(given)} }}",
         *(f"  {launch}" for launch in found.launches),
-        f"  path: {found.path}",
+        *(f"  path: {note}" for note in found.path),
+        f"  hopper: {found.hopper}",
     ]
+
+
+def _hopper(kernel: Kernel) -> str:
+    """Whether the forward pass has a kernel of its own on sm_90, and for which calls."""
+    reason = refusal(kernel)
+    if reason:
+        return f"the kernels above, as {reason}"
+    return (
+        f"a forward kernel of its own, tiles {BLOCK_Q} x {BLOCK_K}, for 16 bits, head"
+        " sizes 64 and 128 and query tiles that fill the device; else the kernels above"
+    )
 
 
 def _launches(kernel: Kernel) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from dataclasses import replace
 
 from patternc.analysis.interval import Box
 from patternc.backends.declared import declarations
-from patternc.backends.triton import checks_text, profiles
+from patternc.backends.hopper import emit as gluon
+from patternc.backends.triton import profiles, shared_text
 from patternc.backends.triton.backward import backward_texts
 from patternc.backends.triton.bounds import BoundsPrinter
 from patternc.backends.triton.dense import dense_text, mask_lines
@@ -66,18 +67,21 @@ LARGEST_DIM = 256
 DELTA_ROWS = 64
 
 
-def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
+def emit(
+    kernel: Kernel, pattern_text: str, name: str, hopper: Kernel | None = None
+) -> str:
     """The text of a kernel module, formatted, ending in a newline.
 
     `pattern_text` is what METADATA's hash is of and what the header shows; `name` is
-    the attention's name. Raises `ValueError` if `name` or a run-time parameter is not
+    the attention's name; `hopper` the same attention on the tiles of a kernel for
+    Hopper, if the module gets one. Raises `ValueError` if `name` or a run-time parameter is not
     an ASCII identifier.
     """
     for word in (name, *(param.name for param in kernel.attention.params)):
         if not _IDENTIFIER.fullmatch(word):
             raise ValueError(f"not an identifier: {word!r}")
     features = features_of(kernel)
-    checks = checks_called(kernel.attention, features)
+    shared = [*checks_called(kernel.attention, features), "weighted_sum"]
     device = device_functions(kernel, features)
     kernels = [kernel_text(kernel, features, False)]
     if features.is_ordered:
@@ -89,19 +93,20 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
-        _imports(checks, features),
+        _imports(shared, features) + (f"\n{gluon.IMPORTS}" if hopper else ""),
         _constants(kernel, features, pattern_text, name),
-        checks_text.body(checks),
+        shared_text.body(shared),
         fill("floor") if calls_floor_helpers("".join(kernels)) else "",
         *device,
         *kernels,
-        launch_text(kernel, features),
+        *([gluon.kernel_text(hopper)] if hopper else []),
+        launch_text(kernel, features, hopper is not None),
+        *([gluon.launch_text(hopper)] if hopper else []),
         shares_text(kernel),
         gradients_text(kernel, reversed_, features, printer),
         finish_text(features, printer),
         *_lists(listing, features),
         _reference(kernel, features),
-        fill("summed"),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -130,10 +135,10 @@ def _header(pattern_text: str, name: str) -> str:
     return "\n".join([about, "", *(f"# {line}".rstrip() for line in comments)])
 
 
-def _imports(checks: list[str], features: Features) -> str:
-    """Standard library first. Those of the checks are read from their own file."""
+def _imports(shared: list[str], features: Features) -> str:
+    """Standard library first. Those of shared functions are read from their files."""
     own = {f"import {name}" for name in ("contextlib", "functools", "math")}
-    needed = own | set(checks_text.imports(checks))
+    needed = own | set(shared_text.imports(shared))
     if features.lists_data:
         needed.add("import itertools")
     lines = sorted(needed)

@@ -32,8 +32,8 @@ def checks_called(attention: Attention, features: Features) -> list[str]:
     ]
 
 
-def launch_text(kernel: Kernel, features: Features) -> str:
-    """`forward` and the launcher."""
+def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) -> str:
+    """`forward` and the launcher; `has_hopper`: beside another kernel, for Hopper."""
     inputs = bool(features.inputs)
     given = ", inputs" if inputs else ""
     last = ", epilogue" if features.has_epilogue else ""
@@ -73,7 +73,7 @@ def launch_text(kernel: Kernel, features: Features) -> str:
             "tile_lists": tile_list_lines(features, takes_lists(kernel, features)),
             "list_arguments": _pointers(kernel, features),
             "numbers": number_arguments(features),
-            "start": _start(features, hides),
+            "start": _start(features, hides, has_hopper),
         },
     )
     return "\n\n".join([text, *([fill("inputs")] if inputs else [])])
@@ -224,15 +224,25 @@ def _indented(lines: list[str]) -> list[str]:
     return ["    " + line for line in lines]
 
 
-def _start(features: Features, hides: bool) -> list[str]:
+def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     """How a kernel is started: of two, the one that the call asks for."""
     kernel = ["kernel = forward_kernel"]
     if features.is_ordered:
         kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
+    start = ["start(kernel, programs, arguments, options, stages, kind)"]
+    if has_hopper:
+        sizes = "scale, q_offset, values"
+        start = [
+            'is_whole = form == "none" and shares[0] is None',
+            "if is_whole and runs_on_hopper(q, v, access, scale):",
+            f"    launch_hopper(q, k, v, output, lse, spoiled, {sizes})",
+            "else:",
+            *_indented(start),
+        ]
     return [
         *kernel,
         "kind = (q.device, q.dtype, dim, value_dim, access)",
-        "start(kernel, programs, arguments, options, stages, kind)",
+        *start,
         *again_lines("options", hides),
         *combine_launch_lines(features),
     ]

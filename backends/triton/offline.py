@@ -102,7 +102,7 @@ def compile_offline(
     shared = int(compiled.metadata.shared)
     if target.startswith("gfx"):
         return _amd_report(compiled.asm["amdgcn"], shared)
-    log = _ptxas_log(compiled.asm["ptx"], target)
+    log = assembler_log(compiled.asm["ptx"], target)
     return Report(
         int(_first(r"Used (\d+) registers", log)),
         int(_first(r"(\d+) bytes spill stores", log)),
@@ -206,7 +206,7 @@ def _precision(dtype: str, target: str) -> str:
     return "tf32x3" if dtype == "fp32" and target.startswith("sm_") else "ieee"
 
 
-def _ptxas_log(ptx: str, target: str) -> str:
+def assembler_log(ptx: str, target: str) -> str:
     """What the assembler says of the code; Triton itself hides its warnings."""
     version = int(target.removeprefix("sm_"))
     arch = f"{target}a" if version >= 90 else target

@@ -148,6 +148,7 @@ def combine_text(kernel: Kernel, features: Features) -> str:
             ],
             "numbers": [f"{name}: {kind}," for name, kind in names],
             "constants": ["EPILOGUE: tl.constexpr,"] if features.has_epilogue else [],
+            "kv_head": ["kv_head = h // GROUP_SIZE"] if own else [],
             "skip": skip_lines(weigher),
             "batch": batch_lines(features.tables),
             "epilogue": epilogue_lines(weigher),
