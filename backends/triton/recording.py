@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from patternc.plan.kernel import Kernel
@@ -70,10 +71,12 @@ def calls_of(
     if layout is not None:
         size = layout.size
         programs = kernel.attention.heads * -(-size // block)
-        few = decode and programs < _FEW_PROGRAMS
-        idle = (Call(size, size, is_idle=True),) if few else ()
+        is_idle = decode and programs < _FEW_PROGRAMS
+        idle = (Call(size, size, is_idle=True),) if is_idle else ()
         return (Call(size, size, backward=backward), *idle)
-    found = [Call(8 * block, 8 * block, backward=backward)]
+    # Of few steps, which are not shared, and too few tiles for the kernel for Hopper.
+    few = Call(2 * block, 2 * block, is_idle=True)
+    found = [Call(8 * block, 8 * block, backward=backward), few]
     if decode:
         # One query for each head, whose rows are packed, and more than one tile.
         found.append(Call(1, _LONG, is_idle=True))
@@ -146,12 +149,17 @@ def recording_of(path: Path) -> Recording:
 
 
 def fresh_module(path: Path) -> ModuleType:
-    """A copy of a generated module of one's own. Raises `ImportError`."""
+    """A copy of a generated module of one's own, not interpreted.
+
+    Raises `ImportError`.
+    """
     spec = importlib.util.spec_from_file_location(f"recorded_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"not a Python file: {path}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with triton.knobs.runtime.scope():
+        triton.knobs.runtime.interpret = False
+        spec.loader.exec_module(module)
     return module
 
 
@@ -176,6 +184,7 @@ def stand_in(
     module.access_of, module.precision_of = access, precision
     module.check_runs = lambda *_: None
     module.multiprocessors = lambda _: 1 << 20 if is_idle else 1
+    module.is_hopper = lambda _: target == "sm_90"
 
 
 def _tensors(module: Any, call: Call, dtype: str, head_dim: int) -> list[Tensor]:
