@@ -26,6 +26,7 @@ from patternc.backends.planner import check_ranked
 from patternc.backends.reference import mask_tensor
 from patternc.backends.sequences import Form, Sequences
 from patternc.contract import Contract, contract_of
+from patternc.data_checks import CallPairs, failing_assert, wrong_length
 from patternc.diagnostics import PatternError
 from patternc.ir.selected import (
     chosen_params,
@@ -38,7 +39,6 @@ from patternc.plan.choose import ASKED
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan as plan_tiles
 from patternc.planned import Plan, check_plan, load_plan
-from patternc.runtime import CallPairs, failing_assert, wrong_length
 from patternc.syntax.load import read_source
 
 

@@ -61,7 +61,7 @@ def gradients_text(
             "values": checked_lines(features),
             "more": more_lines(kernel.attention, features),
             "sequences": sequence_lines(
-                whole_only(kernel, features) or _whole_only(reversed_, features)
+                gradient_whole_only(kernel, reversed_, features)
             ),
             "wanted": _wanted(features),
             "nothing": _nothing(features),
@@ -89,8 +89,10 @@ def has_reads(features: Features) -> bool:
     return bool(row_slots(features) or column_slots(features))
 
 
-def _whole_only(reversed_: Kernel, features: Features) -> str:
-    """Why there are no gradients of sequences, where there is the output; or nothing."""
+def gradient_whole_only(kernel: Kernel, reversed_: Kernel, features: Features) -> str:
+    """Why there are no gradients of sequences; nothing if there are."""
+    if reason := whole_only(kernel, features):
+        return reason
     if features.has_epilogue:
         return "the rows of a sink or an output clause have no sequences of their own"
     if has_lists(reversed_):
