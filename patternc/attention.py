@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from patternc.backends.reference import mask_tensor
 from patternc.backends.sequences import Form, Sequences
 from patternc.contract import Contract, contract_of
 from patternc.diagnostics import PatternError
+from patternc.driver import dense_alternative
 from patternc.ir.selected import (
     chosen_params,
 )
@@ -34,6 +35,7 @@ from patternc.ops.function import autocast, call
 from patternc.ops.planning import plan as choose_keys
 from patternc.ops.program import Program, Site, add_program, constant
 from patternc.plan.asked import checked
+from patternc.plan.cheaper import costs
 from patternc.plan.choose import ASKED
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan as plan_tiles
@@ -76,6 +78,7 @@ class Attention:
     trace: driver.Trace
     backend_name: str | None = None
     _loaded: dict[str, Program] = field(default_factory=dict)
+    _dense: list[Attention] = field(default_factory=list)
     _contract: Contract = field(init=False)
 
     def __post_init__(self) -> None:
@@ -160,7 +163,8 @@ class Attention:
         and `N` of its own.
 
         A program that selects chooses its keys first, unless `plan` says what `plan()`
-        chose before, for a call of the same sizes.
+        chose before, for a call of the same sizes; with `else dense when cheaper` in it,
+        not where `is_dense` holds.
 
         With `check` the values of inputs are looked at too: NaN and infinities, what
         is declared sorted, `valid` lengths, NaN among what selections rank, and every assertion that only data can decide. That waits
@@ -173,6 +177,12 @@ class Attention:
         q, k, v = autocast(q, k, v)
         factor, offset = contract.resolve(q, k, v, scale, q_offset)
         n_k = k.shape[2]
+        if plan is None and self.is_dense(q.shape[2], n_k, offset, **given):
+            told: dict[str, Any] = {"scale": factor, "q_offset": offset, **given}
+            if return_lse:
+                return self.dense()(q, k, v, return_lse=True, check=check, **told)
+            dense: Tensor = self.dense()(q, k, v, check=check, **told)
+            return dense
         if return_lse:
             check_lse(contract.name, contract.unnormalised)
         values = contract.values(given)
@@ -218,6 +228,35 @@ class Attention:
     def selects(self) -> bool:
         """Whether keys are chosen at run time."""
         return bool(self.kernel.attention.selections)
+
+    def is_dense(
+        self, n_q: int, n_k: int, q_offset: int, **given: int | Tensor
+    ) -> bool:
+        """Whether a call of these sizes, without a plan, is computed without choosing.
+
+        Only where the program says `else dense when cheaper`, and the cost model
+        (`patternc.plan.cheaper`) finds that it is.
+        """
+        attention = self.kernel.attention
+        if not attention.dense_cases:
+            return False
+        params = tuple(self._contract.values(given).items())
+        found = costs(attention, n_q, n_k, q_offset, params)
+        return found.is_dense_cheaper and dense_alternative(attention) is not None
+
+    def dense(self) -> Attention:
+        """The attention that chooses nothing, for `else dense when cheaper`.
+
+        Raises `ValueError` if the program does not allow it.
+        """
+        if not self._dense:
+            other = dense_alternative(self.trace.attention)
+            if other is None:
+                message = "this program has no `else dense when cheaper`"
+                raise ValueError(f"{self.name}: {message}")
+            trace = driver.trace_attention(self.trace.source, other)
+            self._dense.append(Attention(trace, self.backend_name))
+        return self._dense[0]
 
     def plan(
         self,
