@@ -30,7 +30,12 @@ LAYERS = (
         "patternc.planned",
         "patternc.samples",
     ),
-    ("patternc.verify", "patternc.explain_selections"),
+    (
+        "patternc.verify",
+        "patternc.explain_selections",
+        "patternc.masks",
+        "patternc.planning",
+    ),
     ("patternc.explain",),
     ("patternc.verify_gradients",),
     ("patternc.attention",),

@@ -56,7 +56,7 @@ def test_heads_without_permission_choose() -> None:
     found = lower(parse(Source("x.pat", text_of(clauses))))
     assert driver.dense_alternative(found) is None
     first, second = found.dense_cases
-    assert not first.mask == found.cases[0].mask
+    assert first.mask != found.cases[0].mask
     assert second.mask == found.cases[1].mask
 
 
