@@ -34,6 +34,7 @@ from patternc.backends.triton.gradients import gradients_text
 from patternc.backends.triton.kernels import device_functions, kernel_text
 from patternc.backends.triton.launches import checks_called, launch_text
 from patternc.backends.triton.literals import Value, heads_literal, literal
+from patternc.backends.triton.plan_text import plan_function
 from patternc.backends.triton.ranges import (
     has_lists,
     is_listed,
@@ -81,14 +82,13 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
     features = features_of(kernel)
     checks = checks_called(kernel.attention, features)
     device = device_functions(kernel, features)
-    selects = bool(kernel.attention.selections)
     kernels = [kernel_text(kernel, features, False)]
     if features.is_ordered:
         kernels.append(kernel_text(kernel, features, True))
     kernels.append(combine_text(kernel, features))
     reversed_ = reverse(kernel, kernel.schedule)
     kernels += backward_texts(kernel, reversed_, features)
-    plans = plan_texts(fused_of(kernel.attention), _box(kernel)) if selects else []
+    plans = _plans(kernel) if kernel.attention.selections else []
     listing = _listing(kernel, reversed_)
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
@@ -109,6 +109,14 @@ def emit(kernel: Kernel, pattern_text: str, name: str) -> str:
         fill("summed"),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _plans(kernel: Kernel) -> list[str]:
+    """What estimates and selects, and `plan` where nothing else is needed for it."""
+    attention, box = kernel.attention, _box(kernel)
+    fused = fused_of(attention)
+    function = plan_function(attention, fused, box)
+    return [*plan_texts(fused, box), *([] if function is None else [function])]
 
 
 def _listing(kernel: Kernel, reversed_: Kernel) -> Kernel:
