@@ -43,16 +43,13 @@ class LetTyping:
         """Find the type of a `let`; later ones and masks know its name."""
         before = len(self.typing.found)
         found = self.type_of(let.value)
-        if found in (*_NUMBERS, Type.PATTERN):
-            message = f"a `let` is a map or a selection, not {found.value}"
-            help_text = "write `pattern name = ...` or `def name = ...` in the file"
-            self.report(message, let.value, help_text)
-            found = None
+        if found in _NUMBERS:
+            found = Type.MAP  # one number for each head, or for each key that it reads
         elif found not in (Type.MAP, Type.SELECTION, None):
-            self.report(
-                f"a `let` is a map or a selection, not {found.value}", let.value
-            )
-            found = None
+            message = f"a `let` is a map or a selection, not {found.value}"
+            is_pattern = found is Type.PATTERN
+            help_text = "write `pattern name = ...` in the file" if is_pattern else ""
+            self.report(message, let.value, help_text)
         if found is None or len(self.typing.found) > before:
             found = Type.UNKNOWN
         self.lets.setdefault(let.name.text, found)
