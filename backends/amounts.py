@@ -16,10 +16,14 @@ from torch import Tensor
 from patternc.backends.key_ranges import CallSizes, range_of, selection_ranges
 from patternc.backends.maps import function_of, operation_of
 from patternc.backends.probe import live_rows, probe_bounds
-from patternc.backends.values import Place, numbers_at
+from patternc.backends.values import Integers, Place, numbers_at
 from patternc.ir.evaluate import Point, evaluate_int
 from patternc.ir.floats import inputs_of
 from patternc.ir.nodes import Attention, Axis
+from patternc.ir.selected import (
+    maps_of,
+    submaps,
+)
 from patternc.ir.selection import (
     Choice,
     MapBinary,
@@ -30,8 +34,6 @@ from patternc.ir.selection import (
     MapWhere,
     Selection,
     keys_of,
-    maps_of,
-    submaps,
 )
 from patternc.ir.text import print_expr
 
@@ -98,7 +100,7 @@ def known_number(
         case MapValue(keys=()) if not inputs_of(map_.value):
             heads = torch.arange(attention.heads)[None]
             batch = torch.zeros((1, 1), dtype=torch.int64)
-            axes = {Axis.HEAD: heads, Axis.LENGTH: n_k}
+            axes: dict[Axis, Integers] = {Axis.HEAD: heads, Axis.LENGTH: n_k}
             wide = {"": torch.zeros(1, dtype=torch.float64)}
             found = numbers_at(map_.value, Place(axes, params, wide, batch))
             if isinstance(found, Tensor):

@@ -18,7 +18,11 @@ from torch import Tensor
 
 from patternc.backends.values import compared
 from patternc.ir.nodes import CompareOp
-from patternc.ir.selection import Choice, Crossing, Selection
+from patternc.ir.selection import (
+    Choice,
+    Crossing,
+    Selection,
+)
 
 
 @dataclass(frozen=True, slots=True)

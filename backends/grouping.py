@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from patternc.ir.nodes import Attention
-from patternc.ir.selection import Reduction, Sharing
+from patternc.ir.selection import (
+    Reduction,
+    Sharing,
+)
 
 
 @dataclass
@@ -69,11 +72,13 @@ def grouped(
     sizes = groups.counts.shape[2:]
     for place, size in zip(places, sizes, strict=True):
         at = at * size + place
-    at = at.expand(shape).flatten(2)
-    _add(groups, numbers, counts.flatten(2), at)
+    front = (shape[0], shape[1], -1)
+    at = at.expand(shape).reshape(front)
+    width = (numbers.shape[-1],) if groups.channels else ()
+    _add(groups, numbers.reshape(*front, *width), counts.reshape(front), at)
 
 
-def _together(how: Reduction, numbers: Tensor, dims: Sequence[int]) -> Tensor:
+def _together(how: Reduction, numbers: Tensor, dims: list[int]) -> Tensor:
     if how is Reduction.MAX:
         return numbers.amax(dims, keepdim=True)
     if how is Reduction.MIN:
@@ -82,12 +87,11 @@ def _together(how: Reduction, numbers: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def _add(groups: Groups, numbers: Tensor, counts: Tensor, at: Tensor) -> None:
-    """Put `counts` [B, H, n] and `numbers`, with channels or not, where `at` says."""
-    own = groups.counts.flatten(2)
+    """Put `counts` [B, H, n] and `numbers` [B, H, n, D?] where `at` [B, H, n] says."""
+    own = groups.counts.reshape(*counts.shape[:2], -1)
     own.scatter_add_(2, at, counts)  # integers: any order gives the same
-    groups.counts = own.view(groups.counts.shape)
-    totals = groups.totals.flatten(2, -2 if groups.channels else -1)
-    numbers = numbers.flatten(2, -2 if groups.channels else -1)
+    groups.counts = own.reshape(groups.counts.shape)
+    totals = groups.totals.reshape(*own.shape, *numbers.shape[3:])
     if groups.channels:
         at = at.unsqueeze(-1).expand(numbers.shape)
     if groups.how in (Reduction.MAX, Reduction.MIN):
@@ -99,7 +103,7 @@ def _add(groups: Groups, numbers: Tensor, counts: Tensor, at: Tensor) -> None:
         indices = list(_grid(at))
         indices[2] = at
         totals = totals.index_put(tuple(indices), numbers, accumulate=True)
-    groups.totals = totals.view(groups.totals.shape)
+    groups.totals = totals.reshape(groups.totals.shape)
 
 
 def _grid(like: Tensor) -> list[Tensor]:
@@ -130,9 +134,9 @@ def join_heads(
     if over is Sharing.ALONE:
         return numbers, live
     size = attention.heads if over is Sharing.ALL else attention.group_size
-    totals = groups.totals.unflatten(1, (-1, size))
+    totals = _by_heads(groups.totals, size)
     joined = _together(groups.how, totals, [2])
-    counts = groups.counts.unflatten(1, (-1, size)).sum(2, keepdim=True)
+    counts = _by_heads(groups.counts, size).sum(2, keepdim=True)
     if groups.how is Reduction.MEAN:
         by = counts.clamp(min=1)
         joined = joined / (by.unsqueeze(-1) if groups.channels else by)
@@ -140,3 +144,8 @@ def join_heads(
     return spread, (counts > 0).expand(*totals.shape[:3], *counts.shape[3:]).flatten(
         1, 2
     )
+
+
+def _by_heads(x: Tensor, size: int) -> Tensor:
+    """[B, H, ...] -> [B, H / size, size, ...]."""
+    return x.reshape(x.shape[0], x.shape[1] // size, size, *x.shape[2:])

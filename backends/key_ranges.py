@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from patternc.analysis.interval import Box, bounds_of, python_bounds
 from patternc.ir.nodes import Axis, IntExpr
-from patternc.ir.selection import Selection
+from patternc.ir.selection import (
+    Selection,
+)
 from patternc.ir.text import print_expr
 
 MOST_KEYS = 2**31

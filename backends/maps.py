@@ -13,7 +13,7 @@ Nothing waits for the device.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 import torch
@@ -32,8 +32,10 @@ from patternc.backends.values import (
 from patternc.ir.nodes import (
     Attention,
     Axis,
+    FloatExpr,
     Given,
     GivenValue,
+    ScoreCase,
 )
 from patternc.ir.selection import (
     KEY_AXES,
@@ -181,12 +183,13 @@ class Estimate:
         return self.at(axes, 2 + len(keys))
 
     def at(self, axes: Mapping[Axis, Integers], dims: int) -> Place:
+        """Everything around some axes, which have that many dimensions."""
         heads = torch.arange(self.q.shape[1], device=self.q.device)
         batch = torch.arange(self.q.shape[0], device=self.q.device)
         every: dict[Axis, Integers] = {
-            **axes,
             Axis.HEAD: heads.view(_along(1, dims)),
             Axis.LENGTH: self.k.shape[2],
+            **axes,
         }
         return Place(every, self.params, self.inputs, batch.view(_along(0, dims)))
 
@@ -211,35 +214,33 @@ class Estimate:
     def logits(self, part: Part | None) -> Values:
         """The scaled products after the `score` lines."""
         start, stop = part or (0, self.q.shape[2])
+        batch, heads, _, channels = self.q.shape
         group = self.attention.group_size
-        queries = self.q[:, :, start:stop].unflatten(1, (-1, group))
+        shape = (batch, heads // group, group, stop - start, channels)
+        queries = self.q[:, :, start:stop].reshape(shape)
         logits = (queries @ self.k.unsqueeze(2).mT * self.scale).flatten(1, 2)
-        device = self.q.device
         for case in self.attention.scores:
-            heads = list(case.heads)
-            rows = torch.arange(start, stop, device=device) + self.q_offset
-            axes: dict[Axis, Integers] = {
-                Axis.QUERY: rows[:, None],
-                Axis.KEY: torch.arange(self.k.shape[2], device=device),
-            }
-            at = self.at(axes, 4)
-            own = at.axes[Axis.HEAD]
-            assert isinstance(own, Tensor)
-            chosen = torch.cat([own[:, head : head + 1] for head in heads], dim=1)
-            mine = torch.stack([logits[:, head] for head in heads], dim=1)
-            there = {**at.axes, Axis.HEAD: chosen}
-            known = {GivenValue(Given.SCORE): mine}
-            at = Place(there, at.params, at.inputs, at.batch, known)
-            scored = numbers_at(case.score, at)
-            if not isinstance(scored, Tensor):
-                scored = torch.full_like(mine, scored)
-            scored = scored.expand(mine.shape).unbind(1)
-            by_head = dict(zip(heads, scored, strict=True))
-            every = [
-                by_head.get(head, logits[:, head]) for head in range(len(logits[0]))
-            ]
-            logits = torch.stack(every, dim=1)
+            logits = self.scored(logits, case, start)
         return Values(logits, self.all_live(4))
+
+    def scored(self, logits: Tensor, case: ScoreCase, start: int) -> Tensor:
+        """The logits [B, H, rows, n_k] with the score of some heads."""
+        device, heads = self.q.device, list(case.heads)
+        rows = torch.arange(logits.shape[2], device=device) + start + self.q_offset
+        axes: dict[Axis, Integers] = {
+            Axis.QUERY: rows[:, None],
+            Axis.KEY: torch.arange(self.k.shape[2], device=device),
+        }
+        own = logits.unbind(1)
+        every = dict(enumerate(own))
+        for head in heads:  # one by one: no list of numbers goes to the device
+            at = self.at({**axes, Axis.HEAD: head}, 3)
+            known: dict[FloatExpr, Tensor] = {GivenValue(Given.SCORE): own[head]}
+            found = numbers_at(case.score, replace(at, known=known))
+            if not isinstance(found, Tensor):
+                found = torch.full_like(own[head], found)
+            every[head] = found.expand(own[head].shape)
+        return torch.stack(list(every.values()), dim=1)
 
     def read(self, map_: MapAt, part: Part | None) -> Values:
         """The operand at other keys: not live where it has no such entry."""

@@ -25,7 +25,11 @@ from patternc.backends.key_ranges import (
 from patternc.backends.maps import Estimate, Part, Values
 from patternc.backends.values import truths_at
 from patternc.ir.nodes import Attention
-from patternc.ir.selection import MapExpr, Selection, keys_of
+from patternc.ir.selection import (
+    MapExpr,
+    Selection,
+    keys_of,
+)
 
 
 def plan_tables(

@@ -79,7 +79,8 @@ def integers_at(expr: IntExpr, at: Place) -> Integers:
             lhs, rhs = integers_at(expr.lhs, at), integers_at(expr.rhs, at)
             return _binary(expr.op, lhs, rhs)
         case Abs():
-            return abs(integers_at(expr.operand, at))
+            inner = integers_at(expr.operand, at)
+            return abs(inner) if isinstance(inner, int) else inner.abs()
         case Read():
             found = _read(expr.table, expr.indices, at)
             return found.to(torch.int64)

@@ -27,7 +27,9 @@ from patternc.backends.reference import mask_tensor
 from patternc.backends.sequences import Form, Sequences
 from patternc.contract import Contract, contract_of
 from patternc.diagnostics import PatternError
-from patternc.ir.selection import chosen_params
+from patternc.ir.selected import (
+    chosen_params,
+)
 from patternc.ops.function import autocast, call
 from patternc.ops.planning import plan as choose_keys
 from patternc.ops.program import Program, Site, add_program, constant

@@ -23,7 +23,9 @@ from patternc.backends.declared import given_by_callers
 from patternc.backends.input_checks import Declared, check_inputs
 from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.ir.nodes import STEPS, Attention
-from patternc.ir.selection import placed_params
+from patternc.ir.selected import (
+    placed_params,
+)
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """The dtypes that some backend computes; one may accept fewer."""

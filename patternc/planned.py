@@ -28,7 +28,9 @@ from patternc.backends.key_ranges import CallSizes, places_of, selection_ranges
 from patternc.backends.reference import mask_tensor
 from patternc.ir.evaluate import Tables
 from patternc.ir.nodes import Attention
-from patternc.ir.selection import chosen_params
+from patternc.ir.selected import (
+    chosen_params,
+)
 from patternc.picture import terminal_picture
 from patternc.version import VERSION
 
@@ -91,7 +93,7 @@ class Plan:
         """
         own = {item.name for item in self.attention.inputs} - self.tables.keys()
         if own:
-            name = sorted(own)[0]
+            name = min(own)
             raise ValueError(
                 f"{self.attention.name}: the mask reads the input `{name}`, which is not"
                 " in a plan; use attn.mask(..., plan=plan)"

@@ -15,7 +15,10 @@ from patternc.check.scope import Scope
 from patternc.check.terms import Number
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import Axis, Input, IntOp, Layout
-from patternc.ir.selection import MapExpr, Selection
+from patternc.ir.selection import (
+    MapExpr,
+    Selection,
+)
 from patternc.limits import FILE_EXPANSION, POSITION
 from patternc.source import Span
 

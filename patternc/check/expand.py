@@ -18,7 +18,9 @@ from patternc.check.layout_names import lowered_names
 from patternc.check.terms import Number, Truths
 from patternc.diagnostics import Diagnostic, Label, PatternError
 from patternc.ir.nodes import CompareOp, Input, IntOp, Segment
-from patternc.ir.selection import Selection
+from patternc.ir.selection import (
+    Selection,
+)
 from patternc.limits import EXPANSION, EXPANSION_DEPTH, INT_MAX, INT_MIN
 from patternc.source import Span
 from patternc.syntax import ast

@@ -10,11 +10,11 @@ keys `q` and `k`; `q` is not known from `q // 128`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar, cast
+from collections.abc import Iterator, Sequence
+from typing import TypeVar, assert_never, cast
 
 from patternc.check.reads import position_of
-from patternc.ir.floats import discrete_parts
+from patternc.ir.floats import float_subexpressions
 from patternc.ir.fold import fold_bool, fold_int
 from patternc.ir.nodes import (
     Axis,
@@ -34,8 +34,10 @@ from patternc.ir.nodes import (
     IntExpr,
     IntOp,
 )
-from patternc.ir.selection import key_axis
-from patternc.ir.walk import axes_of, rewrite_down
+from patternc.ir.selection import (
+    key_axis,
+)
+from patternc.ir.walk import axes_of, children, rewrite_down
 
 Keys = tuple[IntExpr, ...]
 TOKENS = frozenset({Axis.QUERY, Axis.KEY})
@@ -90,18 +92,42 @@ def _all_through(exprs: Sequence[IntExpr], keys: Keys) -> tuple[IntExpr, ...] | 
 
 
 def own_keys(expr: FloatExpr) -> Keys:
-    """The keys of a number by itself: the indices of its reads over tokens, in order.
+    """The keys of a number by itself, in order: the indices of its reads over tokens,
+    and positions such as `q` and `k // 64` in what else it reads.
 
     A key that others tell is left out.
     """
     found: list[IntExpr] = []
-    for part in discrete_parts(expr):
-        if isinstance(part, BoolExpr):
-            continue
-        folded = fold_int(part)
-        if axes_of(folded) & TOKENS and number_through(folded, tuple(found)) is None:
-            found.append(folded)
+    for part in _key_parts(expr):
+        if axes_of(part) & TOKENS and number_through(part, tuple(found)) is None:
+            found.append(part)
     return tuple(found)
+
+
+def _key_parts(expr: FloatExpr) -> Iterator[IntExpr]:
+    for node in float_subexpressions(expr):
+        match node:
+            case FloatRead():
+                yield from (fold_int(index) for index in node.indices)
+            case FromInt():
+                yield from _positions(fold_int(node.operand))
+            case FloatSelect():
+                pass  # what stands in its condition guards a read
+            case FloatConst() | GivenValue() | FloatBinary() | FloatCall():
+                pass
+            case _:
+                assert_never(node)
+
+
+def _positions(expr: Expr) -> Iterator[IntExpr]:
+    """The outermost parts that count positions of one side."""
+    if isinstance(expr, IntExpr):
+        at = position_of(expr)
+        if at is not None and at.axis in TOKENS:
+            yield expr
+            return
+    for child in children(expr):
+        yield from _positions(child)
 
 
 def _through(expr: E, keys: Keys) -> E | None:

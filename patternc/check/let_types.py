@@ -12,7 +12,10 @@ from dataclasses import dataclass, field, replace
 from patternc.check.kinds import Place, Type
 from patternc.check.types import Typing
 from patternc.ir.nodes import CompareOp, IntOp
-from patternc.ir.selection import MapFunction, Reduction
+from patternc.ir.selection import (
+    MapFunction,
+    Reduction,
+)
 from patternc.syntax import ast
 
 REDUCTIONS = tuple(how.value for how in Reduction)
@@ -38,6 +41,7 @@ class LetTyping:
 
     def declare(self, let: ast.Let) -> None:
         """Find the type of a `let`; later ones and masks know its name."""
+        before = len(self.typing.found)
         found = self.type_of(let.value)
         if found in (*_NUMBERS, Type.PATTERN):
             message = f"a `let` is a map or a selection, not {found.value}"
@@ -49,7 +53,9 @@ class LetTyping:
                 f"a `let` is a map or a selection, not {found.value}", let.value
             )
             found = None
-        self.lets.setdefault(let.name.text, found or Type.UNKNOWN)
+        if found is None or len(self.typing.found) > before:
+            found = Type.UNKNOWN
+        self.lets.setdefault(let.name.text, found)
 
     @property
     def inside(self) -> Typing:

@@ -6,8 +6,9 @@ In: an attention. Out: diagnostics. Not its job: types (`check.let_types`), keys
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from patternc.check.kinds import Type
 from patternc.check.scope import CALL_NAMES, RESERVED, RESERVED_WORDS
 from patternc.diagnostics import Diagnostic, Label, Severity
 from patternc.source import Span
@@ -17,8 +18,11 @@ from patternc.syntax.measure import children, clause_expressions
 _SCORES = "scores"
 
 
-def let_errors(item: ast.Attention) -> Iterator[Diagnostic]:
-    """Reserved and repeated names, and lets that nothing reads (a warning)."""
+def let_errors(item: ast.Attention, types: Mapping[str, Type]) -> Iterator[Diagnostic]:
+    """Reserved and repeated names, and lets that nothing reads (a warning).
+
+    Of a let that is a mistake itself nothing more is said.
+    """
     lets = [clause for clause in item.clauses if isinstance(clause, ast.Let)]
     if not lets:
         return
@@ -34,13 +38,14 @@ def let_errors(item: ast.Attention) -> Iterator[Diagnostic]:
     read = _names_read(item)
     for let in lets:
         name = let.name
-        yield from _reserved(name)
+        reserved = tuple(_reserved(name))
+        yield from reserved
         before = first.setdefault(name.text, name.span)
         if before is not name.span:
             others = (Label(before, "first declared here"),)
             message = f"`{name.text}` is declared twice"
             yield Diagnostic("duplicate-name", message, name.span, "", "", others)
-        elif name.text not in read:
+        elif not (reserved or name.text in read or types[name.text] is Type.UNKNOWN):
             message = f"`{name.text}` is never read"
             warning = Severity.WARNING
             yield Diagnostic("unread-let", message, name.span, severity=warning)

@@ -7,7 +7,7 @@ map is worth (`backends.maps`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from patternc.analysis.interval import Box, bounds_of, python_bounds
@@ -32,7 +32,9 @@ from patternc.ir.nodes import (
     Axis,
     BoolExpr,
     CompareOp,
+    Const,
     FloatConst,
+    FromInt,
     IntExpr,
     IntOp,
 )
@@ -97,7 +99,7 @@ def bind_lets(
             continue
         maps = Maps(env, guards)
         try:
-            bound = maps.bound(clause)
+            bound = maps.made(clause)
         except PatternError as error:
             found.extend(error.diagnostics)
             return env  # later ones may read it
@@ -120,7 +122,7 @@ class Maps:
     found: list[Diagnostic] = field(default_factory=list)
     size: int = 0
 
-    def bound(self, let: ast.Let) -> BoundMap | Selection:
+    def made(self, let: ast.Let) -> BoundMap | Selection:
         """The map or the selection that a let names. Raises `PatternError`."""
         name, value = let.name.text, let.value
         match value:
@@ -210,8 +212,13 @@ class Maps:
         floats = Floats(self.env)
         value = floats.lower(expr).expr
         self.found.extend(floats.run.found)
-        if isinstance(value, FloatConst):
-            return MapNumber(value.value, expr.span)
+        match value:
+            case FloatConst(value=number):
+                return MapNumber(number, expr.span)
+            case FromInt(operand=operand):
+                folded = fold_int(operand)
+                if isinstance(folded, Const):
+                    return MapNumber(float(folded.value), expr.span)
         keys = own_keys(value)
         self.check_keys(keys, expr.span)
         inside = float_through(value, keys)
@@ -395,14 +402,19 @@ class Maps:
         scope = tuple(keys_of(values)[place] for place in places)
         always = options.get("always")
         crossing = options.get("crossing")
+        choice = _CHOICES[call.name.text]
+        amount = self.amount(plain[0], scope)
+        least = self.bound(options.get("min"), scope)
+        most = self.bound(options.get("max"), scope)
+        self.found.extend(amount_errors(choice, amount, least, most))
         return Selection(
             name,
-            _CHOICES[call.name.text],
+            choice,
             values,
-            self.amount(plain[0], scope),
+            amount,
             places,
-            self.amount(options["min"], scope) if "min" in options else None,
-            self.amount(options["max"], scope) if "max" in options else None,
+            least,
+            most,
             None if always is None else self.condition(always, keys_of(values)),
             Crossing.KEEP if crossing is None else Crossing(crossing.span.text),
             shared=shared,
@@ -456,6 +468,9 @@ class Maps:
             found.append(keys.index(key))
         return tuple(sorted(set(found)))
 
+    def bound(self, expr: ast.Expr | None, scope: Keys) -> MapExpr | None:
+        return None if expr is None else self.amount(expr, scope)
+
     def amount(self, expr: ast.Expr, scope: Keys) -> MapExpr:
         """A number for each scope. Raises `PatternError` if it needs other keys."""
         made = self.map(expr)
@@ -508,6 +523,25 @@ class Maps:
         return PatternError(
             [*self.found, Diagnostic(code, message, span, label, help_)]
         )
+
+
+def amount_errors(
+    choice: Choice, amount: MapExpr, least: MapExpr | None, most: MapExpr | None
+) -> Iterator[Diagnostic]:
+    """Errors for numbers of the program that no selection can use."""
+    match choice, amount:
+        case Choice.TOP_P, MapNumber(value=share) if not 0 <= share <= 1:
+            message = f"a share lies between 0 and 1, not {share:g}"
+            yield Diagnostic("bad-amount", message, amount.span)
+    budgets = [least, most, amount if choice is Choice.TOP else None]
+    for budget in budgets:
+        if isinstance(budget, MapNumber) and budget.value < 0:
+            message = f"a budget counts keys: it is not {budget.value:g}"
+            yield Diagnostic("bad-amount", message, budget.span)
+    match least, most:
+        case MapNumber(value=low), MapNumber(value=high, span=span) if low > high:
+            message = f"at least {low:g} and at most {high:g} keys"
+            yield Diagnostic("bad-amount", message, span)
 
 
 def _items(expr: ast.Expr) -> tuple[ast.Expr, ...]:

@@ -50,11 +50,11 @@ def _check_item(item: ast.Item, scope: Scope, found: list[Diagnostic]) -> None:
         case ast.Attention():
             found.extend(_clause_count_errors(item))
             found.extend(input_errors(item, scope))
-            found.extend(let_errors(item))
             lets = LetTyping(typing)
             for clause in item.clauses:
                 if isinstance(clause, ast.Let):
                     lets.declare(clause)
+            found.extend(let_errors(item, lets.lets))
             masks = replace(typing, lets=lets.lets)
             for clause in item.clauses:
                 is_mask = isinstance(clause, ast.Mask)

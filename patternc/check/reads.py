@@ -29,7 +29,9 @@ from patternc.ir.nodes import (
     IntOp,
     Segment,
 )
-from patternc.ir.selection import Selection
+from patternc.ir.selection import (
+    Selection,
+)
 from patternc.ir.text import print_expr
 from patternc.limits import POSITION
 from patternc.source import Span

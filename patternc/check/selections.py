@@ -28,7 +28,13 @@ from patternc.ir.nodes import (
     RuntimeParam,
     Truth,
 )
-from patternc.ir.selection import Selection, read_by, selection_parts
+from patternc.ir.selected import (
+    read_by,
+    selection_parts,
+)
+from patternc.ir.selection import (
+    Selection,
+)
 from patternc.ir.walk import params_of, rewrite_bool, tables_of
 
 _AXES = (InputAxis(AxisKind.BATCH), InputAxis(AxisKind.HEAD))

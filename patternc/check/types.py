@@ -202,6 +202,11 @@ class Typing:
     def check_group(self, group: ast.Expr) -> None:
         """What stands after `in`: a set, a range or a segment of the layout."""
         if isinstance(group, ast.Name) and group.text not in self.parameters:
+            if self.lets.get(group.text) is Type.MAP:
+                message = f"`{group.text}` is a map: it holds numbers, not keys"
+                help_text = f"choose among its keys: `top(8, {group.text})`"
+                self.report("type", message, group.span, "", help_text)
+                return
             if self.layout is not None:
                 self.found.extend(self.layout.segment_errors(group, len(self.found)))
             return

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING
 from patternc.source import NOWHERE, Span
 
 if TYPE_CHECKING:
-    from patternc.ir.selection import Selection
+    from patternc.ir.selection import (
+        Selection,
+    )
 
 
 class IntOp(Enum):

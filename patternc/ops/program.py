@@ -24,7 +24,9 @@ from patternc.backends.rows import unnormalised_heads
 from patternc.diagnostics import Diagnostic
 from patternc.ir.floats import float_reads
 from patternc.ir.nodes import Attention, Element
-from patternc.ir.selection import placed_params
+from patternc.ir.selected import (
+    placed_params,
+)
 from patternc.plan.kernel import Kernel
 from patternc.version import VERSION
 

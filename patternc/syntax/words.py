@@ -156,7 +156,7 @@ def expected(accepts: Collection[str]) -> str:
     """What could have come, in words: "`)`, `,` or an operator"."""
     left = set(accepts)
     words = []
-    if "WHERE" in left:
+    if "PER" in left:
         left -= _QUALIFIERS
     if "ALWAYS" in left:
         left -= _OPTIONS
