@@ -1,8 +1,8 @@
-# block_topk(blocks, block): for each block of queries the best blocks of keys.
+# block_topk(blocks, block, ...): for each block of queries the best blocks of keys.
 #
 # Paper: "MInference 1.0: Accelerating Pre-filling for Long-Context LLMs via Dynamic
 # Sparse Attention", arXiv 2407.02490, its block-sparse heads
-# Picture: --k-len 128 --set blocks=5 --set block=8
+# Picture: --k-len 128 --set blocks=5 --set block=8 --set count=2 --set kv_count=1
 #
 # By the product of the mean query and the mean key, without a softmax. The released
 # code pads the last block with zeros before it takes the mean; here it is the mean of

@@ -1,8 +1,9 @@
-# flexprefill(gamma, tau, least, block): blocks by mass, or lines, as a head's test says.
+# flexprefill(gamma, tau, least, ...): blocks by mass, or lines, as a test says.
 #
 # Paper: "FlexPrefill: A Context-Aware Sparse Attention Mechanism for Efficient
 # Long-Sequence Inference", arXiv 2502.20766
 # Picture: --k-len 128 --set least=16 --set block=8 --set unit=8 --set tau=0.5
+# Picture: --set count=2 --set kv_count=1
 #
 # From the attention of the last `block` queries: where the mean query foretells it well
 # (Jensen-Shannon distance below `tau`), a head takes the blocks that hold `gamma` of

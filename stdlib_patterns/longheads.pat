@@ -1,8 +1,9 @@
-# longheads(window, take, begin, own): for each query and head the best chunks.
+# longheads(window, take, begin, own, ...): for each query and head the best chunks.
 #
 # Paper: "LongHeads: Multi-Head Attention is Secretly a Long Context Processor",
 # arXiv 2402.10685
-# Picture: --k-len 128 --set window=8 --set take=6 --set begin=48
+# Picture: --k-len 128 --set window=8 --set take=6 --set begin=48 --set count=1
+# Picture: --set kv_count=1
 #
 # The first chunk, the query's own and the one before it are always taken and count.
 # Queries before `begin` see every key up to their own. Chunks stand for themselves by

@@ -1,8 +1,8 @@
-# quest(budget, page, newest): for each query the pages with the greatest bound.
+# quest(budget, page, newest, ...): for each query the pages with the greatest bound.
 #
 # Paper: "Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference",
 # arXiv 2406.10774
-# Picture: --k-len 128 --set budget=32 --set page=8
+# Picture: --k-len 128 --set budget=32 --set page=8 --set count=2 --set kv_count=1
 #
 # For decoding: the least and the greatest key of a page, channel by channel, bound the
 # product of a query with any key in it. max(3, budget / page) pages are taken for each

@@ -1,11 +1,11 @@
-# sparsifiner(percent): for each query the keys with the best predicted scores.
+# sparsifiner(percent, ...): for each query the keys with the best predicted scores.
 #
 # Paper: "Sparsifiner: Learning Sparse Instance-Dependent Attention for Efficient Vision
 # Transformers", arXiv 2303.13755
-# Picture: --k-len 50
+# Picture: --k-len 50 --set count=1
 #
-# A small trained network predicts the scores, so a call gives them; token 0 is the class
-# token, which sees everything. The number of keys is rounded up: 50 of 197.
+# A small trained network predicts the scores, so a call gives them; token 0 is the
+# class token, which sees everything. The number of keys is rounded up: 50 of 197.
 
 attention sparsifiner(percent = 25, count = 6) {
     heads count

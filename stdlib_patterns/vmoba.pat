@@ -2,18 +2,18 @@
 #
 # Paper: "VMoBA: Mixture-of-Block Attention for Video Diffusion Models",
 # arXiv 2506.23858
-# Picture: --k-len 128 --set frames=4 --set height=4 --set width=8
-# Picture: --set tile_f=2 --set tile_y=2 --set tile_x=4
+# Picture: --k-len 128 --set frames=4 --set height=4 --set width=8 --set tile_f=2
+# Picture: --set tile_y=2 --set tile_x=4 --set count=1 --set kv_count=1
 #
-# Layers take turns: blocks of frames (tile_y = height, tile_x = width), blocks of places
-# in all frames (tile_f = frames), and both; one program each. The defaults are the 3-D
-# layers at 480 x 832, 81 frames; the 2-D ones have tiles of 5 x 13, the 1-D ones 3
-# frames. Scores are shifted and scaled to 0..1, then blocks are taken, the own one first,
-# until they have `tau` of the sum. A raster order of tokens is meant; `order ... by tile`
-# with these tiles makes the blocks dense, and rows stay single queries.
+# Layers take turns: blocks of frames (tile_y = height, tile_x = width), blocks of
+# places in all frames (tile_f = frames), and both; one program each. The defaults are
+# the 3-D layers at 480 x 832, 81 frames; the 2-D ones have tiles of 5 x 13, the 1-D
+# ones 3 frames. Scores are shifted and scaled to 0..1, then blocks are taken, the own
+# one first, until they have `tau` of the sum. A raster order of tokens is meant; `order
+# ... by tile` with these tiles makes the blocks dense, and rows stay single queries.
 #
-# Where code and paper differ: the paper's scope is a head (`vmoba`), the released default
-# a query of a head (`vmoba_by_query`); the code takes at least one other block
+# Where code and paper differ: the paper's scope is a head (`vmoba`), the released
+# default a query of a head (`vmoba_by_query`); the code takes at least one other block
 # (least = 2), the paper none (least = 1). Without training the paper takes the best
 # `take` (`vmoba_topk`).
 

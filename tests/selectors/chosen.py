@@ -37,7 +37,8 @@ def for_query_heads(k: Tensor, heads: int) -> Tensor:
 
 def logits(q: Tensor, k: Tensor) -> Tensor:
     """q.k / sqrt(D), [B, H, n_q, n_k]."""
-    return q @ for_query_heads(k, q.shape[1]).mT / q.shape[-1] ** 0.5
+    found: Tensor = q @ for_query_heads(k, q.shape[1]).mT / q.shape[-1] ** 0.5
+    return found
 
 
 def causal(n: int) -> Tensor:
@@ -57,7 +58,7 @@ def count_of(n: int, block: int) -> int:
 
 def means(x: Tensor, block: int) -> Tensor:
     """The mean of each block of tokens, [B, H, N, D] -> [B, H, blocks, D]."""
-    return torch.stack([part.mean(2) for part in x.split(block, dim=2)], dim=2)
+    return torch.stack([part.mean(2) for part in torch.split(x, block, dim=2)], dim=2)
 
 
 def spread(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

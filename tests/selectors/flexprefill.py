@@ -62,8 +62,10 @@ def flexprefill(
             lowest = count_of(least, block)
             wide = max(until(vertical, gamma) // unit + 1, lowest)
             deep = max(until(slash, gamma) // unit + 1, lowest)
-            vertical_blocks = torch.stack([x.sum() for x in vertical.split(block)])
-            slash_blocks = torch.stack([x.sum() for x in slash.split(block)])
+            vertical_blocks = torch.stack(
+                [x.sum() for x in torch.split(vertical, block)]
+            )
+            slash_blocks = torch.stack([x.sum() for x in torch.split(slash, block)])
             aware[i, j] = _distance(guessed[i, j], vertical_blocks) < tau
             if aware[i, j]:
                 wide = deep = lowest

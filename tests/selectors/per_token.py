@@ -63,7 +63,7 @@ def quest(q: Tensor, k: Tensor, budget: int, page: int = 16, newest: int = 0) ->
     """
     n = q.shape[2]
     keys = for_query_heads(k, q.shape[1])
-    parts = keys.split(page, dim=2)
+    parts = torch.split(keys, page, dim=2)
     low = torch.stack([part.amin(2) for part in parts], 2)
     high = torch.stack([part.amax(2) for part in parts], 2)
     bound = torch.maximum(

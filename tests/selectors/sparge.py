@@ -61,7 +61,7 @@ def sparge(
 def _pooled(x: Tensor, block: int, similar: float) -> tuple[Tensor, Tensor]:
     """The mean of each block, and whether the mean cosine of its pairs is enough."""
     pooled, alike = [], []
-    for part in x.split(block, dim=2):
+    for part in torch.split(x, block, dim=2):
         unit = part / part.norm(dim=-1, keepdim=True)
         pooled.append(part.mean(2))
         alike.append((unit @ unit.mT).mean((-1, -2)) > similar)
