@@ -82,7 +82,10 @@ def _check_default(
 ) -> None:
     if typing.parameters[parameter.name.text] is Type.INTEGER:
         defaults.expect(default, Type.INTEGER)
-    elif defaults.type_of(default) is not Type.DECIMAL:
+        return
+    if isinstance(default, ast.Negative):
+        default = default.operand
+    if defaults.type_of(default) is not Type.DECIMAL:
         defaults.expect(default, Type.INTEGER)  # an integer is a decimal number too
 
 
