@@ -23,14 +23,14 @@ attention flexprefill(
     crossing = 0, count = 32, kv_count = 8
 ) {
     heads count kv kv_count
-    let probe = softmax(scores where causal for q >= N - block)
-    let vertical = sum(probe by k) / block
-    let slash = sum(probe by q - k) / block
+    let probe = softmax(scores where causal for q >= max(N - block, 0))
+    let vertical = sum(probe by k) / min(block, N)
+    let slash = sum(probe by q - k) / min(block, N)
     let wide = top_p(gamma, vertical)
     let deep = top_p(gamma, slash)
 
     let keys = mean(K by k // block)
-    let guessed = softmax(mean(Q for q >= N - block) @ keys * scale)
+    let guessed = softmax(mean(Q for q >= max(N - block, 0)) @ keys * scale)
     let seen = sum(vertical by k // block)
     let entropies = (entropy(guessed) + entropy(seen)) / 2
     let aware = sqrt(max(entropy((guessed + seen) / 2) - entropies, 0)) < tau
@@ -41,9 +41,11 @@ attention flexprefill(
     let kept = top_p(gamma, coarse, crossing drop)
     let crossed = top_p(gamma, coarse)
 
-    let few_columns = top(counted(least, block), seen, always k // block == 0)
+    let few_columns = top(
+        min(counted(least, block), counted(N, block)), seen, always k // block == 0
+    )
     let few_diagonals = top(
-        counted(least, block),
+        min(counted(least, block), counted(N, block)),
         sum(slash by (q - k) // block),
         always (q - k) // block == 0
     )
