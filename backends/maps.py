@@ -21,6 +21,7 @@ from torch import Tensor
 
 from patternc.backends.grouping import Groups, grouped, join_heads, of_groups
 from patternc.backends.key_ranges import CallSizes, KeyRange, range_of
+from patternc.backends.map_numbers import function_of, operation_of
 from patternc.backends.probe import live_rows
 from patternc.backends.values import (
     Integers,
@@ -45,9 +46,7 @@ from patternc.ir.selection import (
     MapBinary,
     MapCall,
     MapExpr,
-    MapFunction,
     MapNumber,
-    MapOp,
     MapScale,
     MapValue,
     MapWhere,
@@ -304,17 +303,14 @@ class Estimate:
             one for one in self.attention.selections if one.table == map_.selection
         )
         table = self.inputs[map_.selection]
-        others = [
-            2 + place
-            for place in range(len(selection.keys))
-            if place not in selection.per
-        ]
+        kept = [selection.keys.index(key) for key in map_.keys]
+        others = [2 + n for n in range(len(selection.keys)) if n not in kept]
         number = table.sum(others) if others else table.to(torch.int64)
         # A table that starts at 0 may have places before the first value of a key.
-        for dim, place in enumerate(selection.per):
+        for dim, place in enumerate(kept):
             own = range_of(selection.keys[place], self.sizes, self.params)
             number = number.narrow(2 + dim, number.shape[2 + dim] - own.size, own.size)
-        return Values(number.to(self.q.dtype), self.all_live(2 + len(selection.per)))
+        return Values(number.to(self.q.dtype), self.all_live(2 + len(kept)))
 
     def reduce(self, map_: Reduce) -> Values:
         """Entries put together by new keys, and heads after that."""
@@ -420,47 +416,3 @@ def _softmax(found: Values, size: int) -> Values:
     shares = torch.exp(shown - torch.where(top == -torch.inf, 0, top))
     total = shares.sum(-1, keepdim=True)
     return Values(shares / torch.where(total == 0, 1, total), live)
-
-
-def operation_of(op: MapOp, lhs: Tensor, rhs: Tensor) -> Tensor:
-    """An operation on numbers."""
-    match op:
-        case MapOp.ADD:
-            return lhs + rhs
-        case MapOp.SUB:
-            return lhs - rhs
-        case MapOp.MUL:
-            return lhs * rhs
-        case MapOp.DIV:
-            return lhs / rhs
-        case MapOp.FLOORDIV:
-            return torch.floor(lhs / rhs)
-        case MapOp.MIN:
-            return torch.minimum(lhs, rhs)
-        case MapOp.MAX:
-            return torch.maximum(lhs, rhs)
-        case _:
-            assert_never(op)
-
-
-def function_of(function: MapFunction, x: Tensor) -> Tensor:
-    """A function of every number."""
-    match function:
-        case MapFunction.NEGATE:
-            return -x
-        case MapFunction.ABS:
-            return x.abs()
-        case MapFunction.EXP:
-            return x.exp()
-        case MapFunction.LOG:
-            return x.log()
-        case MapFunction.SQRT:
-            return x.sqrt()
-        case MapFunction.TANH:
-            return x.tanh()
-        case MapFunction.SIGMOID:
-            return x.sigmoid()
-        case MapFunction.RELU:
-            return x.relu()
-        case _:
-            assert_never(function)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from patternc.check.kinds import Place, Type
 from patternc.check.types import Typing
-from patternc.ir.nodes import CompareOp, IntOp
+from patternc.ir.nodes import CompareOp, Element, IntOp
 from patternc.ir.selection import (
     MapFunction,
     Reduction,
@@ -43,16 +43,13 @@ class LetTyping:
         """Find the type of a `let`; later ones and masks know its name."""
         before = len(self.typing.found)
         found = self.type_of(let.value)
-        if found in (*_NUMBERS, Type.PATTERN):
-            message = f"a `let` is a map or a selection, not {found.value}"
-            help_text = "write `pattern name = ...` or `def name = ...` in the file"
-            self.report(message, let.value, help_text)
-            found = None
+        if found in _NUMBERS:
+            found = Type.MAP  # one number for each head, or for each key that it reads
         elif found not in (Type.MAP, Type.SELECTION, None):
-            self.report(
-                f"a `let` is a map or a selection, not {found.value}", let.value
-            )
-            found = None
+            message = f"a `let` is a map or a selection, not {found.value}"
+            is_pattern = found is Type.PATTERN
+            help_text = "write `pattern name = ...` in the file" if is_pattern else ""
+            self.report(message, let.value, help_text)
         if found is None or len(self.typing.found) > before:
             found = Type.UNKNOWN
         self.lets.setdefault(let.name.text, found)
@@ -92,8 +89,8 @@ class LetTyping:
                 return self.type_of_numbers(expr.lhs, expr.rhs)
             case ast.Chain() if self.holds_map(expr):
                 return self.type_of_test(expr)
-            case ast.Indexed() | ast.Decimal() | ast.Integer():
-                return self.inside.type_of(expr)
+            case ast.Indexed():
+                return self.as_map(expr)
             case _:
                 return self.inside.type_of(expr)
 
@@ -105,7 +102,13 @@ class LetTyping:
             return Type.MAP
         if name.text == "scale":
             return Type.DECIMAL
-        return self.inside.type_of(name)
+        return self.as_map(name)
+
+    def as_map(self, expr: ast.Expr) -> Type | None:
+        """The type of a name or an element: an input of floats is a map."""
+        found = self.inside.type_of(expr)
+        is_input = found is Type.DECIMAL and self.holds_map(expr)
+        return Type.MAP if is_input else found
 
     def is_mapped(self, call: ast.Call, name: str) -> bool:
         """Whether a call is a function of numbers that has maps for arguments."""
@@ -117,14 +120,16 @@ class LetTyping:
             case ast.Name(text=text):
                 if text in self.lets:
                     return self.lets[text] is not Type.SELECTION
-                return text in (*BASES, "scale")
+                return text in (*BASES, "scale") or self.is_float_input(text)
+            case ast.Indexed(target=ast.Name(text=text)):
+                return self.is_float_input(text)
             case ast.Call(name=ast.Name(text=text), arguments=arguments):
                 if text in ("softmax", "norm", "count", "sum", "mean", "entropy"):
                     return True
                 return any(self.holds_map(part) for part in arguments)
-            case ast.Product():
+            case ast.Product() | ast.Qualified():
                 return True
-            case ast.Qualified(operand=operand) | ast.Negative(operand=operand):
+            case ast.Negative(operand=operand):
                 return self.holds_map(operand)
             case ast.Arithmetic(lhs=lhs, rhs=rhs) | ast.Ratio(lhs=lhs, rhs=rhs):
                 return self.holds_map(lhs) or self.holds_map(rhs)
@@ -132,6 +137,11 @@ class LetTyping:
                 parts = (first, *(link.operand for link in links if link.op))
                 return any(self.holds_map(part) for part in parts)
         return False
+
+    def is_float_input(self, name: str) -> bool:
+        declared = self.typing.inputs.get(name)
+        hidden = name in self.typing.parameters
+        return not hidden and declared is not None and declared.element is Element.FLOAT
 
     def type_of_numbers(self, *parts: ast.Expr) -> Type | None:
         """A map if one of the parts is, for numbers and maps."""
@@ -210,20 +220,19 @@ class LetTyping:
         if not call.arguments:
             self.typing.report("arity", f"`{call.name.text}` needs a map", call.span)
             return None
-        first, *rest = call.arguments
-        keys: list[ast.Expr] = []
+        first = call.arguments[0]
+        keys, over = written_keys(call)
+        self.check_over(over)
         if isinstance(first, ast.Qualified):
-            if first.by is not None:
-                keys.append(first.by)
             if first.per is not None:
                 self.report("`per` stands in `top`, `top_p` and `above`", first.per)
-            self.check_over(first.over)
             self.type_of_qualified(replace(first, by=None, per=None, over=None))
         else:
             self.expect_map(first)
-        if rest and not keys:
-            self.report("keys stand behind `by`", rest[0], "write `sum(map by key)`")
-        for key in (*keys, *rest):
+            if keys:
+                help_text = "write `sum(map by key)`"
+                self.report("keys stand behind `by`", keys[0], help_text)
+        for key in keys:
             self.expect_keys(key)
         return Type.MAP
 
@@ -309,3 +318,23 @@ class LetTyping:
 
     def report(self, message: str, expr: ast.Expr, help_text: str = "") -> None:
         self.typing.report("type", message, expr.span, "", help_text)
+
+
+def written_keys(call: ast.Call) -> tuple[list[ast.Expr], ast.Name | None]:
+    """The keys of a reduction and what it goes `over`: `sum(map by e1, e2 over g)`.
+
+    What follows the last key was read as a part of that.
+    """
+    first, *keys = call.arguments
+    over = None
+    if isinstance(first, ast.Qualified):
+        over = first.over
+        if first.by is not None:
+            keys.insert(0, first.by)
+    last = keys[-1] if keys else None
+    if isinstance(last, ast.Qualified) and over is None:
+        over = last.over
+        without = replace(last, over=None)
+        if without == ast.Qualified(last.operand):
+            keys[-1] = last.operand
+    return keys, over

@@ -228,7 +228,8 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many keys a selection holds, for each of the keys that it is `per`."""
+    """How many keys a selection holds, for each value of those of its keys that are
+    named here: those that it is `per`."""
 
     selection: str
     keys: tuple[IntExpr, ...]

@@ -7,7 +7,7 @@ pattern pair = (q, k) == 3                     # E[wrong-place]
 attention types(count = 3) {
     heads 8 kv 2
     input table[k] : int
-    let number = 3 + count                     # E[type]
+    let number = 3 + count
     let pattern_ = k < q                       # E[type]
     let rest = sum(scores by k) % 2            # E[type]
     let chain = 0 < sum(scores by k) < 1       # E[type]
