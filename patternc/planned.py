@@ -31,6 +31,7 @@ from patternc.ir.nodes import Attention
 from patternc.ir.selected import (
     chosen_params,
 )
+from patternc.ir.walk import tables_of
 from patternc.picture import terminal_picture
 from patternc.version import VERSION
 
