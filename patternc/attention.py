@@ -74,6 +74,7 @@ class Attention:
     backend_name: str | None = None
     _loaded: dict[str, Program] = field(default_factory=dict)
     _dense: list[Attention] = field(default_factory=list)
+    _cheaper: dict[Any, bool] = field(default_factory=dict)
     _contract: Contract = field(init=False)
 
     def __post_init__(self) -> None:
@@ -236,8 +237,12 @@ class Attention:
         if not attention.dense_cases:
             return False
         params = tuple(self._contract.values(given).items())
-        found = costs(attention, n_q, n_k, q_offset, params)
-        return found.is_dense_cheaper and dense_alternative(attention) is not None
+        call = (n_q, n_k, q_offset, params)
+        if call not in self._cheaper:
+            found = costs(attention, *call)
+            allowed = dense_alternative(attention) is not None
+            self._cheaper[call] = found.is_dense_cheaper and allowed
+        return self._cheaper[call]
 
     def dense(self) -> Attention:
         """The attention that chooses nothing, for `else dense when cheaper`.

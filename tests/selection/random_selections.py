@@ -411,7 +411,7 @@ def draw(rng: Random, channels: int = 4) -> Program:
     aware = None
     if rng.random() < 0.4:
         alone = reduced("mean", drawer.map(), [], "")
-        aware = tested("aware", alone, rng.choice(("<", ">=")), 0.1)
+        aware = tested("aware", alone, rng.choice(("<", ">=")), 0.1234)
     return assemble(rng, call, sizes, choices, aware)
 
 
@@ -547,6 +547,8 @@ class Drawer:
                 ("columns", "columns", "rows", "diagonals", "antidiagonals", "blocks")
             )
         ]
+        if len(new) == 1 and new[0][0] == first and how in ("sum", "mean"):
+            how = "max"  # the rows of a softmax all have the sum 1, but for rounding
         return reduced(how, inner, new, rng.choice(("", "", "g")))
 
     def choice(self, name: str) -> Choice:
@@ -555,7 +557,7 @@ class Drawer:
         if rng.random() < 0.6:
             values = self.grouped(values)
         if rng.random() < 0.1:
-            return tested(name, values, rng.choice(("<", "<=", ">", ">=")), 0.1)
+            return tested(name, values, rng.choice(("<", "<=", ">", ">=")), 0.1234)
         how = rng.choice(("top", "top", "top_p", "above"))
         places = range(len(values.keys))
         per = tuple(place for place in places if rng.random() < 0.4)
