@@ -92,6 +92,24 @@ def or_dense(file: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+POOLED = """
+attention top_p_blocks(block = 128, count = 32, kv_count = 8) {
+    heads count kv kv_count
+    input threshold[h] : float
+    let coarse = softmax(
+        mean(Q by q // block) @ mean(K by k // block) * scale
+            where k // block <= q // block
+    )
+    let chosen = top_p(
+        threshold[h],
+        coarse per q // block,
+        always k // block == 0 | k // block == q // block
+    )
+    mask causal & (q // block, k // block) in chosen
+}
+"""
+"""What XAttention, SpargeAttn and FlexPrefill share, in its cheapest form."""
+
 CHOICES = (
     Choice("vertical_slash", "vertical_slash"),
     Choice("vertical_slash_near", "vertical_slash", {"near": 5000}),
@@ -103,6 +121,7 @@ CHOICES = (
         longest=1 << 17,
         entry="xattention_by_head",
     ),
+    Choice("top_p_10", "top_p_blocks", density=0.1, text=POOLED),
     Choice("block_topk", "block_topk", {"block": 128, "blocks": 100}),
 )
 """As published, but for the second, whose diagonals are clustered beyond doubt, and
