@@ -236,10 +236,19 @@ class Attention:
         attention = self.kernel.attention
         if not attention.dense_cases:
             return False
-        params = tuple(self._contract.values(given).items())
-        call = (n_q, n_k, q_offset, params)
+        values = self._contract.values(given)
+        return self._decide(n_q, n_k, q_offset, tuple(values.values()))
+
+    @constant
+    def _decide(
+        self, n_q: int, n_k: int, q_offset: int, values: tuple[int, ...]
+    ) -> bool:
+        """`is_dense`, for run-time parameters in their order."""
+        call = (n_q, n_k, q_offset, values)
         if call not in self._cheaper:
-            found = costs(attention, *call)
+            attention = self.kernel.attention
+            params = tuple(zip(self._contract.params, values, strict=True))
+            found = costs(attention, n_q, n_k, q_offset, params)
             allowed = dense_alternative(attention) is not None
             self._cheaper[call] = found.is_dense_cheaper and allowed
         return self._cheaper[call]
