@@ -7,6 +7,7 @@ that naming one needs neither torch nor triton. Not its job: what a backend does
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ BACKENDS: dict[str, str] = {
     "reference": "patternc.backends.reference:ReferenceBackend",
     "tiled": "patternc.backends.tiled:TiledBackend",
     "triton": "patternc.backends.triton.load:TritonBackend",
+    "hopper": "patternc.backends.hopper.load:HopperBackend",
 }
 """Each backend's class as "module:name"."""
 
@@ -29,6 +31,32 @@ def get(name: str) -> Backend:
     return cast("Backend", getattr(importlib.import_module(module), attribute)())
 
 
+INTERPRETED = ("triton", "hopper")
+"""The backends whose kernels run in Triton's interpreter where there is no GPU."""
+
+
 def default_for(device: str) -> str:
-    """The name of the backend for a device type: `triton` on cuda, else `tiled`."""
-    return "triton" if device == "cuda" else "tiled"
+    """The name of the backend for a device type: on cuda `hopper` or `triton`.
+
+    Elsewhere `tiled`. It is `hopper` if the current device is one.
+    """
+    if device != "cuda":
+        return "tiled"
+    return "hopper" if _is_hopper() else "triton"
+
+
+def compared_on(device: str) -> list[str]:
+    """The backends that differ from one another on a device type, but the reference.
+
+    On all but a GPU the kernels of `hopper` are those of `triton`.
+    """
+    same = {"reference"} if device == "cuda" else {"reference", "hopper"}
+    return [name for name in BACKENDS if name not in same]
+
+
+@cache
+def _is_hopper() -> bool:
+    cuda = importlib.import_module("torch").cuda
+    if not cuda.is_available() or importlib.import_module("torch").version.hip:
+        return False
+    return bool(cuda.get_device_capability()[0] == 9)

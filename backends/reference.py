@@ -31,6 +31,7 @@ from patternc.backends.rows import (
     with_heads,
 )
 from patternc.backends.sequences import Sequences, by_sequence
+from patternc.backends.sums import weighted_sum
 from patternc.diagnostics import Diagnostic
 from patternc.ir.evaluate import Tables, dense_mask
 from patternc.ir.nodes import (
@@ -233,27 +234,6 @@ class _WeightedSum(torch.autograd.Function):
         d_weights = (d_total @ values.transpose(-1, -2)).masked_fill(~seen, 0)
         known = weights.masked_fill(~seen, 0).transpose(-1, -2)
         return d_weights, weighted_sum(known, d_total, seen.transpose(-1, -2)), None
-
-
-def weighted_sum(weights: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-    """`weights @ values`, where nothing at all comes from a value that is not seen.
-
-    [..., n, m] @ [..., m, D]; `seen` is bool [..., n, m]. A plain product would give
-    0 * NaN = NaN, and so spread what stands at an invisible key to all rows. What is
-    seen and not finite comes through whatever its weight is.
-    """
-    if bool(values.sum().isfinite()):  # else one is not finite, or the sum overflowed
-        return weights @ values
-    pairs = seen.to(values.dtype)
-    total = weights @ torch.where(values.isfinite(), values, 0)
-    for special, present in (
-        (torch.inf, values == torch.inf),
-        (-torch.inf, values == -torch.inf),
-        (torch.nan, values.isnan()),
-    ):
-        reached = pairs @ present.to(values.dtype) > 0
-        total = total + torch.zeros_like(total).masked_fill(reached, special)
-    return total
 
 
 def split_finite(x: Tensor) -> tuple[Tensor, Tensor | None]:

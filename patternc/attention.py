@@ -23,6 +23,7 @@ from patternc.backends.inputs import element_inputs, elements_of
 from patternc.backends.key_ranges import CallSizes
 from patternc.backends.sequences import Form, Sequences
 from patternc.contract import Contract, contract_of
+from patternc.data_checks import CallPairs, failing_assert, wrong_length
 from patternc.diagnostics import PatternError
 from patternc.driver import dense_alternative
 from patternc.masks import dense_masks
@@ -35,7 +36,6 @@ from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan as plan_tiles
 from patternc.planned import Plan, check_plan, load_plan
 from patternc.planning import made_plan
-from patternc.runtime import CallPairs, failing_assert, wrong_length
 from patternc.syntax.load import read_source
 
 
@@ -50,8 +50,8 @@ def load(
     """Compile one attention of a `.pat` file.
 
     `entry` names it and may be left out if the file has only one. `backend` is
-    "reference", "tiled" or "triton"; the default is chosen by the device of each call:
-    triton on a GPU, tiled elsewhere. `params` are values of its parameters; those
+    "reference", "tiled", "triton" or "hopper"; the default is chosen by the device of
+    each call: triton on a GPU, hopper on one of that family, tiled elsewhere. `params` are values of its parameters; those
     declared as run-time parameters may also wait for the call. Raises `PatternError`
     for everything wrong with the program, asserts that fail included, `ValueError` or
     `TypeError` for a wrong backend or schedule.

@@ -21,7 +21,9 @@ from patternc.analysis.count import (
     pair_count,
 )
 from patternc.analysis.sets import TooHard
+from patternc.backends.hopper.route import in_words
 from patternc.backends.triton.fused import planning_lines
+from patternc.backends.triton.notes import path_notes
 from patternc.driver import Trace
 from patternc.explain_selections import (
     Chosen,
@@ -31,7 +33,7 @@ from patternc.explain_selections import (
     prices_of,
     selection_lines,
 )
-from patternc.ir.nodes import UNBOUNDED, Const, Truth
+from patternc.ir.nodes import EMPTY_PATTERN, UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
 from patternc.ir.walk import tables_of
 from patternc.plan.choose import (
@@ -42,7 +44,7 @@ from patternc.plan.choose import (
     shared_bytes,
 )
 from patternc.plan.expand import count_tiles, head_classes
-from patternc.plan.kernel import Kernel, KeyRange, TileCover, TileKind
+from patternc.plan.kernel import Kernel, KeyRange, Stripes, TileCover, TileKind
 from patternc.plan.measured import Work
 
 LENGTHS = (1024, 8192, 65536)
@@ -50,12 +52,6 @@ LENGTHS = (1024, 8192, 65536)
 
 A layout has only one length, its own.
 """
-
-PATH = (
-    "these loops at every length, short sequences and dense masks too; where few queries"
-    " would leave a device idle, several programs share the key tiles of one query tile"
-)
-"""Which kernel runs: there is one, so that no length takes another."""
 
 MOST_PAIRS = 1 << 27
 """Pairs that are counted one by one where there is no closed form; a few seconds."""
@@ -88,7 +84,8 @@ class Group:
 
     `density` is the mean over the heads as a formula in N, or says why there is none;
     `latex` is the formula in LaTeX, or empty. `orders` are those of square calls, whose
-    tiles are then listed; the loops are those of other calls.
+    tiles are then listed; the loops are those of other calls. `stripes` says what is
+    visited where there are no loops, but diagonals and columns that data choose.
     """
 
     heads: str
@@ -98,6 +95,7 @@ class Group:
     density: str
     latex: str
     orders: tuple[str, ...]
+    stripes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,8 @@ class Explanation:
     schedule: dict[str, int | None]
     schedule_origin: str
     launches: tuple[str, ...]
-    path: str
+    path: tuple[str, ...]
+    hopper: str
     planning: tuple[str, ...]
     groups: tuple[Group, ...]
     counts: tuple[Count, ...]
@@ -169,7 +168,8 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         schedule=asdict(kernel.schedule),
         schedule_origin=trace.schedule_origin,
         launches=_launches(kernel),
-        path=PATH,
+        path=path_notes(kernel),
+        hopper=in_words(kernel),
         planning=planning_lines(trace.attention),
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
         counts=() if known is None else _counts(kernel, counters, lengths, known),
@@ -226,7 +226,8 @@ def _schedule_lines(found: Explanation) -> list[str]:
         f"  {found.schedule_origin}",
         f"  to freeze it: schedule {{ {', '.join(given)} }}",
         *(f"  {launch}" for launch in found.launches),
-        f"  path: {found.path}",
+        *(f"  path: {note}" for note in found.path),
+        f"  hopper: {found.hopper}",
     ]
 
 
@@ -273,7 +274,32 @@ def _group(
         density=density,
         latex=latex,
         orders=tuple(print_order(case, cover.layout) for case in cover.order),
+        stripes=_stripes(cover.stripes),
     )
+
+
+def _stripes(own: Stripes | None) -> tuple[str, ...]:
+    """What the triton backend visits of chosen diagonals and columns."""
+    lines: list[str] = []
+    if own is not None and own.diagonals != EMPTY_PATTERN:
+        lines += [
+            f"diagonals: {print_expr(own.diagonals)}",
+            "  tiles that begin at any key, one list for all query tiles of a head",
+        ]
+    if own is not None and own.columns != EMPTY_PATTERN:
+        lines += [
+            f"columns: {print_expr(own.columns)}",
+            f"  gathered, a tile of them at a time, where {print_expr(own.within)}",
+        ]
+    if own is not None and own.blocks is not None:
+        blocks = own.blocks
+        size = f"{blocks.block_q} queries and {blocks.block_k} keys"
+        where = print_expr(blocks.within)
+        lines += [
+            f"blocks: {print_expr(blocks.mask)}",
+            f"  of {size}, a list for each block of queries, where {where}",
+        ]
+    return tuple(lines)
 
 
 def _density(
@@ -374,6 +400,9 @@ def _group_lines(group: Group) -> list[str]:
     if group.loops is None:
         lines.append(f"  no closed form: {group.reason}")
         lines.append("  tiles are listed at each call, for its sizes")
+    if group.stripes:
+        lines.append("  but in triton, one softmax goes over what is chosen:")
+        lines += [f"    {line}" for line in group.stripes]
     for loop in group.loops or ():
         lines.append(f"  # line {loop.line}: {loop.written}")
         indent = "  "

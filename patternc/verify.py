@@ -2,8 +2,8 @@
 
 In: a kernel, names of backends, a device. Out: one `Result` for each backend, dtype,
 size and quantity. Not its job: gradients (`patternc.verify_gradients`), printing
-(`patternc.cli`), drawing the tensors of a call (`patternc.samples`), and asking whether the reference means what the text says
-(the tests of `ir.evaluate`).
+(`patternc.cli`), drawing the tensors of a call (`patternc.samples`), and asking whether
+the reference means what the text says (the tests of `ir.evaluate`).
 
 Every budget comes from a run in float64 on the same inputs, the golden one:
 
@@ -24,6 +24,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -77,88 +78,108 @@ class Result:
         return self.error <= self.budget
 
 
+class Calls(TypedDict, total=False):
+    """The calls to compare; what is left out is as in `USUAL_CALLS`.
+
+    `sizes` are (n_q, n_k), each with `q_offset`, or n_k - n_q if that is None;
+    `samples.sizes_for` says what a program makes of them. `params` must hold every
+    run-time parameter without a default. D_v is `head_dim` if `value_dim` is None.
+    """
+
+    dtypes: Sequence[torch.dtype]
+    sizes: Sequence[tuple[int, int]]
+    params: Mapping[str, int]
+    batch: int
+    head_dim: int
+    value_dim: int | None
+    q_offset: int | None
+    seed: int
+
+
+USUAL_CALLS: Calls = {
+    "dtypes": DTYPES,
+    "sizes": SIZES,
+    "params": {},
+    "batch": 2,
+    "head_dim": 64,
+    "value_dim": None,
+    "q_offset": None,
+    "seed": 0,
+}
+
+
 def verify(
-    kernel: Kernel,
-    names: Sequence[str],
-    device: str = "cpu",
-    *,
-    dtypes: Sequence[torch.dtype] = DTYPES,
-    sizes: Sequence[tuple[int, int]] = SIZES,
-    params: Mapping[str, int] | None = None,
-    batch: int = 2,
-    head_dim: int = 64,
-    value_dim: int | None = None,
-    q_offset: int | None = None,
-    seed: int = 0,
+    kernel: Kernel, names: Sequence[str], device: str = "cpu", **calls: Unpack[Calls]
 ) -> list[Result]:
     """Run each backend on seeded normal inputs and compare; see `verify_each`."""
-    return list(
-        verify_each(
-            kernel,
-            names,
-            device,
-            dtypes=dtypes,
-            sizes=sizes,
-            params=params,
-            batch=batch,
-            head_dim=head_dim,
-            value_dim=value_dim,
-            q_offset=q_offset,
-            seed=seed,
-        )
-    )
+    return list(verify_each(kernel, names, device, **calls))
 
 
 def verify_each(
-    kernel: Kernel,
-    names: Sequence[str],
-    device: str = "cpu",
-    *,
-    dtypes: Sequence[torch.dtype] = DTYPES,
-    sizes: Sequence[tuple[int, int]] = SIZES,
-    params: Mapping[str, int] | None = None,
-    batch: int = 2,
-    head_dim: int = 64,
-    value_dim: int | None = None,
-    q_offset: int | None = None,
-    seed: int = 0,
+    kernel: Kernel, names: Sequence[str], device: str = "cpu", **calls: Unpack[Calls]
 ) -> Iterator[Result]:
     """The results as they come: sizes, then dtypes, then backends, then quantities.
 
-    `sizes` are (n_q, n_k), each with `q_offset`, by default n_k - n_q; `sizes_for` says
-    what a program makes of them. Where some weights have no sum there is no LSE to
-    compare. `params` must hold every run-time parameter without a default. Raises
-    `PatternError` if a backend refuses the kernel and `ValueError` for an unknown
-    backend or a missing parameter, before anything is run.
+    Where some weights have no sum there is no LSE to compare. Raises `PatternError` if a
+    backend refuses the kernel and `ValueError` for an unknown backend or a missing
+    parameter, before anything is run.
     """
     loaded = {name: load(kernel, name) for name in names}
-    values = values_of(kernel, params or {})
     golden_run = ReferenceBackend().load(kernel)
-    for n_q, n_k in sizes_for(kernel.attention, sizes, q_offset):
-        offset = n_k - n_q if q_offset is None else q_offset
-        size = CallSize(batch, n_q, n_k, offset, head_dim, value_dim)
-        for dtype in dtypes:
-            inputs = sample(kernel.attention, size, dtype, device, values, seed)
-            golden = inputs.run(golden_run, torch.float64)
-            budgets = _budgets(kernel, inputs, golden, dtype)
-            for name, attention in loaded.items():
-                found = inputs.run(attention, dtype)
-                for quantity, mine, true, (measure, budget) in zip(
-                    list(Quantity)[: len(found)], found, golden, budgets, strict=True
-                ):
-                    error = error_of(mine, true, measure)
-                    head = worst_head(error, budget)
-                    yield Result(
-                        name,
-                        str(dtype).removeprefix("torch."),
-                        n_q,
-                        n_k,
-                        inputs.q_offset,
-                        quantity,
-                        head,
-                        float(error[head]),
-                        float(budget[head]),
-                    )
+    for inputs, dtype in samples(kernel, device, calls):
+        golden = inputs.run(golden_run, torch.float64)
+        budgets = _budgets(kernel, inputs, golden, dtype)
+        for name, attention in loaded.items():
+            found = inputs.run(attention, dtype)
+            for quantity, mine, true, (measure, budget) in zip(
+                list(Quantity)[: len(found)], found, golden, budgets, strict=True
+            ):
+                error = error_of(mine, true, measure)
+                yield result_of(name, inputs, dtype, quantity, error, budget)
+
+
+def samples(
+    kernel: Kernel, device: str, calls: Calls
+) -> Iterator[tuple[Sample, torch.dtype]]:
+    """The seeded tensors of each call, sizes first, then dtypes.
+
+    Raises `ValueError` if a run-time parameter has no value.
+    """
+    chosen: Calls = {**USUAL_CALLS, **calls}
+    values = _values_of(kernel, chosen["params"])
+    given = chosen["q_offset"]
+    for n_q, n_k in sizes_for(kernel.attention, chosen["sizes"], given):
+        offset = n_k - n_q if given is None else given
+        dims = chosen["head_dim"], chosen["value_dim"]
+        size = CallSize(chosen["batch"], n_q, n_k, offset, *dims)
+        for dtype in chosen["dtypes"]:
+            seed = chosen["seed"]
+            yield sample(kernel.attention, size, dtype, device, values, seed), dtype
+
+
+def result_of(
+    name: str,
+    call: Sample,
+    dtype: torch.dtype,
+    quantity: Quantity,
+    error: Tensor,
+    budget: Tensor,
+    of: str = "",
+) -> Result:
+    """The result of the worst head, by errors and budgets [H]."""
+    head = worst_head(error, budget)
+    return Result(
+        name,
+        str(dtype).removeprefix("torch."),
+        call.q.shape[2],
+        call.k.shape[2],
+        call.q_offset,
+        quantity,
+        head,
+        float(error[head]),
+        float(budget[head]),
+        of,
+    )
 
 
 class Measure(Enum):
@@ -177,7 +198,7 @@ def load(kernel: Kernel, name: str) -> LoadedAttention:
     return backend.load(kernel)
 
 
-def values_of(kernel: Kernel, params: Mapping[str, int]) -> dict[str, int]:
+def _values_of(kernel: Kernel, params: Mapping[str, int]) -> dict[str, int]:
     """A value for each run-time parameter. Raises `ValueError` if one has none."""
     values = {}
     placed = placed_params(kernel.attention)

@@ -14,9 +14,10 @@ is 0, but for one rounding of its terms; that much is allowed everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -26,11 +27,11 @@ from patternc.backends.rows import Invocation
 from patternc.diagnostics import Diagnostic
 from patternc.ops.program import Program, Site, program_name
 from patternc.plan.kernel import Kernel
-from patternc.samples import CallSize, Sample, sample, sizes_for
+from patternc.samples import Sample
 from patternc.verify import (
-    DTYPES,
-    SIZES,
     SLACK,
+    USUAL_CALLS,
+    Calls,
     Measure,
     Quantity,
     Result,
@@ -38,9 +39,9 @@ from patternc.verify import (
     finer,
     load,
     noise_of,
+    result_of,
     rounding,
-    values_of,
-    worst_head,
+    samples,
 )
 
 Gradients = dict[str, Tensor]
@@ -80,60 +81,33 @@ class Step:
 
 
 def gradients_each(
-    kernel: Kernel,
-    names: Sequence[str],
-    device: str = "cpu",
-    *,
-    dtypes: Sequence[torch.dtype] = DTYPES,
-    sizes: Sequence[tuple[int, int]] = SIZES,
-    params: Mapping[str, int] | None = None,
-    batch: int = 2,
-    head_dim: int = 64,
-    value_dim: int | None = None,
-    q_offset: int | None = None,
-    seed: int = 0,
+    kernel: Kernel, names: Sequence[str], device: str = "cpu", **calls: Unpack[Calls]
 ) -> Iterator[Result]:
     """The results as they come: sizes, then dtypes, then backends, then gradients.
 
     Those of q, k, v and of every floating input; heads of k and v are key/value heads,
     and an input counts as one. A gradient that a backend refuses is left out, see
-    `refusals`. Arguments and errors are those of `verify.verify_each`.
+    `refusals`. Errors are those of `verify.verify_each`.
     """
     programs = {name: _program(kernel, name) for name in names}
-    values = values_of(kernel, params or {})
-    for n_q, n_k in sizes_for(kernel.attention, sizes, q_offset):
-        offset = n_k - n_q if q_offset is None else q_offset
-        size = CallSize(batch, n_q, n_k, offset, head_dim, value_dim)
-        for dtype in dtypes:
-            step = _step(kernel, size, dtype, device, values, seed)
-            golden = _by_definition(step, torch.float64)
-            budgets = _budgets(step, golden, dtype)
-            for name, program in programs.items():
-                mine = _by_program(step, program, dtype)
-                for of, (measure, budget) in budgets.items():
-                    if of not in mine:
-                        continue
+    for call, dtype in samples(kernel, device, calls):
+        step = _step(kernel, call, dtype, calls.get("seed", USUAL_CALLS["seed"]))
+        golden = _by_definition(step, torch.float64)
+        budgets = _budgets(step, golden, dtype)
+        for name, program in programs.items():
+            mine = _by_program(step, program, dtype)
+            for of, (measure, budget) in budgets.items():
+                if of in mine:
                     error = error_of(mine[of], golden[of], measure)
-                    head = worst_head(error, budget)
-                    yield Result(
-                        name,
-                        str(dtype).removeprefix("torch."),
-                        n_q,
-                        n_k,
-                        offset,
-                        Quantity.GRADIENT,
-                        head,
-                        float(error[head]),
-                        float(budget[head]),
-                        of,
-                    )
+                    kind = Quantity.GRADIENT
+                    yield result_of(name, call, dtype, kind, error, budget, of)
 
 
 def verify_gradients(
-    kernel: Kernel, names: Sequence[str], device: str = "cpu", **options: object
+    kernel: Kernel, names: Sequence[str], device: str = "cpu", **calls: Unpack[Calls]
 ) -> list[Result]:
-    """All results of `gradients_each`, whose arguments these are."""
-    return list(gradients_each(kernel, names, device, **options))  # type: ignore[arg-type]
+    """All results of `gradients_each`."""
+    return list(gradients_each(kernel, names, device, **calls))
 
 
 def refusals(kernel: Kernel, name: str) -> list[Diagnostic]:
@@ -149,18 +123,10 @@ def _program(kernel: Kernel, name: str) -> Program:
     return Program(program_name(kernel, name), kernel, load(kernel, name))
 
 
-def _step(
-    kernel: Kernel,
-    size: CallSize,
-    dtype: torch.dtype,
-    device: str,
-    values: Mapping[str, int],
-    seed: int,
-) -> Step:
+def _step(kernel: Kernel, call: Sample, dtype: torch.dtype, seed: int) -> Step:
     """A seeded step; the gradients of the output hold values of `dtype`."""
-    call = sample(kernel.attention, size, dtype, device, values, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    rows = call.q.shape[:3]
+    rows, device = call.q.shape[:3], call.q.device
     d_out = torch.randn((*rows, call.v.shape[3]), generator=generator)
     d_lse = torch.randn(rows, generator=generator)
     return Step(

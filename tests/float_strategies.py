@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -64,6 +65,9 @@ Clause = TypeVar("Clause", OrderCase, ScoreCase, WeightCase, SinkCase, OutputCas
 S, O, V = (GivenValue(which) for which in Given)
 BATCH = 2
 PAIRS = 9
+
+FEW = max(3, settings().max_examples // 16)
+"""Examples for what runs in Triton's interpreter, which takes seconds for each."""
 
 INPUTS = (
     Input("doc", Element.INT, (InputAxis(AxisKind.KEY),), is_sorted=True),

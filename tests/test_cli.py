@@ -229,6 +229,14 @@ def test_compile_writes_a_module_for_each_attention(
         compile(path.read_text(), str(path), "exec")
 
 
+def test_compile_for_hopper_adds_a_kernel(tmp_path: Path, program: str) -> None:
+    for target, has_one in (("any", False), ("sm_90", True)):
+        command = ["compile", program, "-o", str(tmp_path), "--entry", "first"]
+        assert main([*command, "--target", target]) == 0
+        (path,) = tmp_path.glob("*.py")
+        assert ("def hopper_kernel(" in path.read_text()) == has_one
+
+
 def test_compile_writes_nothing_if_one_attention_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,7 +311,7 @@ def test_the_suite_takes_no_files(
     for arguments in (["bench"], ["bench", "--suite", program]):
         with pytest.raises(SystemExit, match="2"):
             main(arguments)
-        assert "expected either files or --suite" in capsys.readouterr().err
+        assert "expected files, --suite" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

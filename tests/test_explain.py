@@ -94,3 +94,11 @@ def test_checking_searches_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.check_source(program) == ()
     with pytest.raises(AssertionError, match="an order was searched"):
         driver.trace_source(program)
+
+
+def test_the_path_says_what_shares_a_tile_and_what_runs_twice() -> None:
+    grouped = explain(driver.trace_source(Source("test.pat", DUO))).path
+    assert any("the 4 query heads of a key/value head are rows" in x for x in grouped)
+    assert any("a second launch computes a query tile again" in x for x in grouped)
+    alone = explain(driver.trace_source(Source("test.pat", one_head("full")))).path
+    assert len(alone) == 1 < len(grouped)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from patternc.backends.hopper.route import Route
 from patternc.backends.planner import plan_tables
 from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.sequences import Form, Sequences
@@ -27,7 +28,6 @@ from patternc.backends.triton.emit import emit
 from patternc.backends.triton.fused import Fused, fused_of
 from patternc.backends.triton.refusal import gradient_refusal
 from patternc.diagnostics import Diagnostic
-from patternc.ir.floats import float_reads
 from patternc.ir.nodes import AxisKind
 from patternc.plan.kernel import Kernel
 from patternc.store import Store, default_store
@@ -49,15 +49,23 @@ class TritonBackend:
 
     def load(self, kernel: Kernel) -> TritonAttention:
         """Write the kernel's module and import it. Raises `OSError`."""
-        attention = kernel.attention
-        text = emit(kernel, attention.span.source.text, attention.name)
-        module = import_file(self.store.put(text, attention.name, ".py"))
-        axes = {
-            item.name: [axis.kind for axis in item.axes].index(AxisKind.BATCH)
-            for item in attention.inputs
-            if any(axis.kind is AxisKind.BATCH for axis in item.axes)
-        }
-        return TritonAttention(module, kernel, axes)
+        return load_module(kernel, None, self.store)
+
+
+def load_module(kernel: Kernel, hopper: Route | None, store: Store) -> TritonAttention:
+    """Write the module of a kernel, with one for Hopper or without, and import it.
+
+    Raises `OSError`.
+    """
+    attention = kernel.attention
+    text = emit(kernel, attention.span.source.text, attention.name, hopper)
+    module = import_file(store.put(text, attention.name, ".py"))
+    axes = {
+        item.name: [axis.kind for axis in item.axes].index(AxisKind.BATCH)
+        for item in attention.inputs
+        if any(axis.kind is AxisKind.BATCH for axis in item.axes)
+    }
+    return TritonAttention(module, kernel, axes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,12 +240,6 @@ class TritonAttention:
     def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
         """The clause that has no gradient for one of the wanted inputs, or None."""
         return gradient_refusal(self.kernel, wanted)
-
-    def score_inputs(self) -> tuple[str, ...]:
-        """The floating inputs that scores read: those that `gradients` can be asked."""
-        scores = self.kernel.attention.scores
-        names = (read.table for case in scores for read in float_reads(case.score))
-        return tuple(dict.fromkeys(names))
 
     def _declared(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The module checks the inputs again, shaped as they are declared."""

@@ -81,7 +81,7 @@ def loop_lines(slots: Slots, weigher: Weigher, body: Body) -> list[str]:
             scores = [_KEYS] if early else []
             scores += score_lines(weigher, slots.indent + 4)
             holes = {
-                "tile": _tile_lines(slots, kind),
+                "tile": tile_lines(slots, kind),
                 "load": body.load,
                 "scale": body.scale,
                 "score": scores,
@@ -107,7 +107,7 @@ def _loop_head(slots: Slots, kind: TileKind, body: Body) -> str:
     return f"for t in tl.range(0, n_{kind.value}):"
 
 
-def _tile_lines(slots: Slots, kind: TileKind) -> list[str]:
+def tile_lines(slots: Slots, kind: TileKind) -> list[str]:
     """The lines that turn a step `t` into its tile, `kt` or in reverse `qt`."""
     covers = slots.kernel.covers
     own = slots.tile
@@ -166,18 +166,18 @@ def _hiding_lines(slots: Slots, weigher: Weigher) -> list[str]:
         if slots.rules
     )
     if not same:
-        lines += _rule_lines(slots)
+        lines += rule_lines(slots)
     for at, rule in enumerate(slots.rules):
-        body = [f"# {line}" for line in _places(slots, rule)]
+        body = [f"# {line}" for line in places(slots, rule)]
         body.append(f"# tests {print_expr(rule)}")
-        body += _test_lines(slots, rule, weigher, slots.indent + (4 if same else 8))
+        body += test_lines(slots, rule, weigher, slots.indent + (4 if same else 8))
         if not same:
             body = [f"if rule == {at}:", *("    " + line for line in body)]
         lines += body
     return lines
 
 
-def _test_lines(
+def test_lines(
     slots: Slots, rule: BoolExpr, weigher: Weigher, indent: int
 ) -> list[str]:
     """The lines that hide the pairs for which a mask is false."""
@@ -189,7 +189,7 @@ def _test_lines(
     return [*lines, f"s = tl.where(keep, s, {_INFINITE})"]
 
 
-def _rule_lines(slots: Slots) -> list[str]:
+def rule_lines(slots: Slots) -> list[str]:
     """The lines that find the rule of a step, -1 for none."""
     values = []
     for at, column in enumerate(slots.partial):
@@ -206,7 +206,7 @@ def _rule_lines(slots: Slots) -> list[str]:
     return lines
 
 
-def _places(slots: Slots, rule: BoolExpr) -> list[str]:
+def places(slots: Slots, rule: BoolExpr) -> list[str]:
     """The places whose masks became this rule, each once."""
     found = [
         place(part.span)

@@ -104,8 +104,8 @@ def compile_offline(
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
     D_v is D unless given. Warps and stages are those of the module unless given; `kernel`
-    is one of `forward_kernel`, `combine_kernel`, `query_gradient_kernel` and
-    `key_gradient_kernel`, or the one for calls whose tiles follow an order
+    is one of `forward_kernel`, `combine_kernel`, `query_gradient_kernel`,
+    `key_gradient_kernel` and `column_gradient_kernel`, or the one for calls whose tiles follow an order
     (`ordered_kernel`, `ordered_...`). `exact` is a kernel's second launch, which keeps
     hidden NaN out, `is_split` the one whose programs take shares of the steps, `is_packed` the one
     of those whose rows are of several heads. Integer inputs are compiled as int32.
@@ -136,7 +136,7 @@ def _compiled(source: ASTSource, target: str, warps: int, stages: int | None) ->
     shared = int(compiled.metadata.shared)
     if target.startswith("gfx"):
         return _amd_report(compiled.asm["amdgcn"], shared)
-    log = _ptxas_log(compiled.asm["ptx"], target)
+    log = assembler_log(compiled.asm["ptx"], target)
     return Report(
         int(_first(r"Used (\d+) registers", log)),
         int(_first(r"(\d+) bytes spill stores", log)),
@@ -149,7 +149,9 @@ def _compiled(source: ASTSource, target: str, warps: int, stages: int | None) ->
 def _work(kernel: str) -> str:
     """What a kernel does, as LAUNCHES calls it."""
     name = kernel.removeprefix("ordered_").removesuffix("kernel").rstrip("_")
-    return name.removesuffix("_gradient") if name.endswith("gradient") else "forward"
+    if not name.endswith("gradient"):
+        return "forward"
+    return name.removesuffix("_gradient").replace("column", "key")
 
 
 def _source(
@@ -187,6 +189,8 @@ def _source(
         "MEMBERS": module.HEADS // module.KV_HEADS,
         **({} if combines or variant["IS_SPLIT"] else dict.fromkeys(scratch)),
     }
+    # Chosen columns add to the rows of their keys, in single precision till the end.
+    summed = "fp32" if hasattr(module, "column_gradient_kernel") else dtype
     pointers = {
         "output": dtype,
         **dict.fromkeys(scratch, "fp32"),
@@ -196,8 +200,7 @@ def _source(
         "delta_source": "fp32",
         "read_gradients": "fp32",
         "query_gradient": dtype,
-        "key_gradient": dtype,
-        "value_gradient": dtype,
+        **dict.fromkeys(("key_gradient", "value_gradient"), summed),
         "list_tiles": "i32",
         "list_first": "i64",
         "list_partial": "i32",
@@ -205,8 +208,18 @@ def _source(
         "tokens": "i32",
         "token_rows": "i32",
         "v_rows": dtype,
+        "stripe_words": "i32",
+        "stripe_tiles": "i32",
+        "stripe_held": "i32",
+        "stripe_columns": "i32",
+        "column_words": "i32",
+        "stripe_bounds": "i32",
+        "stripe_blocks": "i16",
+        "block_ends": "i32",
+        "key_rows": dtype,
+        "value_rows": dtype,
         **({"q_source": dtype} if variant["PACKED"] else {}),
-        **_input_types(module),
+        **input_types(module),
         **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkvo"}),
     }
     types: dict[str, str] = {}
@@ -229,7 +242,7 @@ def _source(
     return ASTSource(kernel, types, constants, aligned)
 
 
-def _input_types(module: ModuleType) -> dict[str, str]:
+def input_types(module: ModuleType) -> dict[str, str]:
     """The element types of the inputs' pointers."""
     types = {"int": "i32", "bool": "i8", "float": "fp32"}
     inputs = getattr(module, "INPUTS", {})
@@ -240,7 +253,7 @@ def _precision(dtype: str, target: str) -> str:
     return "tf32x3" if dtype == "fp32" and target.startswith("sm_") else "ieee"
 
 
-def _ptxas_log(ptx: str, target: str) -> str:
+def assembler_log(ptx: str, target: str) -> str:
     """What the assembler says of the code; Triton itself hides its warnings."""
     version = int(target.removeprefix("sm_"))
     arch = f"{target}a" if version >= 90 else target

@@ -159,11 +159,16 @@ def _columns(
 
 def range_lines(slots: Slots) -> list[str]:
     """The lines before the loop: the ranges of this head, and where each slot ends."""
+    if len(slots.kernel.covers) > 1 and not slots.every:
+        return ["# no head sees anything"]
+    return [*count_lines(slots), *end_lines(slots)]
+
+
+def count_lines(slots: Slots) -> list[str]:
+    """Where each slot of this head starts, and how many tiles are in it."""
     covers = slots.kernel.covers
     printer = printer_of(slots.kernel, _RANGE_NAMES)
     lines: list[str] = []
-    if len(covers) > 1 and not slots.every:
-        return ["# no head sees anything"]
     if len(covers) == 1:
         lines += _group_lines(slots, 0, printer, 0)
     else:
@@ -179,10 +184,11 @@ def range_lines(slots: Slots) -> list[str]:
     if has_lists(slots.kernel) and len(covers) > 1:
         listed = [f"in_group_{i}" for i, c in enumerate(covers) if is_listed(c)]
         lines.append(f"is_listed = {' | '.join(listed)}")
-    return [*lines, *_end_lines(slots)]
+    return lines
 
 
-def _end_lines(slots: Slots) -> list[str]:
+def end_lines(slots: Slots) -> list[str]:
+    """Where each slot ends among the steps of its kind."""
     lines = []
     for kind, columns in (("partial", slots.partial), ("full", slots.full)):
         before = ""

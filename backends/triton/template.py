@@ -17,15 +17,19 @@ from importlib import resources
 _HOLE = re.compile(r"( *)# <<(\w+)>>")
 
 
-def fill(name: str, holes: Mapping[str, Sequence[str]] | None = None) -> str:
-    """The text of `name`.py.tmpl, every hole replaced by its lines.
+def fill(
+    name: str,
+    holes: Mapping[str, Sequence[str]] | None = None,
+    package: str = __package__,
+) -> str:
+    """The text of `name`.py.tmpl of a package, every hole replaced by its lines.
 
     Raises `KeyError` for a hole without lines, `ValueError` for lines without a hole.
     """
     given = dict(holes or {})
     used: set[str] = set()
     lines: list[str] = []
-    for line in read(f"{name}.py.tmpl").splitlines():
+    for line in read(f"{name}.py.tmpl", package).splitlines():
         hole = _HOLE.fullmatch(line)
         if hole is None:
             lines.append(line)
@@ -38,6 +42,6 @@ def fill(name: str, holes: Mapping[str, Sequence[str]] | None = None) -> str:
 
 
 @cache
-def read(file: str) -> str:
-    """The text of a file of this package."""
-    return resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
+def read(file: str, package: str = __package__) -> str:
+    """The text of a file of a package."""
+    return resources.files(package).joinpath(file).read_text(encoding="utf-8")

@@ -401,7 +401,8 @@ def _bit_length(number: Number, span: Span) -> Number:
     A power counts as `min(max(number // power, 0), 1)`.
     """
     zero, one = terms.constant(0, span), terms.constant(1, span)
-    total = zero
+    # Where the number means nothing, neither do its bits, not even none of them.
+    total = terms.guarded(zero, number.guards)
     for bit in range(max(number.hi, 0).bit_length()):
         power = terms.constant(2**bit, span)
         ratio = terms.binary(IntOp.FLOORDIV, number, power, span) if bit else number

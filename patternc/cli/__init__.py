@@ -25,6 +25,9 @@ COMMANDS = {
     "patterns": "list the standard patterns, or show one",
     "explain": "show what the compiler made of an attention, and why",
     "compile": "write a kernel module that needs torch and triton only",
+    "build": "compile kernels ahead of time, into a package that needs no compiler",
+    "inspect": "show what is in a package",
+    "lint": "find kernels that spill, wait or load narrowly",
     "verify": "run every backend against the dense reference",
     "bench": "time the compiler, or the kernels it makes",
 }

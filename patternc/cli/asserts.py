@@ -2,7 +2,7 @@
 
 In: an attention, what is known of its asserts, the tables of its inputs. Out: whether
 what could not be proved holds for these tables, said in one line on stderr. Needs no
-torch. Not its job: proofs (`analysis.prove`), the looking (`patternc.runtime`).
+torch. Not its job: proofs (`analysis.prove`), the looking (`patternc.data_checks`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from patternc.analysis.prove import Decision
 from patternc.cli.inputs import Call, Table
 from patternc.cli.report import complain
+from patternc.data_checks import CallPairs, can_be_checked, failing_assert
 from patternc.ir.nodes import Attention
-from patternc.runtime import CallPairs, can_be_checked, failing_assert
 
 
 def hold(

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from patternc import driver
+from patternc.backends.hopper.route import chosen_route
 from patternc.backends.triton.emit import emit
 from patternc.cli.entries import chosen
 from patternc.cli.files import write_whole
@@ -21,7 +22,7 @@ from patternc.syntax.load import read_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE, -o, --entry and --set."""
+    """FILE, -o, --entry, --set and --target."""
     add_program(parser)
     add_entry(parser)
     parser.add_argument(
@@ -32,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder for the modules; made if it is not there",
     )
+    parser.add_argument(
+        "--target",
+        choices=("any", "sm_90"),
+        default="any",
+        help="sm_90: beside the portable kernels one for Hopper, where that is faster",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     modules = {}
     for name, entry in _modules(source, Path(args.file).stem, args.entry).items():
         kernel = driver.compile_source(source, entry, values_of(args.set))
-        modules[name] = emit(kernel, source.text, _identifier(name))
+        hopper = chosen_route(kernel) if args.target == "sm_90" else None
+        modules[name] = emit(kernel, source.text, _identifier(name), hopper)
     args.output.mkdir(parents=True, exist_ok=True)
     for name, text in modules.items():
         path = args.output / f"{name}.py"

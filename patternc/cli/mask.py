@@ -37,12 +37,12 @@ from patternc.cli.options import (
     values_of,
 )
 from patternc.cli.report import UsageError
+from patternc.data_checks import CallPairs, wrong_length
 from patternc.ir.evaluate import Tables, dense_mask
 from patternc.ir.nodes import Attention
 from patternc.ir.selected import placed_params
 from patternc.picture import mask_png, terminal_picture
 from patternc.plan.expand import plan_mask
-from patternc.runtime import CallPairs, wrong_length
 from patternc.source import Source
 from patternc.syntax.load import read_source
 from patternc.syntax.parse import parse

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compile, compare, print; 1 if an error is over its budget."""
-    names = args.backend or [name for name in backends.BACKENDS if name != "reference"]
+    names = args.backend or backends.compared_on(args.device)
     for name in names:
         if name not in backends.BACKENDS:
             known = ", ".join(backends.BACKENDS)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         entry: driver.compile_source(source, entry, values)
         for entry in chosen(source, args.entry)
     }
-    if args.device == "cpu" and "triton" in names:
+    if args.device == "cpu" and set(backends.INTERPRETED) & set(names):
         interpret_triton()
         complain("triton runs in its interpreter: small sizes, no bfloat16", "note")
     quiet = from_environment().quiet
@@ -102,7 +102,7 @@ def _results(
     dtypes: Sequence[torch.dtype] = DTYPES
     sizes: Sequence[tuple[int, int]] = SIZES
     batch = 2
-    if name == "triton" and device == "cpu":
+    if name in backends.INTERPRETED and device == "cpu":
         dtypes, sizes, batch = INTERPRETED_DTYPES, INTERPRETED_SIZES, 1
     for each in (verify_each, gradients_each) if backward else (verify_each,):
         yield from each(kernel, [name], device, dtypes=dtypes, sizes=sizes, batch=batch)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from patternc.ir.nodes import (
+    Attention,
     BoolExpr,
     FloatBinary,
     FloatCall,
@@ -75,3 +76,10 @@ def inputs_of(expr: FloatExpr) -> frozenset[str]:
     """The inputs that it reads, of every element kind."""
     names = {read.table for read in float_reads(expr)}
     return frozenset(names.union(*(tables_of(part) for part in discrete_parts(expr))))
+
+
+def scored_inputs(attention: Attention) -> frozenset[str]:
+    """The floating inputs that a score reads."""
+    return frozenset(
+        read.table for case in attention.scores for read in float_reads(case.score)
+    )

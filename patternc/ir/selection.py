@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import assert_never
 
-from patternc.ir.nodes import (
+from patternc.ir.expressions import (
     KEY,
     QUERY,
     Axis,

@@ -22,7 +22,7 @@ from patternc.backends.protocol import LoadedAttention, Plain, Planner, Trainabl
 from patternc.backends.reference import working_dtype
 from patternc.backends.rows import unnormalised_heads
 from patternc.diagnostics import Diagnostic
-from patternc.ir.floats import float_reads
+from patternc.ir.floats import scored_inputs
 from patternc.ir.nodes import Attention, Element
 from patternc.ir.selected import (
     placed_params,
@@ -106,8 +106,8 @@ class Program:
     def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
         """Why there are no gradients, or none of the inputs in `wanted`."""
         if self._trainable is not None:
-            names = frozenset(wanted) & self._scored() if wanted else frozenset()
-            return self._trainable.refuse_gradients(names)
+            scored = scored_inputs(self.attention) if wanted else frozenset()
+            return self._trainable.refuse_gradients(scored & frozenset(wanted))
         if self.has_gradients:
             return None
         message = f"`{self.name}` has no gradients"
@@ -234,6 +234,7 @@ class Program:
         names: Sequence[str],
     ) -> list[Tensor]:
         assert self._trainable is not None
+        scored = scored_inputs(self.attention) if names else frozenset()
         named, extra = self._named(inputs), dict[str, Tensor]()
         d_own: Tensor | None = None
         out, lse = kept
@@ -253,7 +254,7 @@ class Program:
             q_offset=site.q_offset,
             params=self._given(site),
             inputs=named,
-            wanted=[name for name in names if name in self._scored()],
+            wanted=[name for name in names if name in scored],
         )
         found = [d_q, d_k, d_v if d_own is None else d_v + d_own]
         for name in names:
@@ -334,14 +335,6 @@ class Program:
 
     def _given(self, site: Site) -> dict[str, int]:
         return dict(zip(self._params, site.params, strict=True))
-
-    def _scored(self) -> frozenset[str]:
-        """The floating inputs that a score reads."""
-        return frozenset(
-            read.table
-            for case in self.attention.scores
-            for read in float_reads(case.score)
-        )
 
 
 _PROGRAMS: dict[str, Program] = {}

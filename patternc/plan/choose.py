@@ -7,8 +7,9 @@ measuring (`bench.tune`), deriving tiles (`plan.tiling`). Nothing is tried at ru
 The tile is what the model predicts to be fastest: for each measured tile the time is
 the sum of its full tiles, its partial tiles and its query tiles, each at the measured
 cost. Only tiles measured on one device for one head size are compared. What was not
-measured follows rules: four warps for tiles of up to 64 x 64 pairs and eight beyond,
-and as many stages, up to three, as the shared memory of a family holds.
+measured follows rules: as many stages, up to three, as the shared memory of a family
+holds; for gradients four warps, but eight for tiles of more than 64 x 64 pairs or more
+than 128 columns, whose sums are too many for the registers of four.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ _LARGEST_ELEMENT = 8
 
 _TESTED_TILE = 64 * 64
 """Pairs in the largest tile that four warps compute without spilling."""
+
+_TESTED_COLUMNS = 128
+"""The same for columns, in the gradient kernels, which hold two sums of a tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,7 @@ def launch(
             warps = schedule.warps if work is Work.FORWARD else item.warps
             return Launch(warps, schedule.stages or item.stages, True)
     small = schedule.block_q * schedule.block_k <= _TESTED_TILE
+    small &= columns <= _TESTED_COLUMNS
     warps = schedule.warps if work is Work.FORWARD else (4 if small else 8)
     return Launch(warps, schedule.stages or min(most, MOST_STAGES), False)
 

@@ -114,7 +114,7 @@ def test_random_calls_with_data_are_the_reference(
 
 def test_small_steps_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "SCORES_AT_ONCE", 64)
-    monkeypatch.setattr("patternc.backends.tiled.SCORES_AT_ONCE", 64)
+    monkeypatch.setattr("patternc.backends.tile_sums.SCORES_AT_ONCE", 64)
     monkeypatch.setattr(chunks, "KEPT_PAIRS", 0)
     scores, weights = (
         (ScoreCase((0, 1), ALIBI),),

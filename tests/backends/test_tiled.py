@@ -130,7 +130,7 @@ def test_small_steps_and_no_cache_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(chunks, "SCORES_AT_ONCE", 64)
-    monkeypatch.setattr("patternc.backends.tiled.SCORES_AT_ONCE", 64)
+    monkeypatch.setattr("patternc.backends.tile_sums.SCORES_AT_ONCE", 64)
     monkeypatch.setattr(chunks, "KEPT_PAIRS", 0)
     for mask in MASKS:
         assert_agrees(kernel_of(mask, 4, 2), 40, 55)

@@ -95,6 +95,14 @@ def test_only_the_innermost_comparison_is_false() -> None:
     np.testing.assert_array_equal(found, causal | equal)
 
 
+@pytest.mark.parametrize("number", ["bitlen(k.z)", "bitlen(k.z - 1)", "0 * k.z"])
+def test_a_number_that_is_known_is_guarded_all_the_same(number: str) -> None:
+    """Every token of the segment has the coordinate 0; one outside has none."""
+    layout = "layout scene = text[3] + flat[z = 1, t = 2]\n"
+    found = seen(program(f"mask k >= {number}", layout), 5)
+    np.testing.assert_array_equal(found, [[False] * 3 + [True] * 2] * 5)
+
+
 def test_each_comparison_of_a_chain_is_guarded_on_its_own() -> None:
     found = seen(program("mask 0 <= k < q.x"))
     below = np.arange(SIZE)[None, :] < X[:, None]

@@ -24,8 +24,9 @@ from patternc.source import Source
 from patternc.syntax.parse import parse
 from tests.fuzz import meaning
 from tests.fuzz.difference import Difference
-from tests.fuzz.expressions import Drawer, Scope
+from tests.fuzz.expressions import Drawer
 from tests.fuzz.programs import Program, Sizes, tables_for
+from tests.fuzz.scope import Scope
 from tests.fuzz.terms import Bools, Level, Pairs, within
 
 LENGTHS = (1, 2, 3, 8, 17, 24)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Generic, TypeVar
 
-from tests.fuzz.expressions import Drawer, Scope, Segment
+from tests.fuzz.expressions import Drawer
+from tests.fuzz.scope import Scope, Segment
 from tests.fuzz.terms import (
     Pairs,
     Place,

@@ -18,14 +18,8 @@ from numpy.typing import NDArray
 from patternc.plan.kernel import Schedule
 from tests.fuzz import clauses
 from tests.fuzz.clauses import Case, Weights
-from tests.fuzz.expressions import (
-    Axis,
-    Declared,
-    Drawer,
-    InputShape,
-    Scope,
-    Segment,
-)
+from tests.fuzz.expressions import Drawer
+from tests.fuzz.scope import Axis, Declared, InputShape, Scope, Segment
 from tests.fuzz.terms import Pairs, Real
 
 SOFT_WORDS = ("w", "reach", "order", "input", "output", "by", "skip", "at", "has")

@@ -14,10 +14,6 @@ from torch.profiler import ProfilerActivity, profile
 
 import patternc
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device here"
-)
-
 WINDOW = (
     "attention near(w: runtime = 16) {\n    heads 2\n    mask causal & window(w)\n}\n"
 )

@@ -14,10 +14,6 @@ from tests.backends.triton import data_programs, programs
 from tests.stdlib.mask_mods import ORACLES
 from tests.stdlib.test_flex import kernel_of as standard_kernel
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device here"
-)
-
 BIG = Schedule()
 PAIRS = (
     (1, 1),

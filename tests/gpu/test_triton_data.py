@@ -17,10 +17,6 @@ from tests.backends.triton.data_programs import (
     module_of,
 )
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device here"
-)
-
 LAYOUTS = {"scene", "axes"}
 
 

@@ -21,10 +21,6 @@ from patternc.verify import verify
 from tests.backends.triton.programs import PROGRAMS, kernel_of, module_of
 from tests.programs import EXAMPLES
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device here"
-)
-
 SIZES = ((1, 1), (64, 128), (200, 333), (333, 200), (1, 1000), (1024, 1024))
 
 LONG = """attention long {

@@ -89,6 +89,9 @@ def test_launches_are_measured_or_follow_the_rules() -> None:
     assert launch(Work.FORWARD, Schedule(), 64, 2).is_measured
     by_rule = launch(Work.KEY, Schedule(64, 128), 128, 2)
     assert (by_rule.warps, by_rule.is_measured) == (8, False)
+    assert launch(Work.KEY, Schedule(), 32, 2).warps == 4
+    wide = {launch(work, Schedule(), 256, 2).warps for work in (Work.KEY, Work.QUERY)}
+    assert wide == {8}
     assert launch(Work.FORWARD, Schedule(stages=5), 64, 2).stages == 5
     table = launches(Schedule())
     assert table["forward", 128, 2] == (4, 3)

@@ -22,8 +22,8 @@ from patternc.source import Source
 from patternc.store import Store
 from tests.backends.triton.programs import SMALL
 
-LAYOUT_SIZE = 10 + 4 * 6 * 8
-_LAYOUT = "layout scene = text[10] + video[f = 4, y = 6, x = 8]\n"
+LAYOUT_SIZE = 10 + 3 * 6 * 8
+_LAYOUT = "layout scene = text[10] + video[f = 3, y = 6, x = 8]\n"
 
 PROGRAMS = {
     "documents": """attention documents {

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from patternc.backends.triton import backward, emit
 from patternc.backends.triton.load import TritonAttention, TritonBackend
+from patternc.ir.floats import scored_inputs
 from patternc.ir.nodes import FULL_PATTERN, Const
 from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileKind
 from patternc.plan.tiling import plan
@@ -25,7 +26,7 @@ from tests.backends.triton.backward_calls import (
     step_of,
     with_tensors,
 )
-from tests.float_strategies import DataCall, data_calls
+from tests.float_strategies import FEW, DataCall, data_calls
 
 NAMES = (*programs.PROGRAMS, *data_programs.PROGRAMS)
 LEARNED = {"alibi": ("slope",), "clusters": ("slope",)}
@@ -92,13 +93,6 @@ def test_nothing_gives_zeros(size: tuple[int, int, int], tmp_path: Path) -> None
         "v": step.v.shape,
     }
     assert all(bool((x == 0).all()) for x in found.values())
-
-
-def test_every_run_gives_the_same_bits(tmp_path: Path) -> None:
-    step = step_for("clusters", (70, 70, 0))
-    attention = loaded(step.kernel, tmp_path)
-    first, second = (by_kernels(step, attention, ("slope",)) for _ in range(2))
-    assert all(torch.equal(x, second[name]) for name, x in first.items())
 
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -176,7 +170,7 @@ def test_an_element_of_pairs_is_refused(tmp_path: Path) -> None:
         by_kernels(step, attention, ("table",))
 
 
-@settings(max_examples=4, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=FEW, phases=[Phase.explicit, Phase.generate])
 @given(data_calls())
 def test_random_calls_are_the_definition(call: DataCall) -> None:
     kernel = plan(call.attention, Schedule(16, 16))
@@ -186,10 +180,10 @@ def test_random_calls_are_the_definition(call: DataCall) -> None:
     }
     step = step_of(kernel, (call.length, call.length, 0), inputs)
     attention = TritonBackend().load(kernel)
-    reads = attention.score_inputs()
-    wanted = tuple(x for x in reads if attention.refuse_gradients([x]) is None)
-    mine = by_kernels(step, attention, wanted)
-    mine = {name: x for name, x in mine.items() if name not in set(reads) - {*wanted}}
+    reads = scored_inputs(call.attention)
+    refused = {x for x in reads if attention.refuse_gradients([x]) is not None}
+    mine = by_kernels(step, attention, tuple(sorted(reads - refused)))
+    mine = {name: x for name, x in mine.items() if name not in refused}
     ratios = excess(step, mine)
     assert max(ratios.values()) <= 1, ratios
 

@@ -125,7 +125,7 @@ def _with_gradients(attention: LoadedAttention, own: list[Tensor]) -> list[Tenso
     return [output, lse, *(x for x in gradients if x is not None)]
 
 
-DIMS = ("16", "80", "192", "256", "64x128", "192x128")
+DIMS = ("80", "256", "192x128")
 COMPILED = (
     *(f"window,sm_90,{dims},bf16,descriptor,64,64,4,0" for dims in DIMS),
     "window,sm_90,80,fp32,descriptor,64,32,4,0",

@@ -23,21 +23,21 @@ pytestmark = [
 ]
 
 SMALL = Schedule(block_q=32, block_k=32, warps=4, stages=2)
-N_Q, N_K, OFFSET = 60, 90, 20
+N_Q, N_K, OFFSET = 40, 64, 10
 NAN, INF = torch.nan, torch.inf
 TEXTS = {**programs.PROGRAMS, **data_programs.PROGRAMS}
 
 SPOILED = {
-    "a hidden value": ("v", 85, NAN),  # beyond the last query
-    "a hidden key": ("k", 85, NAN),
+    "a hidden value": ("v", 55, NAN),  # beyond the last query
+    "a hidden key": ("k", 55, NAN),
     "a value": ("v", 40, NAN),
     "an infinite value": ("v", 33, -INF),
-    "a key": ("k", 50, NAN),
-    "an infinite key": ("k", 50, INF),
+    "a key": ("k", 45, NAN),
+    "an infinite key": ("k", 45, INF),
     "a query": ("q", 17, NAN),
     "an infinite query": ("q", 17, INF),
     "a gradient": ("d_out", 21, NAN),
-    "an infinite gradient": ("d_out", 59, INF),
+    "an infinite gradient": ("d_out", 39, INF),
 }
 BACKENDS = ("reference", "tiled", "triton")
 
@@ -109,9 +109,8 @@ def test_only_what_sees_it_is_reached(name: str, backend: str) -> None:
             assert not bool(every.isfinite().all()), what
 
 
-@pytest.mark.parametrize("backend", ["reference", "tiled"])
 @pytest.mark.parametrize("name", ["weights", "alibi", "clusters", "phases"])
-def test_programs_with_data_agree(name: str, backend: str) -> None:
+def test_programs_with_data_agree(name: str) -> None:
     """Weights without a sum, scores and orders: not finite where Triton's are."""
     own = tensors(name, 70, 70)
     batch = data_programs.BATCH if name == "clusters" else 1
@@ -120,15 +119,16 @@ def test_programs_with_data_agree(name: str, backend: str) -> None:
     own["d_out"][0, 0, 11, 1] = NAN
     inputs = data_programs.inputs_of(name, 70, 70, 0)
     found = gradients(load(name, "triton"), own, 0, **inputs)
-    wanted = gradients(load(name, backend), own, 0, **inputs)
     assert bool(found["q"].isfinite().any())
-    for key, mine in found.items():
-        assert not bool(mine.isfinite().all())
-        same = mine.isfinite() == wanted[key].isfinite()
-        assert bool(same.all()), key
-        torch.testing.assert_close(
-            mine, wanted[key], atol=2e-4, rtol=1e-4, equal_nan=True
-        )
+    for backend in ("reference", "tiled"):
+        wanted = gradients(load(name, backend), own, 0, **inputs)
+        for key, mine in found.items():
+            assert not bool(mine.isfinite().all())
+            same = mine.isfinite() == wanted[key].isfinite()
+            assert bool(same.all()), (backend, key)
+            torch.testing.assert_close(
+                mine, wanted[key], atol=2e-4, rtol=1e-4, equal_nan=True
+            )
 
 
 @pytest.mark.parametrize("kernel", ["query_gradient_kernel", "key_gradient_kernel"])

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning"),
 ]
 
-LENGTHS = (50, 0, 7, 64, 33)
+LENGTHS = (33, 0, 7, 64)
 LONGEST = 64
 NAMES = ("window", "s2", "everything")
 
@@ -81,7 +81,7 @@ def test_packed_sequences(name: str, backend: str, tmp_path: Path) -> None:
     starts = torch.tensor((0, *LENGTHS)).cumsum(0)
     total = int(starts[-1])
     q, k, v = tensors(name, 1, total + 5)  # 5 rows of no sequence
-    v[:, :, 50] = torch.nan  # the first row of the third sequence
+    v[:, :, 33] = torch.nan  # the first row of the third sequence
     attention = load(name, backend, tmp_path)
     output, lse = attention(
         q, k, v, cu_seqlens=starts, max_seqlen=LONGEST, return_lse=True

@@ -94,8 +94,9 @@ def check(found: tuple[Tensor, Tensor], module: ModuleType, *call: Any) -> None:
         )
 
 
-@pytest.mark.parametrize("splits", [1, 4])
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize(
+    ("name", "splits"), [*((name, 4) for name in PLAIN), ("causal", 1), ("duo", 1)]
+)
 def test_masks(
     name: str, splits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +173,7 @@ def test_decode(n_q: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert min(taken) > 1
 
 
-@pytest.mark.parametrize("name", ["causal", "streaming", "mixed"])
+@pytest.mark.parametrize("name", ["streaming", "mixed"])
 def test_chunks_give_the_rows_of_one_call(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +255,7 @@ def test_heads_that_share_keys_are_rows_of_one_tile(
     module = import_file(Store(tmp_path).put(text, "grouped", ".py"))
     force(monkeypatch, module, splits)
     given = {
-        "doc": torch.tensor([0] * 30 + [1] * 70),
+        "doc": torch.tensor([0] * 30 + [1] * 40),
         "logit": torch.linspace(-1, 2, 8),
     }
     programs = []
@@ -266,8 +267,8 @@ def test_heads_that_share_keys_are_rows_of_one_tile(
 
     monkeypatch.setattr(module, "start", noted)
     for n_q in (5, 16, 17):
-        own = tensors(module, n_q, 100, batch=2)
-        q_offset = 94 if n_q == 5 else 64
+        own = tensors(module, n_q, 70, batch=2)
+        q_offset = 62 if n_q == 5 else 32
         sizes = {"q_offset": q_offset, **given}
         found = module.forward(*own, return_lse=True, **sizes)
         check(found, module, own, sizes)

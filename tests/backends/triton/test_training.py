@@ -133,11 +133,8 @@ PLAIN = Sizes()
 SQUARE = Sizes(70, 70)
 BATCHED = Sizes(70, 70, batch=data_programs.BATCH)
 CASES = {
-    "causal": PLAIN,
     "window": PLAIN,
     "duo": PLAIN,  # three query heads to a key/value head of two patterns
-    "s2": PLAIN,
-    "listed": PLAIN,
     "outputs": SQUARE,
     "sinks": PLAIN,
     "alibi": PLAIN,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from patternc.analysis.prove import Decision, decide_all
+from patternc.data_checks import CallPairs, failing_assert
 from patternc.ir.nodes import (
     KEY,
     QUERY,
@@ -28,7 +29,6 @@ from patternc.ir.nodes import (
     Read,
     Relation,
 )
-from patternc.runtime import CallPairs, failing_assert
 from tests.kernels import CAUSAL
 
 MINE = PairSet(None)

@@ -1,8 +1,9 @@
-"""The text of the checks of a call, for generated modules.
+"""The text of functions that generated modules share with patternc.
 
-In: two files of `backends/` that read nothing of patternc, and the names of the checks that a
-module calls. Out: their text with all that it needs, so that a generated module checks
-calls just as patternc does. Not its job: the checks.
+In: files of `backends/` that read nothing of patternc, and the names of the functions
+that a module calls. Out: their text with all that it needs, so that a generated module
+checks calls, and sums in its `reference`, just as patternc does. Not its job: what the
+functions do.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Collection
 from functools import cache
 from importlib import resources
 
-FILES = ("checks.py", "input_checks.py")
+FILES = ("checks.py", "input_checks.py", "sums.py")
 """They share no name."""
 
 

@@ -1,0 +1,109 @@
+"""Compile a module's kernel for Hopper without a GPU, and look at the code.
+
+In: an imported module with `hopper_kernel`, head sizes and a dtype. Out: a `Report`.
+Not its job: the portable kernels (`backends.triton.offline`).
+"""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+
+import triton
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonASTSource
+
+from patternc.backends.triton.offline import (
+    TARGETS,
+    Report,
+    assembler_log,
+    input_types,
+)
+
+_COUNTED = {
+    "HGMMA": "wgmma.mma_async",
+    "UTMALDG": "cp.async.bulk.tensor.4d.shared",
+    "SETMAXREG": "setmaxnreg",
+}
+
+
+def compile_offline(
+    module: ModuleType,
+    *,
+    head_dim: int = 128,
+    value_dim: int | None = None,
+    dtype: str = "bf16",
+) -> Report:
+    """Compile `hopper_kernel` for sm_90. `dtype` is Triton's word (bf16, fp16).
+
+    D_v is D unless given. Counts are of the instructions in PTX.
+    """
+    dims = (head_dim, value_dim or head_dim)
+    compiled = triton.compile(
+        _source(module, dims, dtype),
+        target=TARGETS["sm_90"],
+        options={"num_warps": 4},
+    )
+    ptx = compiled.asm["ptx"]
+    log = assembler_log(ptx, "sm_90")
+    return Report(
+        int(_number(r"Used (\d+) registers", log)),
+        int(_number(r"(\d+) bytes spill stores", log)),
+        int(compiled.metadata.shared),
+        {name: ptx.count(word) for name, word in _COUNTED.items()},
+        tuple(re.findall(r"C75\d\d", log)),
+    )
+
+
+def _source(module: ModuleType, dims: tuple[int, int], dtype: str) -> GluonASTSource:
+    """The kernel with the types that the launcher would give it."""
+    half = module.HOPPER_Q // 2
+    blocks = {"q": half, "k": module.HOPPER_K, "v": module.HOPPER_K, "o": half}
+    columns = {"q": dims[0], "k": dims[0], "v": dims[1], "o": dims[1]}
+    layout = gl.NVMMASharedLayout(module.HOPPER_SWIZZLE, 16, rank=4)
+    constants = {
+        "HEADS": module.HEADS,
+        "GROUP_SIZE": module.HEADS // module.KV_HEADS,
+        "HEAD_DIM": dims[0],
+        "VALUE_DIM": dims[1],
+        "BLOCK_Q": module.HOPPER_Q,
+        "BLOCK_K": module.HOPPER_K,
+        "EXACT_Q": module.BLOCK_Q,
+        "STAGES": module.HOPPER_STAGES[max(dims)],
+    }
+    tables = {name: f"*{held}" for name, held in input_types(module).items()}
+    pointers = {
+        "output": f"*{dtype}",
+        "lse": "*fp32",
+        "spoiled": "*i8",
+        "list_tiles": "*i32",
+        "list_first": "*i64",
+        "list_partial": "*i32",
+        "list_full": "*i32",
+        **tables,
+    }
+    types: dict[str, str] = {}
+    values: dict[tuple[int, ...], object] = {}
+    aligned: dict[tuple[int, ...], list[list[object]]] = {}
+    for at, parameter in enumerate(module.hopper_kernel.params):
+        name = parameter.name
+        if name in constants:
+            types[name] = "constexpr"
+            values[(at,)] = constants[name]
+        elif name in pointers:
+            types[name] = pointers[name]
+            if name not in tables:  # inputs may have any alignment
+                aligned[(at,)] = [["tt.divisibility", 16]]
+        elif name.endswith("_source"):
+            block = f"[1, 1, {blocks[name[0]]}, {columns[name[0]]}]"
+            types[name] = f"tensordesc<{dtype}{block},{layout!r}>"
+        else:
+            types[name] = parameter.annotation_type
+    return GluonASTSource(module.hopper_kernel, types, values, aligned)
+
+
+def _number(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"the compiler's report has no {pattern}")
+    return found[1]

@@ -1,0 +1,308 @@
+"""A program compiled ahead of time, for GPUs that need not be there.
+
+In: a planned kernel, targets, dtypes, head sizes. Out: the bytes of a package, the same
+for the same arguments and compilers wherever and however often it is built. Not its job:
+the file's format (`patternc.runtime`), writing it.
+
+Which kernels there are, and of which types, is not decided here: the generated module's
+own host code says so for each kind of call that a package serves (`recording`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.nvidia.compiler import get_ptxas
+
+from patternc.backends.hopper.route import Route, chosen_route
+from patternc.backends.triton.build_refusal import build_refusal
+from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit
+from patternc.backends.triton.features import features_of
+from patternc.backends.triton.formulas import head_groups
+from patternc.backends.triton.gradients import gradient_whole_only
+from patternc.backends.triton.kernels import takes_lists
+from patternc.backends.triton.launches import whole_only
+from patternc.backends.triton.machine_code import Compiled, Job, compile_job, job_of
+from patternc.backends.triton.ranges import has_lists, hides_pairs
+from patternc.backends.triton.recording import (
+    calls_of,
+    fresh_module,
+    recording_of,
+)
+from patternc.backends.triton.shares import packs
+from patternc.diagnostics import PatternError
+from patternc.plan.choose import bytes_beside, launches
+from patternc.plan.kernel import Kernel
+from patternc.plan.reverse import reverse
+from patternc.runtime.codec import encode
+from patternc.runtime.format import Section, compressed, join
+from patternc.runtime.manifest import (
+    Array,
+    Facts,
+    Launch,
+    Lists,
+    Manifest,
+    Source,
+    Stages,
+    Variant,
+)
+from patternc.version import VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a package is for.
+
+    `forms` are those of sequences that it serves beside none: "padded", "packed". With
+    `decode` calls of few query tiles have kernels whose programs share these tiles.
+    """
+
+    targets: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    head_dims: tuple[int, ...]
+    backward: bool = False
+    forms: tuple[str, ...] = ()
+    decode: bool = True
+
+
+@dataclass(slots=True)
+class _Blobs:
+    """Blobs in order of appearance, equal ones once."""
+
+    sections: list[Section] = field(default_factory=list)
+    stored: list[bytes] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, blob: bytes) -> int:
+        """The number of a blob."""
+        section, stored = compressed(blob)
+        number = self._numbers.setdefault(section.sha256, len(self.sections))
+        if number == len(self.sections):
+            self.sections.append(section)
+            self.stored.append(stored)
+        return number
+
+
+def build_package(
+    kernel: Kernel,
+    wanted: Wanted,
+    *,
+    processes: int,
+    values: dict[str, int | float] | None = None,
+    told: Callable[[int, int], None] = lambda done, count: None,
+) -> bytes:
+    """The package of a planned kernel.
+
+    `values` are those of parameters that were given to the compiler; they are only
+    noted. `processes` is how many compile at once, 0: this one does. `told` hears how many kernels are done, and of how many. Raises `PatternError`
+    for a program that can't be packaged, `ValueError` for tiles that a target has no
+    room for.
+    """
+    refusal = build_refusal(kernel, wanted.backward)
+    if refusal is not None:
+        raise PatternError([refusal])
+    attention, blobs = kernel.attention, _Blobs()
+    hopper = chosen_route(kernel) if "sm_90" in wanted.targets else None
+    text = emit(kernel, attention.span.source.text, attention.name, hopper)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "attention.py")
+        path.write_text(text)
+        jobs = _jobs(path, kernel, wanted)
+        done = _compile_all(path, jobs, processes, told)
+        lists = _stored_lists(path, kernel, wanted.backward, blobs)
+    variants = _variants(jobs, done, wanted.targets, blobs)
+    manifest = Manifest(
+        VERSION,
+        {"triton": triton.__version__, **_assembler(wanted.targets)},
+        _source(kernel, values or {}),
+        wanted.targets,
+        wanted.dtypes,
+        wanted.head_dims,
+        wanted.backward,
+        _facts(kernel, hopper, lists, wanted.decode),
+        variants,
+        tuple(blobs.sections),
+    )
+    return join(encode(manifest), blobs.stored)
+
+
+def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
+    """What to compile, in an order that only the arguments decide, each once."""
+    module, features = fresh_module(path), features_of(kernel)
+    reversed_ = reverse(kernel, kernel.schedule)
+    forms = () if whole_only(kernel, features) else wanted.forms
+    gradients = not gradient_whole_only(kernel, reversed_, features)
+    calls = calls_of(kernel, wanted.backward, forms, gradients, wanted.decode)
+    recording, found = recording_of(path), dict[Job, None]()
+    for target in wanted.targets:
+        for dtype in wanted.dtypes:
+            for dim in wanted.head_dims:
+                for call in calls:
+                    for launch in recording.launches(call, dtype, dim, target):
+                        own = getattr(module, launch.kernel)
+                        found[job_of(own, launch, target, dtype)] = None
+    return list(found)
+
+
+def _compile_all(
+    path: Path, jobs: Sequence[Job], processes: int, told: Callable[[int, int], None]
+) -> list[Compiled]:
+    """All jobs in order; the longest ones are begun first."""
+    with tempfile.TemporaryDirectory() as cache:
+        begun = sorted(jobs, key=_weight, reverse=True)
+        found: dict[Job, Compiled] = {}
+        told(0, len(jobs))
+        if processes == 0:
+            found = {job: compile_job(path, job, Path(cache)) for job in begun}
+            return [found[job] for job in jobs]
+        with _pool(processes) as pool:
+            waiting = {pool.submit(compile_job, path, x, Path(cache)): x for x in begun}
+            for future in as_completed(waiting):
+                found[waiting[future]] = future.result()
+                told(len(found), len(jobs))
+    return [found[job] for job in jobs]
+
+
+def _weight(job: Job) -> tuple[bool, bool, str]:
+    """Key gradients take the longest, and AMD's compiler of all."""
+    return ("key_gradient" in job.kernel, job.target.startswith("gfx"), job.target)
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that have imported what is imported here already."""
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _variants(
+    jobs: Sequence[Job],
+    done: Sequence[Compiled],
+    targets: tuple[str, ...],
+    blobs: _Blobs,
+) -> tuple[Variant, ...]:
+    """PTX is kept of the oldest target alone: what comes later assembles it too."""
+    oldest = min((x for x in targets if x.startswith("sm_")), default="")
+    found = []
+    for job, made in zip(jobs, done, strict=True):
+        keeps = made.ptx is not None and job.target == oldest
+        found.append(
+            Variant(
+                job.kernel,
+                job.target,
+                job.dtype,
+                made.entry,
+                {name: x for name, x in job.constants if x is not None},
+                made.arguments,
+                made.warps,
+                made.threads,
+                made.stages,
+                made.shared,
+                blobs.add(made.code),
+                blobs.add(made.ptx) if keeps and made.ptx is not None else None,
+                made.usage,
+            )
+        )
+    return tuple(found)
+
+
+def _stored_lists(
+    path: Path, kernel: Kernel, backward: bool, blobs: _Blobs
+) -> tuple[Lists, ...]:
+    """The tile lists of whole calls, which the generated module builds."""
+    layout, features = kernel.attention.layout, features_of(kernel)
+    if layout is None or not takes_lists(kernel, features):
+        return ()
+    module: Any = fresh_module(path)
+    size, values = layout.size, dict(module.PARAMS)
+    sizes = (1, size, size, 0) if features.lists_data else (size, size, 0)
+    more: tuple[object, ...] = ({}, features.is_ordered) if features.lists_data else ()
+    lists = module.tile_lists(*sizes, values, *more, torch.device("cpu"))
+    turned: tuple[Any, ...] = ()
+    if backward and hasattr(module, "reversed_lists"):
+        turned = module.reversed_lists(lists, 0, size)
+    arrays = [
+        tuple(_array(x, blobs) for x in some if isinstance(x, torch.Tensor))
+        for some in (lists, turned)
+    ]
+    return (Lists(size, *arrays),)
+
+
+def _array(tensor: torch.Tensor, blobs: _Blobs) -> Array:
+    word = {torch.int32: "i32", torch.int64: "i64"}[tensor.dtype]
+    return Array(word, tuple(tensor.shape), blobs.add(tensor.numpy().tobytes()))
+
+
+def _facts(
+    kernel: Kernel, hopper: Route | None, lists: tuple[Lists, ...], decode: bool
+) -> Facts:
+    attention, schedule = kernel.attention, kernel.schedule
+    features, reversed_ = features_of(kernel), reverse(kernel, schedule)
+    beside = bytes_beside(attention, schedule.block_k)
+    ordered = features.is_ordered
+    taken = 4 if takes_lists(kernel, features) else 0
+    turned = 4 if has_lists(reversed_) else 0
+    blocks = schedule if hopper is None else hopper.kernel.schedule
+    stages = {} if hopper is None else hopper.stages
+    return Facts(
+        attention.name,
+        attention.heads,
+        attention.kv_heads,
+        {param.name: param.default for param in attention.params},
+        schedule.block_q,
+        schedule.block_k,
+        None if hopper is None else (blocks.block_q, blocks.block_k),
+        tuple(Stages(*pair) for pair in sorted(stages.items())),
+        LARGEST_DIM,
+        DELTA_ROWS,
+        tuple(
+            Launch(work, columns, itemsize, *numbers)
+            for (work, columns, itemsize), numbers in launches(
+                schedule, beside=beside
+            ).items()
+        ),
+        None if attention.layout is None else attention.layout.size,
+        ordered,
+        packs(kernel, features),
+        decode,
+        hides_pairs(kernel),
+        hides_pairs(reversed_),
+        whole_only(kernel, features),
+        gradient_whole_only(kernel, reversed_, features),
+        not features.unnormalised,
+        head_groups(kernel),
+        6 if ordered else taken,
+        6 if ordered else turned,
+        1 if features.lists_data else 0,
+        lists,
+    )
+
+
+def _source(kernel: Kernel, values: dict[str, int | float]) -> Source:
+    source = kernel.attention.span.source
+    text = source.text.encode(errors="surrogatepass")
+    digest = hashlib.sha256(text).hexdigest()
+    return Source(
+        Path(source.name).name, kernel.attention.name, source.text, digest, values
+    )
+
+
+def _assembler(targets: Sequence[str]) -> dict[str, str]:
+    """The version of NVIDIA's assembler, if one of the targets is theirs."""
+    numbers = [int(x.removeprefix("sm_")) for x in targets if x.startswith("sm_")]
+    return {"ptxas": str(get_ptxas(max(numbers)).version)} if numbers else {}

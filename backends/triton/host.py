@@ -1,0 +1,311 @@
+"""The launcher of packages, from the templates of generated modules.
+
+In: nothing but the templates. Out: the text of `patternc/runtime/host.py` and
+`patternc/runtime/checks.py`, which hold what every generated module holds on the host,
+with the constants of one program left open: one source for both ways to run. Not its
+job: setting the constants (`patternc.runtime.attention`).
+
+    python -m patternc.backends.triton.host
+
+writes both files again after a change of a template; a test fails until that is done.
+Where the text of a module depends on the program, the package's asks a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from patternc.backends import hopper
+from patternc.backends.triton import shared_text
+from patternc.backends.triton.features import Features
+from patternc.backends.triton.shares import combine_launch_lines
+from patternc.backends.triton.template import fill
+
+CHECKS = ("check_call", "check_length", "check_params", "check_sequences")
+
+FOLDER = Path(__file__).resolve().parents[2] / "patternc" / "runtime"
+
+_MADE = """\
+Made by `python -m patternc.backends.triton.host` from the templates of generated
+modules. Do not edit."""
+
+_CONSTANTS = """\
+# What a program is: set in a copy of this module for each package that is loaded.
+NAME = ""
+HEADS, KV_HEADS = 1, 1
+BLOCK_Q, BLOCK_K = 1, 1
+LARGEST_DIM = 256
+DELTA_ROWS = 64
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+LAUNCHES = {}
+PARAMS = {}
+PACKS = SHARES = HIDES = HIDES_REVERSED = IS_ORDERED = RUNS_WITHOUT_KEYS = False
+LAYOUT_SIZE = None
+WHOLE_ONLY = WHOLE_ONLY_REVERSED = ""
+LIST_TENSORS = TURNED_TENSORS = LIST_NUMBERS = 0
+INTERPRETED = False
+forward_kernel = ordered_kernel = combine_kernel = delta_kernel = None
+query_gradient_kernel = key_gradient_kernel = None
+ordered_query_gradient_kernel = ordered_key_gradient_kernel = None
+hopper_kernel = None
+HAS_HOPPER = False
+HOPPER_Q = HOPPER_K = 1
+HOPPER_STAGES = {}
+stored_lists = visited = None
+
+LOG2_E = 1.4426950408889634
+"""
+
+_PLAIN = Features((), (), (), (), (), (), (), False, False)
+
+
+def texts() -> Mapping[str, str]:
+    """The text of each file by its name."""
+    return {"checks.py": _checks(), "host.py": _host()}
+
+
+def _checks() -> str:
+    about = f'"""The checks of a call.\n\n{_MADE}\n"""'
+    found = shared_text.imports(CHECKS)
+    plain = [line for line in found if line.startswith("import ")]
+    imports = "\n".join([*plain, *(x for x in found if x.startswith("from "))])
+    start = f"{about}\n\nfrom __future__ import annotations\n\n{imports}"
+    return f"{start}\n\nimport torch\n\n{shared_text.body(CHECKS)}"
+
+
+def _host() -> str:
+    about = f'"""What is launched for a call of a package.\n\n{_MADE}\n"""'
+    imports = ["import contextlib", "import functools", "import math", ""]
+    imports += ["import torch", ""]
+    imports += [f"from .checks import {', '.join(('LIMIT', *CHECKS))}"]
+    imports += ["from .launch import OutOfResources, TensorDescriptor, cdiv"]
+    ordered = fill("orders").split("\n\n\n")[0] + "\n"
+    steps = ["most = visited(qt, n_k, values)"]
+    parts = [
+        "\n".join(
+            [about, "", "# mypy: ignore-errors", "# ruff: noqa", "", *imports, ""]
+        ),
+        _CONSTANTS,
+        _launch(),
+        _hopper(),
+        fill("shares", {"groups": steps}),
+        _gradients(),
+        ordered,
+    ]
+    text = "\n\n".join(part.strip("\n") + "\n" for part in parts)
+    text = text.replace("triton.", "")  # `cdiv` and `OutOfResources` are the runtime's
+    return text.replace("\n\n\n\n", "\n\n\n")
+
+
+def _launch() -> str:
+    head = "q, k, v, output, lse, scale, q_offset, values, sequences"
+    run = "run(q, k, v, scale, q_offset, params, given)"
+    names = ("lengths", "cu_seqlens", "max_seqlen")
+    arguments = ["q", "k", "v", "/", "*", "scale=None", "q_offset=None"]
+    arguments += [*(f"{name}=None" for name in names), "**params"]
+    text = fill(
+        "launch",
+        {
+            "about": [],
+            "run": [f"given = ({', '.join(names)})", f"output, lse = {run}"],
+            "attend": [
+                "def attend(",
+                *(f"    {argument}," for argument in arguments),
+                "):",
+                '    """Output and LSE."""',
+                f"    given = ({', '.join(names)})",
+                f"    return {run}",
+            ],
+            "run_head": [f"def {run}:"],
+            "options": ['**({"PACKED": is_packed} if PACKS else {}),'],
+            "packed": [
+                'is_packed = PACKS and SHARES and form == "none"',
+                "is_packed = is_packed and n_q * (HEADS // KV_HEADS) <= BLOCK_Q",
+                "if is_packed:",
+                "    programs = n_q_tiles * KV_HEADS * batch",
+            ],
+            "values": ["values = check_params(NAME, PARAMS, params)"],
+            "more": _more(),
+            "if_nothing": [
+                "if batch * n_q == 0 or n_k == 0 and not RUNS_WITHOUT_KEYS:"
+            ],
+            "launch": [f"launch({head})"],
+            "launch_head": [f"def launch({head}=None):"],
+            "sequences": _sequences("WHOLE_ONLY"),
+            "access": _access("q, k, v"),
+            "tile_lists": _lists(),
+            "list_arguments": ["*lists[:LIST_TENSORS],"],
+            "numbers": ["*[0] * LIST_NUMBERS,"],
+            "start": [
+                "kernel = ordered_kernel if ordered else forward_kernel",
+                "kind = (q.device, q.dtype, dim, value_dim, access)",
+                'is_whole = HAS_HOPPER and form == "none" and shares[0] is None',
+                "asked = (scale, q_offset, values)",
+                "if is_whole and runs_on_hopper(q, v, access, *asked):",
+                "    sizes = (scale, q_offset, BLOCK_Q, tuple(values.values()), None)",
+                "    launch_hopper(q, k, v, output, lse, spoiled, *sizes)",
+                "else:",
+                "    start(kernel, programs, arguments, options, stages, kind)",
+                *_again("options", "HIDES"),
+                *combine_launch_lines(_PLAIN),
+            ],
+        },
+    )
+    # The module's own way to know Triton's interpreter; the package has none.
+    lines = text.splitlines()
+    kept = [x for x in lines if not x.startswith(("INTERPRETED =", "LOG2_E ="))]
+    assert len(kept) == len(lines) - 2
+    text = "\n".join(kept)
+    return _without(
+        text, "@contextlib.contextmanager\ndef compiled_beside", "def launch_of"
+    )
+
+
+def _hopper() -> str:
+    """How the kernel for Hopper is launched; its layouts were compiled in."""
+    text = fill("launch", {"constants": []}, hopper.__name__)
+    layout = "gl.NVMMASharedLayout(HOPPER_SWIZZLE, bits, rank=4)"
+    assert layout in text
+    text = text.replace(layout, "None").replace("HopperDescriptor", "TensorDescriptor")
+    text = text.replace("    bits = 8 * tensor.element_size()\n", "")
+    text = _without(text, "    kind = (q.device", "    hopper_kernel[grid]")
+    return _without(text, "HOPPER_COMPILED =", "def tiles_of")
+
+
+def _without(text: str, first: str, end: str) -> str:
+    """The text without what compiles: from `first` up to `end`."""
+    start = text.index(first)
+    return text[:start] + text[text.index(end, start) :]
+
+
+def _gradients() -> str:
+    call = "launch_gradients("
+    inner = "q, k, v, out, lse, d_out, d_lse, dq, dk, dv"
+    inner += ", scale, q_offset, values, sequences"
+    arguments = [f"    {item}," for item in inner.split(", ")]
+    return fill(
+        "gradients",
+        {
+            "values": ["values = check_params(NAME, PARAMS, params)"],
+            "more": _more(),
+            "sequences": _sequences("WHOLE_ONLY_REVERSED"),
+            "wanted": [
+                "for name in wanted:",
+                '    raise ValueError(f"{NAME}: no score reads an input `{name}`")',
+            ],
+            "nothing": [
+                "dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))",
+                "return dq, dk, dv, {}",
+            ],
+            "zero_reads": [],
+            "launch": [call, *arguments, ")"],
+            "found": ["return dq, dk, dv, {}"],
+            "launch_head": [f"def {call}", *arguments, "):"],
+            "access": _access("q, k, v, d_out"),
+            "tile_lists": _lists(),
+            "members": [
+                "# Heads of one key/value head may have orders of their own.",
+                "members = 1 if ordered else HEADS // KV_HEADS",
+            ],
+            "numbers": ["*[0] * LIST_NUMBERS,"],
+            "query_gradient": _gradient("query", "n_q_tiles * HEADS * batch"),
+            "key_gradient": _key_gradient(),
+        },
+    )
+
+
+def _gradient(work: str, programs: str) -> list[str]:
+    """The launches of one gradient kernel."""
+    is_key = work == "key"
+    outputs = ["dk_parts,", "dv_parts,"] if is_key else ["dq,"]
+    lists = "*turned[:TURNED_TENSORS]," if is_key else "*lists[:LIST_TENSORS],"
+    inner = ["*sources,", "spoiled,", *outputs, lists, "*numbers,"]
+    members = ['    "MEMBERS": members,'] if is_key else []
+    name = f"{work}_gradient_kernel"
+    return [
+        f"programs = {programs}",
+        "spoiled = q.new_empty(programs, dtype=torch.int8)",
+        "arguments = (",
+        *(f"    {line}" for line in inner),
+        ")",
+        f"kernel = ordered_{name} if ordered else {name}",
+        f'warps, stages = launch_of("{work}", columns, q)',
+        "more = {",
+        "    **options,",
+        *members,
+        '    "num_warps": warps,',
+        "}",
+        "start(kernel, programs, arguments, more, stages, kind)",
+        *_again("more", "HIDES_REVERSED" if is_key else "HIDES"),
+    ]
+
+
+def _key_gradient() -> list[str]:
+    """Key gradients of single query heads are added up on the host."""
+    return [
+        "dk_parts, dv_parts = dk, dv",
+        "if members < HEADS // KV_HEADS:",
+        "    shape, wide = (batch, HEADS, n_k), torch.float32",
+        "    dk_parts = k.new_empty((*shape, dim), dtype=wide)",
+        "    dv_parts = v.new_empty((*shape, value_dim), dtype=wide)",
+        *_gradient("key", "n_k_tiles * (HEADS // members) * batch"),
+        "if members < HEADS // KV_HEADS:",
+        "    for whole, some in ((dk, dk_parts), (dv, dv_parts)):",
+        "        whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))",
+    ]
+
+
+def _more() -> list[str]:
+    return [
+        "if LAYOUT_SIZE is not None:",
+        "    check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)",
+    ]
+
+
+def _sequences(reason: str) -> list[str]:
+    return [
+        "sizes = (k.shape[2], q_offset)",
+        "sequences = check_sequences(NAME, q, *sizes, *given)",
+        f"if sequences is not None and {reason}:",
+        f"    came = {reason}",
+        '    raise ValueError(f"{NAME}: `lengths`, `cu_seqlens`: refused, as {came}")',
+    ]
+
+
+def _access(tensors: str) -> list[str]:
+    return [
+        f"access = access_of({tensors})",
+        "if n_k == 0:",
+        '    access = "any"',
+        "ordered = IS_ORDERED and is_ordered(n_q, n_k, q_offset)",
+        'if ordered and access == "descriptor":',
+        '    access = "aligned"  # rows are gathered by token',
+    ]
+
+
+def _lists() -> list[str]:
+    return [
+        "lists, turned = (), ()",
+        "if LIST_TENSORS or TURNED_TENSORS:",
+        "    lists, turned = stored_lists(n_q, n_k, q_offset, q.device)",
+    ]
+
+
+def _again(options: str, hides: str) -> list[str]:
+    return [
+        "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
+        f"if {hides} or sequences is not None:",
+        f'    {options}["EXACT"] = True',
+        f'    start(kernel, programs, arguments, {options}, 1, (*kind, "exact"))',
+    ]
+
+
+def main() -> None:
+    """Write both files."""
+    for name, text in texts().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""`patternc build FILE -o X.patk`: kernels compiled ahead of time, into one file.
+
+In: a program, targets, dtypes, head sizes. Out: a package, written whole, that
+`patternc.runtime` runs without a compiler. Needs no GPU. Not its job: compiling
+(`patternc.backends.triton.build`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from patternc import driver
+from patternc.backends.triton.build import Wanted, build_package
+from patternc.backends.triton.emit import LARGEST_DIM
+from patternc.backends.triton.machine_code import SHARED_BYTES
+from patternc.backends.triton.recording import DTYPES
+from patternc.cli.files import write_whole
+from patternc.cli.options import Value, add_entry, add_program, values_of
+from patternc.cli.report import UsageError
+from patternc.plan.kernel import Kernel
+from patternc.syntax.load import read_source
+
+FORMS = ("padded", "packed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """FILE, -o, --entry, --set, and what the package is for."""
+    add_program(parser)
+    add_entry(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="X.patk",
+        help="the package",
+    )
+    add_build_options(parser)
+
+
+def add_build_options(parser: argparse.ArgumentParser) -> None:
+    """What a package is for, and how many processes make it."""
+    parser.add_argument(
+        "--target",
+        type=_some(SHARED_BYTES),
+        default=("sm_80", "sm_90"),
+        metavar="T,...",
+        help=f"GPUs: some of {', '.join(SHARED_BYTES)} (default: sm_80,sm_90)",
+    )
+    parser.add_argument(
+        "--dtype",
+        type=_some(DTYPES),
+        default=("bf16",),
+        metavar="D,...",
+        help=f"some of {', '.join(DTYPES)} (default: bf16)",
+    )
+    parser.add_argument(
+        "--head-dim",
+        type=_head_dims,
+        default=(128,),
+        metavar="N,...",
+        help=f"sizes of a head, from 1 to {LARGEST_DIM} (default: 128)",
+    )
+    parser.add_argument(
+        "--backward", action="store_true", help="kernels of gradients too"
+    )
+    parser.add_argument(
+        "--sequences",
+        type=_some(FORMS),
+        default=(),
+        metavar="S,...",
+        help="kernels of sequences of different lengths too: padded, packed",
+    )
+    parser.add_argument(
+        "--no-decode",
+        action="store_true",
+        help="no kernels for few queries: a smaller package, slower on such calls",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_jobs,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="how many kernels are compiled at once (default: one for each core)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build, write, and say how large it became."""
+    source, values = read_source(args.file), values_of(args.set)
+    began = time.monotonic()
+    kernel = driver.compile_source(source, args.entry, values)
+    content = build(kernel, values, args)
+    write_whole(args.output, content)
+    took = time.monotonic() - began
+    print(f"{args.output}: {len(content):,} bytes, {took:.1f} s")
+    return 0
+
+
+def build(kernel: Kernel, values: dict[str, Value], args: argparse.Namespace) -> bytes:
+    """A package for what `add_build_options` says. Raises as `build_package` does."""
+    wanted = Wanted(
+        args.target,
+        args.dtype,
+        args.head_dim,
+        args.backward,
+        args.sequences,
+        not args.no_decode,
+    )
+    try:
+        return build_package(
+            kernel, wanted, processes=args.jobs, values=values, told=_teller()
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _teller() -> Callable[[int, int], None]:
+    """Shows on stderr how many kernels are done: in place, or some lines in a log."""
+    stream = sys.stderr
+    in_place = stream.isatty()
+
+    def tell(done: int, count: int) -> None:
+        line = f"kernels: {done} of {count}"
+        if in_place:
+            end = "\n" if done == count else ""
+            print(f"\r{line}", end=end, file=stream, flush=True)
+        elif done == count or done % max(1, count // 10) == 0:
+            print(line, file=stream, flush=True)
+
+    return tell
+
+
+def _some(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of an argument: some of these words, each once, with commas between."""
+    words = tuple(known)
+
+    def read(text: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(text.split(",")))
+        for word in found:
+            if word not in words:
+                expected = ", ".join(words)
+                raise argparse.ArgumentTypeError(f"{word!r} is none of {expected}")
+        return found
+
+    return read
+
+
+def _head_dims(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} are no integers") from None
+    if not all(1 <= dim <= LARGEST_DIM for dim in found):
+        raise argparse.ArgumentTypeError(f"{text} is not in 1..{LARGEST_DIM}")
+    return found
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes")
+    return int(text)

@@ -1,0 +1,305 @@
+"""What a package says of itself.
+
+In: nothing. Out: the dataclasses of the manifest; making one checks its bounds. Not its
+job: bytes (`format`), JSON (`codec`), what the numbers do (`host`, `launch`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .format import Section
+
+ELEMENTS = {"bf16": 2, "fp16": 2, "fp32": 4, "i8": 1, "i16": 2, "i32": 4, "i64": 8}
+"""Bytes of an element by its type's word."""
+
+LARGEST = 2**30
+"""The greatest length, block and run-time parameter."""
+
+MOST_SHARED = 1 << 20
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What a tensor map of a descriptor is encoded from, beside the tensor.
+
+    `block` is the box of one load in elements, `swizzle` and `element_type` are the
+    driver's numbers (CUtensorMapSwizzle, CUtensorMapDataType).
+    """
+
+    block: tuple[int, ...]
+    swizzle: int
+    element_type: int
+
+    def __post_init__(self) -> None:
+        _check(1 <= len(self.block) <= 5, "a tile of no axis, or of more than five")
+        _check(all(1 <= x <= 256 for x in self.block), "a tile wider than 256")
+        _check(0 <= self.swizzle <= 16, "no swizzle")
+        _check(0 <= self.element_type <= 64, "no element type")
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What a kernel takes in one place.
+
+    `kind` is "pointer" (to elements of type `element`; on 16 bytes if `aligned`),
+    "descriptor" (a tensor map of `tile`, then the tensor's sizes as int32 and strides
+    as int64), a number's type "i32", "i64" or "fp32", or "nothing": None was compiled
+    in, and nothing is passed.
+    """
+
+    name: str
+    kind: str
+    element: str
+    aligned: bool
+    tile: Tile | None
+
+    def __post_init__(self) -> None:
+        kinds = ("pointer", "descriptor", "i32", "i64", "fp32", "nothing")
+        _check(self.kind in kinds, f"an argument of kind {self.kind!r}")
+        has_element = self.kind in ("pointer", "descriptor")
+        _check(not has_element or self.element in ELEMENTS, "no element type")
+        is_tile = self.tile is not None
+        _check(is_tile == (self.kind == "descriptor"), "a tile without descriptor")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the machine code of a kernel uses.
+
+    `registers` for each thread; `spills` in bytes (on AMD in registers); `serialised`
+    holds the assembler's warnings that asynchronous products wait for one another.
+    `counts` are of instructions in the code: "wgmma", "mma" and "mfma" products, "tma"
+    loads of tiles, "wide" loads of 16 bytes, "narrow" ones of single 16-bit elements.
+    """
+
+    registers: int
+    spills: int
+    serialised: tuple[str, ...]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One compiled kernel.
+
+    `kernel` is its name in the program, `dtype` that of queries, keys and values, and
+    `constants` what was compiled in. `warps` are
+    those that the launcher asks for, `threads` those of a block. `shared` is in bytes. `code` and `ptx` number blobs: machine code of `target`, and PTX for devices
+    that come later, if there is any.
+    """
+
+    kernel: str
+    target: str
+    dtype: str
+    entry: str
+    constants: Mapping[str, bool | int | float | str | None]
+    arguments: tuple[Argument, ...]
+    warps: int
+    threads: int
+    stages: int
+    shared: int
+    code: int
+    ptx: int | None
+    usage: Usage
+
+    def __post_init__(self) -> None:
+        _check(self.kernel.isidentifier(), "a kernel without a name")
+        _check(0 < len(self.entry) < 256, "a kernel without a name")
+        _check(self.dtype in ELEMENTS, "no dtype")
+        _check(1 <= self.threads <= 1024, "no number of threads")
+        _check(0 <= self.shared <= MOST_SHARED, "more shared memory than a device has")
+        _check(len(self.arguments) <= 256, "more arguments than a kernel takes")
+        _check(self.code >= 0 and (self.ptx or 0) >= 0, "no number of a blob")
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """An integer in reverse Polish notation; a truth value is 0 or 1.
+
+    Words are the operations of `steps.OPERATIONS`, the names "qt", "h" and "n_k", and
+    "p_..." for run-time parameters.
+    """
+
+    tokens: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        _check(len(self.tokens) <= 10_000, "a formula of more than 10000 tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """One range of key tiles: `range(lo, min(hi, tiles), step)` where `guard` holds."""
+
+    lo: Formula
+    hi: Formula
+    step: int
+    guard: Formula
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.step <= LARGEST, "a step that is none")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadGroup:
+    """Heads that visit the same tiles; `ranges` is None where these are listed."""
+
+    first_head: int
+    ranges: tuple[Steps, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """A tensor in a blob, little-endian."""
+
+    element: str
+    shape: tuple[int, ...]
+    blob: int
+
+    def __post_init__(self) -> None:
+        _check(self.element in ("i32", "i64"), "an array of no integers")
+        _check(len(self.shape) <= 5, "an array of too many axes")
+        _check(all(0 <= size <= LARGEST for size in self.shape), "an absurd array")
+        _check(self.blob >= 0, "no number of a blob")
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return math.prod(self.shape) * ELEMENTS[self.element]
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The listed tiles of calls with `length` queries and keys, and turned round.
+
+    As the generated module's `tile_lists` and `reversed_lists` give them; `turned` is
+    empty in a package without gradients.
+    """
+
+    length: int
+    forward: tuple[Array, ...]
+    turned: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Tiles in flight in the kernel for sm_90, for one head size."""
+
+    columns: int
+    stages: int
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.columns <= 2**16, "no head size")
+        _check(1 <= self.stages <= 64, "no number of stages")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the launcher has to know of an attention: constants of a generated module.
+
+    `launches` are (kernel, columns, bytes of an element, warps, stages); `whole_only`
+    says why there may be no sequences, "" if there may be. `packs` and `shares` say
+    whether heads share a tile of few queries, and programs a query tile.
+    `hopper_blocks` are the tiles of the kernel for sm_90, if there is one, and
+    `hopper_stages` the head sizes that it is for. `hides` says whether tiles may hold
+    hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
+    turned round, and `list_numbers` count what a kernel takes of its lists.
+    """
+
+    name: str
+    heads: int
+    kv_heads: int
+    params: Mapping[str, int | None]
+    block_q: int
+    block_k: int
+    hopper_blocks: tuple[int, ...] | None
+    hopper_stages: tuple[Stages, ...]
+    largest_dim: int
+    delta_rows: int
+    launches: tuple[Launch, ...]
+    layout_size: int | None
+    is_ordered: bool
+    packs: bool
+    shares: bool
+    hides: bool
+    hides_reversed: bool
+    whole_only: str
+    whole_only_reversed: str
+    has_lse: bool
+    groups: tuple[HeadGroup, ...]
+    list_tensors: int
+    turned_tensors: int
+    list_numbers: int
+    lists: tuple[Lists, ...]
+
+    def __post_init__(self) -> None:
+        _check(self.name.isidentifier(), "an attention without a name")
+        _check(1 <= self.kv_heads <= self.heads <= 2**16, "no number of heads")
+        _check(self.heads % self.kv_heads == 0, "heads that cannot share keys evenly")
+        hopper = (1, 1) if self.hopper_blocks is None else self.hopper_blocks
+        _check(len(hopper) == 2, "tiles of Hopper's kernel that are none")
+        for block in (self.block_q, self.block_k, self.delta_rows, *hopper):
+            _check(1 <= block <= 2**16, "no size of a tile")
+        _check(1 <= self.largest_dim <= 2**16, "no head size")
+        _check(all(x.isidentifier() for x in self.params), "a parameter without a name")
+        values = [x for x in self.params.values() if x is not None]
+        _check(all(abs(x) <= LARGEST for x in values), "a parameter beyond 2**30")
+        _check(0 <= self.list_tensors <= 6, "no number of lists")
+        _check(0 <= self.turned_tensors <= 6, "no number of lists")
+        _check(0 <= self.list_numbers <= 1, "no number of lists")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Warps and stages of one kernel, for a width of tiles and a size of elements."""
+
+    work: str
+    columns: int
+    itemsize: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The program that a package was built from: the file's name alone, and its text."""
+
+    file: str
+    entry: str
+    text: str
+    sha256: str
+    values: Mapping[str, int | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The whole of it. `compilers` are versions by name; `blobs` in order of the file."""
+
+    patternc: str
+    compilers: Mapping[str, str]
+    source: Source
+    targets: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    head_dims: tuple[int, ...]
+    backward: bool
+    facts: Facts
+    variants: tuple[Variant, ...]
+    blobs: tuple[Section, ...]
+
+    def __post_init__(self) -> None:
+        for variant in self.variants:
+            _check(variant.code < len(self.blobs), "a kernel without code")
+            _check((variant.ptx or 0) < len(self.blobs), "a kernel without code")
+            _check(variant.target in self.targets, "a kernel of an unknown target")
+        for lists in self.facts.lists:
+            for array in (*lists.forward, *lists.turned):
+                _check(array.blob < len(self.blobs), "an array without numbers")
+                _check(array.size == self.blobs[array.blob].size, "an absurd array")
+        _check(all(dtype in ELEMENTS for dtype in self.dtypes), "no dtype")

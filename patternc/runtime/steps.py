@@ -1,0 +1,90 @@
+"""How many key tiles a query tile visits, from formulas.
+
+In: the head groups of a manifest. Out: a function of a call's numbers; it decides how
+many programs share a query tile. Not its job: the tiles themselves, which the kernels
+know.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+
+from .manifest import Facts, Formula, HeadGroup
+
+UNARY: Mapping[str, Callable[[int], int]] = {
+    "abs": abs,
+    "not": operator.not_,
+}
+
+BINARY: Mapping[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "min": min,
+    "max": max,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "and": operator.and_,
+    "or": operator.or_,
+}
+
+OPERATIONS = frozenset(UNARY) | frozenset(BINARY)
+
+_MOST_BITS = 128
+
+
+def evaluate(formula: Formula, names: Mapping[str, int]) -> int:
+    """Its value. Raises `ValueError` for what is no formula or leaves 128 bits."""
+    stack: list[int] = []
+    try:
+        for token in formula.tokens:
+            if isinstance(token, int):
+                stack.append(token)
+            elif token in BINARY:
+                right = stack.pop()
+                stack[-1] = int(BINARY[token](stack[-1], right))
+            elif token in UNARY:
+                stack[-1] = int(UNARY[token](stack[-1]))
+            else:
+                stack.append(names[token])
+            if stack[-1].bit_length() > _MOST_BITS:
+                raise ValueError("a formula leaves 128 bits")
+        (value,) = stack
+    except (IndexError, KeyError, ZeroDivisionError, ValueError) as error:
+        raise ValueError(f"not a formula of tiles: {error}") from None
+    return value
+
+
+def check_formulas(facts: Facts) -> None:
+    """Try every formula once. Raises `ValueError`."""
+    most_steps(facts, 1, 1, dict.fromkeys(facts.params, 1))
+
+
+def most_steps(facts: Facts, qt: int, n_k: int, values: Mapping[str, int]) -> int:
+    """The most key tiles that the first head of a group visits for a query tile.
+
+    `qt` is the query tile, `n_k` the number of keys, `values` the run-time parameters.
+    All tiles where they are listed, as in a generated module.
+    """
+    tiles = -(-n_k // facts.block_k)
+    names = {"qt": qt, "n_k": n_k, **{f"p_{x}": value for x, value in values.items()}}
+    return max((_visited(group, tiles, names) for group in facts.groups), default=0)
+
+
+def _visited(group: HeadGroup, tiles: int, names: dict[str, int]) -> int:
+    if group.ranges is None:
+        return tiles
+    names["h"] = group.first_head
+    steps = 0
+    for part in group.ranges:
+        if evaluate(part.guard, names):
+            lo, hi = evaluate(part.lo, names), evaluate(part.hi, names)
+            steps += len(range(lo, min(hi, tiles), part.step))
+    return steps

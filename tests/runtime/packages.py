@@ -1,0 +1,177 @@
+"""Packages for tests, with and without compiling.
+
+In: a program's text and what to build it for. Out: a package's bytes, and a driver that
+notes what is launched. Not its job: machine code; a fake stands for it, so that all else
+can be tested in no time. `test_build` compiles for real.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from unittest.mock import patch
+
+from patternc import driver
+from patternc.backends.triton import build
+from patternc.backends.triton.build import Wanted, build_package
+from patternc.backends.triton.machine_code import Compiled, Job, arguments_of
+from patternc.plan.kernel import Kernel
+from patternc.runtime.manifest import Tile, Usage
+from patternc.runtime.package import Package, package_of
+from patternc.source import Source
+
+PROGRAMS = {
+    "causal": "attention causal_gqa { heads 4 kv 2 mask causal }",
+    "window": "attention windowed(w: runtime = 20) { heads 2 mask window(w) }",
+    "duo": """attention duo {
+        heads 4 kv 2
+        mask causal           for g in {0}
+        mask streaming(4, 40) otherwise
+    }""",
+    "by_head": """attention by_head {
+        heads 4 kv 2
+        mask  causal & (window(2) | (k + h + 1) % 3 == 0)[q // 64, k // 64]
+    }""",
+    "full": "attention everything { heads 2 mask full }",
+    "softcap": "attention capped { heads 2 mask causal score softcap(s, 30.0) }",
+    "ordered": """layout clip = text[5] + video[f = 4, y = 5, x = 6]
+    attention near {
+        heads 4 kv 2
+        layout clip
+        mask q in text | k in text
+            | abs(q.f - k.f) <= 1 & abs(q.y - k.y) <= 1 & abs(q.x - k.x) <= 2
+        order video by tile(f = 2, y = 3, x = 3)
+    }""",
+    "layout": """layout clip = text[37] + video[f = 6, y = 40]
+    attention plain_layout {
+        heads 2
+        layout clip
+        mask q in text | k in text | abs(q.f - k.f) <= 1
+    }""",
+}
+
+EVERYTHING = Wanted(
+    ("sm_80", "sm_90"),
+    ("fp16", "fp32"),
+    (64, 40),
+    backward=True,
+    forms=("padded", "packed"),
+)
+
+TRAINED = Wanted(("sm_90",), ("fp16",), (64,), backward=True)
+FORWARD = Wanted(("sm_90",), ("fp16",), (64,))
+
+
+def fake_compile(path: Path, job: Job, cache: Path) -> Compiled:
+    """What a compiler would give, but for the code."""
+    maps = []
+    for _, word in job.types:
+        if word.startswith("tensordesc"):
+            block = [
+                int(x) for x in re.findall(r"\d+", word.split("[")[1].split("]")[0])
+            ]
+            kind = {"bf16": 10, "fp16": 6, "fp32": 7}[word[11:15]]
+            maps.append({"block_size": block, "swizzle": 3, "elem_type": kind})
+    known = [{**x, "fp4_padded": False} for x in maps]
+    code = hashlib.sha256(repr(job).encode()).digest()
+    keeps = job.target == "sm_80"
+    return Compiled(
+        code,
+        b"// PTX " + code if keeps else None,
+        job.kernel,
+        arguments_of(job, known),
+        job.warps or 4,
+        32 * (job.warps or 4),
+        job.stages or 3,
+        1024,
+        Usage(64, 0, (), {"wide": 1}),
+    )
+
+
+@lru_cache
+def kernel_of(name: str) -> Kernel:
+    """A planned program."""
+    return driver.compile_source(Source(f"{name}.pat", PROGRAMS[name]))
+
+
+@lru_cache
+def quick_bytes(name: str, wanted: Wanted = EVERYTHING) -> bytes:
+    """A package whose code is none."""
+    with patch.object(build, "compile_job", fake_compile):
+        return build_package(kernel_of(name), wanted, processes=0)
+
+
+def quick_package(name: str, wanted: Wanted = EVERYTHING) -> Package:
+    """The same, read."""
+    return package_of(quick_bytes(name, wanted))
+
+
+@dataclass(slots=True)
+class Noted:
+    """One launch that a driver was asked for."""
+
+    code: bytes
+    entry: str
+    programs: int
+    threads: int
+    shared: int
+    stream: int
+    parameters: int
+
+
+@dataclass(slots=True)
+class StubDriver:
+    """A driver without a GPU: notes everything, and knows of one device."""
+
+    target: str = "sm_90"
+    shared: int = 232_448
+    launches: list[Noted] = field(default_factory=list)
+    loaded: list[bytes] = field(default_factory=list)
+    _functions: list[tuple[bytes, str]] = field(default_factory=list)
+
+    def device(self) -> int:
+        return 0
+
+    def stream(self, device: int) -> int:
+        return 77
+
+    def architecture(self, device: int) -> str:
+        return self.target
+
+    def most_shared(self, device: int) -> int:
+        return self.shared
+
+    def load(self, code: bytes) -> int:
+        self.loaded.append(code)
+        return len(self.loaded) - 1
+
+    def function(self, module: int, name: str, shared: int) -> int:
+        self._functions.append((self.loaded[module], name))
+        return len(self._functions) - 1
+
+    def launch(
+        self,
+        function: int,
+        programs: int,
+        threads: int,
+        shared: int,
+        stream: int,
+        parameters: int,
+    ) -> None:
+        sizes = (programs, threads, shared, stream, parameters)
+        self.launches.append(Noted(*self._functions[function], *sizes))
+
+    def encode(
+        self,
+        tile: Tile,
+        element_size: int,
+        address: int,
+        shape: Sequence[int],
+        strides: Sequence[int],
+    ) -> bytes:
+        told = repr((tile, element_size, address, tuple(shape), tuple(strides)))
+        return hashlib.sha512(told.encode()).digest() * 2

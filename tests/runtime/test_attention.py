@@ -1,0 +1,310 @@
+"""An attention of a package: what it takes, what it refuses, what it loads and when."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from patternc.runtime.attention import PackagedAttention, load
+from patternc.runtime.choice import choose
+from patternc.runtime.format import PackageError
+from patternc.runtime.launch import OutOfResources
+from tests.runtime.packages import (
+    TRAINED,
+    StubDriver,
+    quick_bytes,
+    quick_package,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def attention(
+    name: str = "causal", driver: StubDriver | None = None, **changes: Any
+) -> tuple[PackagedAttention, StubDriver]:
+    """An attention whose tensors are the CPU's, which nothing reads."""
+    own = driver or StubDriver()
+    attn = PackagedAttention(quick_package(name, replace(TRAINED, **changes)), own)
+    host = attn._ready()
+    host.INTERPRETED = True
+    found = host.access_of
+    if own.target != "sm_90":  # on a GPU the host code asks the device
+        host.access_of = lambda *x: found(*x).replace("descriptor", "aligned")
+    return attn, own
+
+
+def tensors(
+    length: int = 70, dim: int = 64, dtype: torch.dtype = torch.float16
+) -> tuple[Tensor, Tensor, Tensor]:
+    q = torch.zeros(2, 4, length, dim, dtype=dtype)
+    k = torch.zeros(2, 2, length, dim, dtype=dtype)
+    return q, k, k.clone()
+
+
+def kernels(driver: StubDriver) -> list[str]:
+    return [launch.entry for launch in driver.launches]
+
+
+def test_a_call_and_its_gradient() -> None:
+    attn, driver = attention()
+    q, k, v = (x.requires_grad_() for x in tensors())
+    out, lse = attn(q, k, v, return_lse=True)
+    assert out.shape == q.shape and lse.shape == (2, 4, 70)
+    assert kernels(driver) == ["forward_kernel"] * 2
+    found = torch.autograd.grad(out.sum() + lse.sum(), (q, k, v))
+    assert [x.shape for x in found] == [x.shape for x in (q, k, v)]
+    gradients = ["query_gradient_kernel"] * 2 + ["key_gradient_kernel"] * 2
+    assert kernels(driver)[2:] == ["delta_kernel", *gradients]
+    assert {launch.stream for launch in driver.launches} == {77}
+
+
+def test_a_gradient_twice_is_an_error() -> None:
+    attn, _ = attention()
+    q, k, v = (x.requires_grad_() for x in tensors())
+    (first,) = torch.autograd.grad(attn(q, k, v).sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable|does not require grad"):
+        torch.autograd.grad(first.sum(), q)
+
+
+def test_code_is_loaded_once_and_when_needed() -> None:
+    attn, driver = attention()
+    assert driver.loaded == []
+    for _ in range(3):
+        attn(*tensors())
+    assert len(driver.loaded) == len(set(driver.loaded)) == 2
+    attn(*tensors(length=1))
+    assert len(driver.loaded) == 5  # rows are packed, and their shares combined
+
+
+def test_many_threads_load_once() -> None:
+    attn, driver = attention()
+    failed: list[Exception] = []
+
+    def call() -> None:
+        try:
+            for _ in range(20):
+                attn(*tensors())
+        except Exception as error:  # noqa: BLE001, to tell it in this thread
+            failed.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(driver.loaded) == 2
+    assert len(driver.launches) == 8 * 20 * 2
+
+
+def test_two_packages_do_not_mix() -> None:
+    first, first_driver = attention("causal")
+    second, second_driver = attention("duo")
+    for attn in (first, second, first):
+        attn(*tensors())
+    assert first._host.NAME == "causal_gqa" and second._host.NAME == "duo"
+    assert len(first_driver.launches) == 4 and len(second_driver.launches) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda x: torch.zeros(x.numel() + 1, dtype=x.dtype)[1:].view(x.shape),
+        lambda x: torch.zeros(*x.shape[:3], 67, dtype=x.dtype)[..., :64],
+        lambda x: x[:, :, :1].expand(x.shape),
+    ],
+    ids=["columns", "unaligned", "odd rows", "expanded"],
+)
+def test_tensors_that_kernels_cannot_read_are_copied(change: Any) -> None:
+    attn, driver = attention()
+    q, k, v = tensors()
+    assert attn(change(q), k, change(v)).shape == q.shape
+    assert len(driver.launches) == 2
+
+
+def test_a_head_size_whose_rows_start_anywhere() -> None:
+    attn, driver = attention(head_dims=(20, 12))
+    q, k, v = tensors(dim=12)
+    assert attn(q, k, v).shape == q.shape
+    assert len(driver.launches) == 2
+
+
+def test_what_the_package_was_not_built_for() -> None:
+    attn, _ = attention()
+    q, k, v = tensors()
+    with pytest.raises(PackageError, match=r"built for torch\.float16, and `q` is"):
+        attn(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    with pytest.raises(PackageError, match="built for head sizes 64, and `q` has 32"):
+        attn(q[..., :32], k[..., :32], v[..., :32])
+    with pytest.raises(PackageError, match="built for head sizes 64, and `v` has 32"):
+        attn(q, k, v[..., :32])
+    with pytest.raises(PackageError, match="positive scales, got -1"):
+        attn(q, k, v, scale=-1.0)
+    with pytest.raises(
+        PackageError, match="no forward_kernel of sm_90 and fp16.*padded"
+    ):
+        attn(q, k, v, lengths=torch.tensor([3, 4]))
+    forward, _ = attention(backward=False)
+    with pytest.raises(ValueError, match="build it with --backward"):
+        forward(q.requires_grad_(), k, v)
+    with torch.no_grad():
+        forward(q, k, v)
+
+
+def test_wrong_arguments_are_told_as_everywhere() -> None:
+    attn, driver = attention()
+    q, k, v = tensors()
+    given: Any = None
+    with pytest.raises(TypeError, match="causal_gqa: `q`: expected"):
+        attn(given, k, v)
+    with pytest.raises(ValueError, match="`k`: expected"):
+        attn(q, k[:, :1], v[:, :1])
+    with pytest.raises(ValueError, match="`q`: expected .* 4 dimensions"):
+        attn(q[0], k, v)
+    with pytest.raises(TypeError, match="`w` is not a run-time parameter"):
+        attn(q, k, v, w=3)
+    assert driver.launches == []
+
+
+def test_a_run_time_parameter_reaches_the_kernel() -> None:
+    attn, driver = attention("window")
+    q, k, v = (torch.zeros(1, 2, 70, 64, dtype=torch.float16) for _ in range(3))
+    given: Any = 0.5
+    attn(q, k, v, w=7)
+    assert len(driver.launches) == 2
+    with pytest.raises(TypeError, match="expected an integer"):
+        attn(q, k, v, w=given)
+
+
+def test_listed_tiles_are_those_of_whole_calls() -> None:
+    attn, driver = attention("ordered")
+    length = attn.manifest.facts.layout_size
+    assert length is not None
+    attn(*tensors(length))
+    assert kernels(driver) == ["ordered_kernel"] * 2
+    q, k, v = tensors(length)
+    with pytest.raises(PackageError, match="lists the tiles of 125 queries"):
+        attn(q[:, :, 1:].contiguous(), k, v)
+
+
+def test_few_queries_without_their_own_kernels() -> None:
+    attn, driver = attention(decode=False)
+    q, k, v = tensors(5000)
+    attn._host.multiprocessors = lambda _: 1 << 20
+    attn(q[:, :, :1].contiguous(), k, v)
+    assert kernels(driver) == ["forward_kernel"] * 2
+
+
+def test_all_code_can_be_loaded_before() -> None:
+    attn, driver = attention()
+    attn.prepare(None) if torch.cuda.is_available() else _prepare(attn)
+    count = len(driver.loaded)
+    own = [x for x in attn.manifest.variants if x.target == "sm_90"]
+    assert count == len(own)
+    attn(*tensors())
+    assert len(driver.loaded) == count
+
+
+def _prepare(attn: PackagedAttention) -> None:
+    assert attn._code is not None
+    attn._code.choice(0)
+    for at in range(len(attn.manifest.variants)):
+        attn._code.load(at, 0)
+
+
+@pytest.mark.parametrize(
+    ("device", "target", "is_ptx"),
+    [
+        ("sm_80", "sm_80", False),
+        ("sm_86", "sm_80", False),
+        ("sm_89", "sm_80", False),
+        ("sm_90", "sm_90", False),
+        ("sm_100", "sm_80", True),
+        ("sm_120", "sm_80", True),
+        ("gfx942", "gfx942", False),
+    ],
+)
+def test_which_code_a_device_runs(device: str, target: str, is_ptx: bool) -> None:
+    found = choose(["sm_80", "sm_90", "gfx942"], ["sm_80"], device)
+    assert (found.target, found.is_ptx) == (target, is_ptx)
+    assert found.has_tma == (target == "sm_90")
+
+
+@pytest.mark.parametrize("device", ["sm_75", "gfx90a", "sm_90"])
+def test_a_device_without_code_is_refused(device: str) -> None:
+    with pytest.raises(
+        PackageError, match=f"this device is {device}.*--target {device}"
+    ):
+        choose(["sm_80", "gfx942"], [], device)
+    if device == "sm_90":
+        assert choose(["sm_80"], ["sm_80"], device).is_ptx
+
+
+def test_a_later_device_takes_ptx_and_says_so_once() -> None:
+    driver = StubDriver(target="sm_120")
+    attn, _ = attention(driver=driver, targets=("sm_80",))
+    with pytest.warns(
+        UserWarning, match="no code for sm_120; the driver assembles its"
+    ):
+        attn(*tensors())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attn(*tensors())
+    assert all(x.startswith(b"// PTX ") and x.endswith(b"\0") for x in driver.loaded)
+
+
+def test_too_little_shared_memory_is_told() -> None:
+    driver = StubDriver(shared=1000)
+    attn, _ = attention(driver=driver)
+    with pytest.raises(ValueError, match="needs 1024 bytes of shared memory.*smaller"):
+        attn(*tensors())
+    assert driver.launches == []
+    assert issubclass(OutOfResources, Exception)
+
+
+def test_only_torch_is_imported(tmp_path: Path) -> None:
+    path = tmp_path / "causal.patk"
+    path.write_bytes(quick_bytes("causal", TRAINED))
+    code = f"""
+import sys
+for name in ("triton", "lark", "islpy", "sympy"):
+    sys.modules[name] = None
+from patternc.runtime import load
+assert load({str(path)!r}).name == "causal_gqa"
+print(sorted(x for x in sys.modules if x.startswith("patternc")))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "patternc.ir" not in done.stdout and "patternc.backends" not in done.stdout
+
+
+def test_a_copied_folder_works_alone(tmp_path: Path) -> None:
+    folder = ROOT / "patternc" / "runtime"
+    shutil.copytree(folder, tmp_path / "attentions", ignore=lambda *_: ["__pycache__"])
+    path = tmp_path / "causal.patk"
+    path.write_bytes(quick_bytes("causal", TRAINED))
+    code = f"import attentions; print(attentions.load({str(path)!r}).name)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "causal_gqa\n"
+
+
+def test_a_package_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "causal.patk"
+    path.write_bytes(quick_bytes("causal", TRAINED))
+    assert load(path).manifest.head_dims == (64,)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "missing.patk")

@@ -1,0 +1,237 @@
+"""Packages with real machine code, made without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from patternc.backends.triton import build, machine_code
+from patternc.backends.triton.build import Wanted, build_package
+from patternc.backends.triton.machine_code import Job, compile_job
+from patternc.cli import main
+from patternc.diagnostics import PatternError
+from patternc.driver import compile_source
+from patternc.runtime.package import Package, package_of
+from patternc.source import Source
+from tests.runtime.packages import PROGRAMS, kernel_of, quick_package
+
+ROOT = Path(__file__).parents[2]
+TARGETS = ("sm_80", "sm_90", "gfx942")
+
+
+def built(folder: Path, jobs: int) -> Path:
+    """A package that the command wrote, in a process that interprets nothing."""
+    program, path = folder / "causal.pat", folder / "causal.patk"
+    program.write_text(PROGRAMS["causal"])
+    options = ["--target", ",".join(TARGETS), "--dtype", "fp16", "--head-dim", "64"]
+    command = [sys.executable, "-m", "patternc", "build", str(program), *options]
+    command += ["--no-decode", "--jobs", str(jobs), "-o", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package by two processes."""
+    return built(tmp_path_factory.mktemp("one"), 2)
+
+
+@pytest.fixture(scope="module")
+def package(file: Path) -> Package:
+    return package_of(file.read_bytes())
+
+
+def test_the_same_bytes_from_another_folder_by_one_process(
+    file: Path, tmp_path: Path
+) -> None:
+    again = built(tmp_path, 1)
+    assert again != file and again.read_bytes() == file.read_bytes()
+
+
+def test_nothing_of_this_machine_is_inside(package: Package, file: Path) -> None:
+    folders = [str(Path(machine_code.__file__).parents[2]), str(file.parent), "/tmp"]
+    blobs = [package.blob(at) for at in range(len(package.manifest.blobs))]
+    for blob in (*blobs, json.dumps(package.manifest.source.text).encode()):
+        for folder in folders:
+            assert folder.encode() not in blob
+    assert package.manifest.source.file == "causal.pat"
+
+
+def test_what_is_inside(package: Package) -> None:
+    manifest = package.manifest
+    assert manifest.targets == TARGETS and manifest.compilers["triton"]
+    expected = [
+        (target, "forward_kernel", exact)
+        for target in TARGETS
+        for exact in (False, True)
+    ]
+    found = [(x.target, x.kernel, x.constants.get("EXACT")) for x in manifest.variants]
+    assert sorted(found, key=str) == sorted(
+        [*expected, ("sm_90", "hopper_kernel", None)], key=str
+    )
+    for variant in manifest.variants:
+        assert package.blob(variant.code).startswith(b"\x7fELF")
+        assert variant.usage.registers > 0
+        is_oldest = variant.target == "sm_80"
+        assert (variant.ptx is not None) == is_oldest
+        if variant.kernel == "hopper_kernel":
+            assert (variant.warps, variant.threads) == (4, 384)  # two groups beside one
+        else:
+            assert variant.threads == (256 if variant.target == "gfx942" else 128)
+        if is_oldest:
+            assert variant.ptx is not None
+            assert b".target sm_80" in package.blob(variant.ptx)
+    kinds = {x.target: {a.kind for a in x.arguments} for x in manifest.variants}
+    assert "descriptor" in kinds["sm_90"] and "descriptor" not in kinds["sm_80"]
+    counts = {x.target: x.usage.counts for x in manifest.variants}
+    assert counts["sm_90"]["wgmma"] and counts["sm_90"]["tma"]
+    assert counts["sm_80"]["mma"] and counts["sm_80"]["wide"]
+    assert counts["gfx942"]["mfma"] and counts["gfx942"]["wide"]
+
+
+def test_inspect(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(file), "--sass"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("causal_gqa: 4 heads, 2 of keys and values, tiles of")
+    assert re.search(r"forward fp16 D=64 +4 .* \+ PTX", said)
+    assert re.search(r"forward fp16 D=64 exact: .*HGMMA", said)
+    assert main(["inspect", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["heads"] == 4
+
+
+def test_lint(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["lint", str(file)])
+    said = capsys.readouterr().out
+    counted = [x for x in said.splitlines()[:-1] if "(runs rarely)" not in x]
+    assert code == (1 if counted else 0)
+    assert "has no load of 16 bytes" not in said
+    assert "sm_80: forward fp16 D=64 exact: spills" in said
+
+
+def test_no_package_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.patk"
+    path.write_bytes(b"?")
+    for command in ("inspect", "lint"):
+        with pytest.raises(SystemExit):
+            main([command, str(path)])
+        assert "x.patk: this is no package" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--target", "sm_1"], ["--dtype", "int"], ["--head-dim", "0"], ["--jobs", "0"]],
+)
+def test_options_that_make_no_sense(options: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["build", "x.pat", "-o", str(tmp_path / "x.patk"), *options])
+
+
+REFUSED = {
+    "input": (
+        "attention a { heads 2 input doc[k] : int mask doc[q] == doc[k] }",
+        "a package has no inputs yet, and this program reads `doc`",
+    ),
+    "sink": (
+        "attention a { heads 2 mask causal sink 0.5 }",
+        "a package has no `sink` and `output` clauses yet",
+    ),
+    "output": (
+        "attention a { heads 2 mask full output 0.5 * o }",
+        "a package has no `sink` and `output` clauses yet",
+    ),
+    "listed": (
+        "attention a { heads 2 mask k * k <= q }",
+        "a package has tile lists for a layout's one length only",
+    ),
+    "parameter": (
+        """layout grid = image[y = 8, x = 8]
+        attention a(w: runtime = 1) {
+            heads 2
+            layout grid
+            mask abs(q.y - k.y) <= w
+            order image by tile(y = 4, x = 4)
+        }""",
+        "a package has tile lists for one value of each parameter only",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_built_is_told_with_its_place(name: str) -> None:
+    text, message = REFUSED[name]
+    kernel = compile_source(Source("a.pat", text))
+    with pytest.raises(PatternError) as caught:
+        build_package(kernel, Wanted(("sm_90",), ("bf16",), (64,)), processes=0)
+    (found,) = caught.value.diagnostics
+    assert found.message == message
+    assert found.label and found.help
+    assert found.span.source.text == text
+
+
+@pytest.mark.parametrize(("each", "tried"), [(60_000, [3, 2]), (170_000, [3, 2, 1])])
+def test_as_many_stages_as_fit(
+    each: int, tried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def compile_(kernel: object, job: Job, stages: int, cache: Path) -> object:
+        seen.append(stages)
+        sizes = SimpleNamespace(shared=each * stages, num_stages=stages)
+        return SimpleNamespace(metadata=sizes), ""
+
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(machine_code, "import_file", lambda _: SimpleNamespace(some=1))
+    monkeypatch.setattr(machine_code, "_compile", compile_)
+    monkeypatch.setattr(machine_code, "_compiled", lambda made, *_: made)
+    job = Job("some", "sm_80", "fp16", (), (), (), 4, 3)
+    if each * tried[-1] <= 166_912:
+        machine_code.compile_job(Path(), job, Path())
+    else:
+        with pytest.raises(
+            ValueError, match=r"sm_80 has 166912; build it with smaller"
+        ):
+            machine_code.compile_job(Path(), job, Path())
+    assert seen == tried
+
+
+def test_a_process_that_interprets_builds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    wanted = Wanted(("sm_80",), ("fp16",), (16,), decode=False)
+    with pytest.raises(ValueError, match="TRITON_INTERPRET is set"):
+        build_package(kernel_of("causal"), wanted, processes=0)
+
+
+def test_jobs_do_not_depend_on_the_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Job] = []
+
+    def note(path: Path, job: Job, cache: Path) -> object:
+        seen.append(job)
+        raise KeyError("enough")
+
+    monkeypatch.setattr(build, "compile_job", note)
+    wanted = Wanted(("sm_90",), ("fp16",), (16,), backward=True)
+    with pytest.raises(KeyError, match="enough"):
+        build_package(kernel_of("causal"), wanted, processes=0)
+    assert "key_gradient" in seen[0].kernel  # the longest first
+    assert compile_job is not note
+
+
+def test_a_layouts_lists_are_stored_once() -> None:
+    manifest = quick_package("ordered").manifest
+    (lists,) = manifest.facts.lists
+    assert lists.length == 125 and len(lists.forward) == len(lists.turned) == 6
+    assert quick_package("causal").manifest.facts.lists == ()

@@ -1,0 +1,233 @@
+"""Packages that are damaged, made up or absurd are refused, and nothing else happens."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import tracemalloc
+import zlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patternc.runtime.codec import decode, encode
+from patternc.runtime.format import (
+    MAGIC,
+    MOST_BLOB,
+    PackageError,
+    Section,
+    compressed,
+    expanded,
+    join,
+    split,
+)
+from patternc.runtime.manifest import Manifest
+from patternc.runtime.package import package_of, read_package
+from tests.runtime.packages import FORWARD, quick_bytes, quick_package
+
+HEADER = 56
+
+
+def plain() -> bytes:
+    return quick_bytes("causal", FORWARD)
+
+
+def remade(change: Any) -> bytes:
+    """The package with another manifest, and hashes that fit it."""
+    text, stored = split(plain())
+    manifest = json.loads(text)
+    change(manifest)
+    return join(json.dumps(manifest).encode(), [bytes(stored)])
+
+
+def test_a_sound_package_is_read() -> None:
+    package = package_of(plain())
+    assert package.manifest.facts.name == "causal_gqa"
+    for variant in package.manifest.variants:
+        assert len(package.blob(variant.code)) == 32
+
+
+def test_what_is_written_is_read() -> None:
+    for name in ("window", "ordered"):
+        manifest = quick_package(name).manifest
+        assert decode(Manifest, encode(manifest)) == manifest
+
+
+def test_every_flipped_byte_is_refused() -> None:
+    content = plain()
+    places = {*range(HEADER), *range(HEADER, len(content), 37), len(content) - 1}
+    for at in sorted(places):
+        changed = bytearray(content)
+        changed[at] ^= 1 << at % 8
+        with pytest.raises(PackageError):
+            package_of(bytes(changed))
+
+
+def test_a_truncated_or_longer_package_is_refused() -> None:
+    content = plain()
+    for end in (0, 1, len(MAGIC), HEADER - 1, HEADER, len(content) // 2, -1):
+        with pytest.raises(PackageError):
+            package_of(content[:end])
+    with pytest.raises(PackageError, match="bytes, its header says"):
+        package_of(content + b"\0")
+
+
+def test_another_version_is_refused() -> None:
+    content = plain()
+    newer = content[:8] + (2).to_bytes(4, "little") + content[12:]
+    with pytest.raises(PackageError, match="format version 2, this runtime reads 1"):
+        package_of(newer)
+
+
+@given(st.binary(max_size=200))
+def test_anything_at_all_is_refused(content: bytes) -> None:
+    for text in (content, MAGIC + content, MAGIC + b"\1\0\0\0" + content):
+        with pytest.raises(PackageError):
+            package_of(text)
+
+
+@given(st.randoms(use_true_random=False))
+def test_a_made_up_manifest_is_refused_or_sound(source: random.Random) -> None:
+    def change(manifest: Any) -> None:
+        for _ in range(source.randint(1, 3)):
+            _mutate(manifest, source)
+
+    try:
+        package = package_of(remade(change))
+        for number in range(len(package.manifest.blobs)):
+            package.blob(number)
+    except PackageError:
+        pass
+
+
+def _mutate(value: Any, source: random.Random) -> None:
+    """Change one thing somewhere inside."""
+    while True:
+        keys = [*value] if isinstance(value, dict) else [*range(len(value))]
+        if not keys:
+            return
+        key = source.choice(keys)
+        inner = value[key]
+        if isinstance(inner, dict | list) and inner and source.random() < 0.8:
+            value = inner
+            continue
+        odd: list[Any] = [
+            None,
+            True,
+            -1,
+            0,
+            2**31,
+            2**70,
+            0.5,
+            "",
+            "x" * 300,
+            [],
+            {},
+            [[]],
+        ]
+        choice = source.randrange(3)
+        if choice == 0:
+            del value[key]
+        elif choice == 1:
+            value[key] = copy.deepcopy(source.choice(odd))
+        elif isinstance(value, list):
+            value.append(copy.deepcopy(inner))
+        else:
+            value[f"{key}_"] = inner
+        return
+
+
+def test_a_manifest_that_is_no_json_is_refused() -> None:
+    for text in (b"", b"[", b"NaN", b"1e999", b"[" * 100_000, b"\xff", b"9" * 5000):
+        with pytest.raises(PackageError, match="cannot be read"):
+            package_of(join(text, []))
+    twice = b'{"patternc": "1", "patternc": "1"}'
+    with pytest.raises(PackageError, match="names a field twice"):
+        package_of(join(twice, []))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("facts", "heads"), 2**40),
+        (("facts", "block_q"), 0),
+        (("facts", "kv_heads"), 3),
+        (("facts", "params"), {"a b": 1}),
+        (("variants", 0, "threads"), 10**9),
+        (("variants", 0, "shared"), 2**40),
+        (("variants", 0, "code"), 10**6),
+        (("variants", 0, "arguments", 0, "kind"), "pickle"),
+        (("variants", 0, "arguments", 0, "tile"), None),
+        (("variants", 0, "arguments"), [{}]),
+        (("blobs", 0, "size"), 2**60),
+        (("blobs", 0, "stored"), 2**60),
+        (("blobs", 0, "sha256"), "00"),
+        (("facts", "groups", 0, "ranges", 0, "lo", "tokens"), ["os.system"]),
+        (("facts", "groups", 0, "ranges", 0, "lo", "tokens"), [1, 2]),
+        (("facts", "groups", 0, "ranges", 0, "hi", "tokens"), [1, 0, "//"]),
+        (("facts", "groups", 0, "ranges", 0, "step"), 0),
+    ],
+)
+def test_an_absurd_manifest_is_refused(path: tuple[Any, ...], value: Any) -> None:
+    def change(manifest: Any) -> None:
+        *outer, last = path
+        for key in outer:
+            manifest = manifest[key]
+        assert last in manifest or isinstance(last, int)
+        manifest[last] = value
+
+    with pytest.raises(PackageError):
+        package_of(remade(change))
+
+
+def test_an_absurd_array_is_refused() -> None:
+    manifest = quick_package("ordered").manifest
+    lists = manifest.facts.lists[0]
+    big = replace(lists.forward[0], shape=(2**30, 2**30))
+    with pytest.raises(ValueError, match="an absurd array"):
+        own = replace(lists, forward=(big, *lists.forward[1:]))
+        replace(manifest, facts=replace(manifest.facts, lists=(own,)))
+
+
+def test_a_formula_that_grows_is_refused() -> None:
+    def change(manifest: Any) -> None:
+        own = manifest["facts"]["groups"][0]["ranges"][0]["lo"]
+        own["tokens"] = [2**30, *([2**30, "*"] * 5000)]
+
+    with pytest.raises(PackageError, match="128 bits|10000 tokens"):
+        package_of(remade(change))
+
+
+def test_a_blob_that_says_less_than_it_is_does_not_fill_the_memory() -> None:
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    section = Section(len(bomb), 1000, "0" * 64)
+    tracemalloc.start()
+    with pytest.raises(PackageError, match="is not of the 1000 bytes"):
+        expanded(section, bomb)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1_000_000
+
+
+def test_a_blob_of_another_hash_is_refused() -> None:
+    section, stored = compressed(b"some code")
+    assert expanded(section, stored) == b"some code"
+    with pytest.raises(PackageError, match="another hash"):
+        expanded(replace(section, sha256="0" * 64), stored)
+    with pytest.raises(PackageError, match="cannot be read"):
+        expanded(section, b"\0" + stored[1:])
+    with pytest.raises(PackageError, match="is not of"):
+        expanded(section, stored + b"\0")
+    with pytest.raises(ValueError, match="a blob of"):
+        Section(1, MOST_BLOB + 1, "0" * 64)
+
+
+def test_a_file_is_named_in_the_error(tmp_path: Any) -> None:
+    path = tmp_path / "some.patk"
+    path.write_bytes(b"no package")
+    with pytest.raises(PackageError, match=r"some\.patk: this is no package"):
+        read_package(path)
