@@ -39,7 +39,7 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
     last = ", epilogue" if features.has_epilogue else ""
     head = f"q, k, v, output, lse, scale, q_offset, values{given}{last}"
     run = "run(q, k, v, scale, q_offset, params{}, {})"
-    hides = hides_pairs(kernel)
+    hides = hides_pairs(kernel) or features.has_stripes
     is_packing = packs(kernel, features)
     text = fill(
         "launch",
@@ -141,6 +141,13 @@ def access_lines(features: Features, tensors: str) -> list[str]:
 def tile_list_lines(features: Features, takes: bool) -> list[str]:
     """Inputs as pointers, and the lists of tiles if a kernel takes them."""
     tables = ["pointers = as_pointers(inputs)"] if features.tables else []
+    if features.has_stripes:
+        tables += _wrapped(
+            "stripes = kept_stripes(",
+            "batch, n_q, n_k, q_offset, values, pointers, q.device",
+            ")",
+            4,
+        )
     if not takes:
         return tables
     if not features.lists_data:
@@ -167,8 +174,12 @@ def _pointers(kernel: Kernel, features: Features) -> list[str]:
     lines = []
     if takes_lists(kernel, features):
         lines += list_arguments(features, "lists")
+    if features.has_stripes:
+        lines.append("*stripes[:8],")
     if features.tables:
         lines.append("*pointers,")
+    if features.has_stripes:
+        lines += ["k,", "v,"]
     if features.reads_own_value:
         lines.append("v,")
     return lines
@@ -183,6 +194,8 @@ def list_arguments(features: Features, name: str) -> list[str]:
 def number_arguments(features: Features) -> list[str]:
     """The scalar arguments after the run-time parameters."""
     lines = ["lists[6],"] if features.lists_data else []
+    if features.has_stripes:
+        lines.append("*stripes[8:10],")
     if features.tables:
         lines.append("*as_numbers(pointers),")
     assert bool(lines) == bool(number_names(features))
@@ -257,6 +270,12 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
             "    rest = (scale, q_offset, BLOCK_Q, more, exact, sequences)",
             "    launch_hopper(*tensors, *rest)",
             "else:",
+            *_indented(start),
+        ]
+    if hides:
+        start = [
+            'exact = options | {"EXACT": True}',
+            'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
             *_indented(start),
         ]
     return [
