@@ -21,7 +21,13 @@ from patternc.backends.triton.load import (
 )
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.verify import verify
-from tests.backends.hopper.programs import LISTED, NAMES, PROGRAMS, kernel_of
+from tests.backends.hopper.programs import (
+    LISTED,
+    NAMES,
+    PROGRAMS,
+    SELECTED,
+    kernel_of,
+)
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9,
@@ -71,7 +77,7 @@ def test_programs(name: str, head_dim: int, taken: list[str]) -> None:
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
-@pytest.mark.parametrize("name", LISTED)
+@pytest.mark.parametrize("name", (*LISTED, *SELECTED))
 def test_programs_with_inputs(name: str, head_dim: int, taken: list[str]) -> None:
     results = verify(
         kernel_of(name),
