@@ -175,7 +175,7 @@ def _pointers(kernel: Kernel, features: Features) -> list[str]:
     if takes_lists(kernel, features):
         lines += list_arguments(features, "lists")
     if features.has_stripes:
-        lines.append("*stripes[:8],")
+        lines.append("*stripes[:9],")
     if features.tables:
         lines.append("*pointers,")
     if features.has_stripes:
@@ -195,7 +195,7 @@ def number_arguments(features: Features) -> list[str]:
     """The scalar arguments after the run-time parameters."""
     lines = ["lists[6],"] if features.lists_data else []
     if features.has_stripes:
-        lines.append("*stripes[8:10],")
+        lines.append("*stripes[9:11],")
     if features.tables:
         lines.append("*as_numbers(pointers),")
     assert bool(lines) == bool(number_names(features))
