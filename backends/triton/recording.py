@@ -24,7 +24,7 @@ from patternc.plan.kernel import Kernel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-_LONG = 1 << 16
+_LONG = 1 << 26
 """Keys of a call whose few query tiles several programs share."""
 
 _FEW_PROGRAMS = 1024
@@ -111,6 +111,7 @@ class Recording:
     module: Any
     found: list[Launch]
     access_of: Callable[..., str]
+    most_steps: Callable[..., int]
 
     def launches(
         self, call: Call, dtype: str, head_dim: int, target: str
@@ -118,6 +119,9 @@ class Recording:
         """The launches of one call on a device of `target`."""
         module = self.module
         stand_in(module, self.access_of, target, is_idle=call.is_idle)
+        # How many tiles there are to share may depend on a call's parameters.
+        is_shared = call.n_k == _LONG and module.PARAMS
+        module.most_steps = (lambda *_: _LONG) if is_shared else self.most_steps
         self.found.clear()
         q, k, v = _tensors(module, call, dtype, head_dim)
         given: dict[str, object] = {}
@@ -145,7 +149,7 @@ def recording_of(path: Path) -> Recording:
     if hasattr(module, "tile_lists"):
         build = module.tile_lists
         module.tile_lists = lambda *given: build(*given[:-1], torch.device("cpu"))
-    return Recording(module, found, module.access_of)
+    return Recording(module, found, module.access_of, module.most_steps)
 
 
 def fresh_module(path: Path) -> ModuleType:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
@@ -20,7 +21,13 @@ from patternc.diagnostics import PatternError
 from patternc.driver import compile_source
 from patternc.runtime.package import Package, package_of
 from patternc.source import Source
-from tests.runtime.packages import PROGRAMS, kernel_of, quick_package
+from tests.runtime.packages import (
+    FORWARD,
+    PROGRAMS,
+    fake_compile,
+    kernel_of,
+    quick_package,
+)
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("sm_80", "sm_90", "gfx942")
@@ -228,6 +235,27 @@ def test_jobs_do_not_depend_on_the_number_of_processes(
         build_package(kernel_of("causal"), wanted, processes=0)
     assert "key_gradient" in seen[0].kernel  # the longest first
     assert compile_job is not note
+
+
+@pytest.mark.parametrize(
+    ("mask", "shares"),
+    [
+        ("window(w)", True),  # as wide as a call says
+        ("window(5000)", True),
+        ("window(100)", False),
+        ("causal & k % 8000000 == 0", True),
+    ],
+)
+def test_programs_share_tiles_where_some_length_has_many(
+    mask: str, shares: bool
+) -> None:
+    parameter = "(w: runtime = 1)" if "(w)" in mask else ""
+    text = f"attention a{parameter} {{ heads 2 mask {mask} }}"
+    kernel = compile_source(Source("a.pat", text))
+    with patch.object(build, "compile_job", fake_compile):
+        content = build_package(kernel, FORWARD, processes=0)
+    variants = package_of(content).manifest.variants
+    assert any(x.constants.get("IS_SPLIT") for x in variants) == shares
 
 
 def test_a_layouts_lists_are_stored_once() -> None:

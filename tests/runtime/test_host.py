@@ -61,7 +61,7 @@ def packaged(name: str) -> Recording:
             setattr(module, word, Recorder(word, found))
     stored = module.stored_lists
     module.stored_lists = lambda *given: stored(*given[:-1], torch.device("cpu"))
-    return Recording(module, found, module.access_of)
+    return Recording(module, found, module.access_of, module.most_steps)
 
 
 @st.composite
