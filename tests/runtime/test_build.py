@@ -148,6 +148,14 @@ REFUSED = {
         "attention a { heads 2 input doc[k] : int mask doc[q] == doc[k] }",
         "a package has no inputs yet, and this program reads `doc`",
     ),
+    "selection": (
+        """attention a {
+            heads 2
+            let best = top(8, mean(scores where causal by k))
+            mask causal & k in best
+        }""",
+        "a package has no selections yet",
+    ),
     "sink": (
         "attention a { heads 2 mask causal sink 0.5 }",
         "a package has no `sink` and `output` clauses yet",
