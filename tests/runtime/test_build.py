@@ -16,6 +16,7 @@ import pytest
 
 from patternc.backends.triton import build, machine_code
 from patternc.backends.triton.build import Wanted, build_package
+from patternc.backends.triton.expected import expected_times
 from patternc.backends.triton.machine_code import Job, compile_job
 from patternc.cli import main
 from patternc.cli.lint import findings
@@ -109,6 +110,7 @@ def test_inspect(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(file), "--sass"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("everything: 4 heads, 2 of keys and values, tiles of")
+    assert re.search(r"expected on .*, 16384 tokens, batch 1: forward D=64 ", said)
     assert re.search(r"forward fp16 D=64 +4 .* \+ PTX", said)
     assert re.search(r"forward fp16 D=64: .*HGMMA", said)
     assert main(["inspect", str(file), "--json"]) == 0
@@ -287,3 +289,17 @@ def test_a_layouts_lists_are_stored_once() -> None:
     (lists,) = manifest.facts.lists
     assert lists.length == 125 and len(lists.forward) == len(lists.turned) == 6
     assert quick_package("causal").manifest.facts.lists == ()
+
+
+def test_expected_times_follow_the_tiles() -> None:
+    kernel, other = kernel_of("full"), kernel_of("window")
+    times = [
+        {
+            (x.work, x.head_dim): x.milliseconds
+            for x in expected_times(y, None, (64,), z)
+        }
+        for y, z in ((kernel, True), (kernel, False), (other, True))
+    ]
+    assert times[0].keys() == {("forward", 64), ("key", 64), ("query", 64)}
+    assert times[1].keys() == {("forward", 64)}
+    assert times[2]["forward", 64] < times[0]["forward", 64] / 10
