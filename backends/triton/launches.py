@@ -256,6 +256,12 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     if features.is_ordered:
         kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
     start = ["start(kernel, programs, arguments, options, stages, kind)"]
+    if hides:
+        start = [
+            'exact = options | {"EXACT": True}',
+            'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
+            *_indented(start),
+        ]
     if has_hopper and not features.lists_data:
         sizes = "scale, q_offset, values"
         exact_lines = [
@@ -270,12 +276,6 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
             "    tensors = (q, k, v, output, lse, spoiled)",
             "    launch_hopper(*tensors, scale, q_offset, BLOCK_Q, more, exact)",
             "else:",
-            *_indented(start),
-        ]
-    if hides:
-        start = [
-            'exact = options | {"EXACT": True}',
-            'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
             *_indented(start),
         ]
     return [

@@ -219,11 +219,10 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
         is_whole = HAS_HOPPER and form == "none" and shares[0] is None
-        sizes = (q_offset, values)
-        if is_whole and runs_on_hopper(q, v, access, scale, *sizes):
-            more = tuple(values.values())
-            tensors = (q, k, v, output, lse, spoiled)
-            launch_hopper(*tensors, scale, q_offset, BLOCK_Q, more, None)
+        asked = (scale, q_offset, values)
+        if is_whole and runs_on_hopper(q, v, access, *asked):
+            sizes = (scale, q_offset, BLOCK_Q, tuple(values.values()), None)
+            launch_hopper(q, k, v, output, lse, spoiled, *sizes)
         else:
             start(kernel, programs, arguments, options, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.

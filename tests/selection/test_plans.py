@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -210,7 +211,9 @@ def test_a_plan_is_looked_at(attn: Attention) -> None:
 def test_wrong_numbers_are_errors(clauses: str, message: str, tmp_path: Path) -> None:
     attn = attention(tmp_path, clauses, "heads 4 kv 2")
     q, k, v = drawn()
-    given = {"x": torch.zeros(16, dtype=torch.int64)} if "input" in clauses else {}
+    given: dict[str, Any] = (
+        {"x": torch.zeros(16, dtype=torch.int64)} if "input" in clauses else {}
+    )
     with pytest.raises(ValueError, match=message):
         attn(q, k, v, **given)
     with pytest.raises(ValueError, match=message):
