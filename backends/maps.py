@@ -203,11 +203,12 @@ class Estimate:
     # --- the nodes
 
     def rows(self, map_: Rows, part: Part | None) -> Values:
-        rows = self.q
-        if map_.tokens is Tokens.KEYS:
-            rows = self.k.repeat_interleave(self.attention.group_size, dim=1)
+        of_keys = map_.tokens is Tokens.KEYS
+        rows = self.k if of_keys else self.q
         if part is not None:
             rows = rows[:, :, part[0] : part[1]]
+        if of_keys:
+            rows = rows.repeat_interleave(self.attention.group_size, dim=1)
         return Values(rows, self.all_live(3))
 
     def logits(self, part: Part | None) -> Values:

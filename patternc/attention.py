@@ -74,6 +74,7 @@ class Attention:
     backend_name: str | None = None
     _loaded: dict[str, Program] = field(default_factory=dict)
     _dense: list[Attention] = field(default_factory=list)
+    _cheaper: dict[Any, bool] = field(default_factory=dict)
     _contract: Contract = field(init=False)
 
     def __post_init__(self) -> None:
@@ -235,9 +236,22 @@ class Attention:
         attention = self.kernel.attention
         if not attention.dense_cases:
             return False
-        params = tuple(self._contract.values(given).items())
-        found = costs(attention, n_q, n_k, q_offset, params)
-        return found.is_dense_cheaper and dense_alternative(attention) is not None
+        values = self._contract.values(given)
+        return self._decide(n_q, n_k, q_offset, tuple(values.values()))
+
+    @constant
+    def _decide(
+        self, n_q: int, n_k: int, q_offset: int, values: tuple[int, ...]
+    ) -> bool:
+        """`is_dense`, for run-time parameters in their order."""
+        call = (n_q, n_k, q_offset, values)
+        if call not in self._cheaper:
+            attention = self.kernel.attention
+            params = tuple(zip(self._contract.params, values, strict=True))
+            found = costs(attention, n_q, n_k, q_offset, params)
+            allowed = dense_alternative(attention) is not None
+            self._cheaper[call] = found.is_dense_cheaper and allowed
+        return self._cheaper[call]
 
     def dense(self) -> Attention:
         """The attention that chooses nothing, for `else dense when cheaper`.

@@ -31,6 +31,7 @@ from patternc.ir.nodes import Attention
 from patternc.ir.selected import (
     chosen_params,
 )
+from patternc.ir.walk import tables_of
 from patternc.picture import terminal_picture
 from patternc.version import VERSION
 
@@ -87,9 +88,9 @@ class Plan:
         `given` are run-time parameters that the mask alone reads. Inputs that a caller
         gives are not kept in a plan: raises `ValueError` if the mask reads one.
         """
-        own = {item.name for item in self.attention.inputs} - self.tables.keys()
-        if own:
-            name = min(own)
+        read = {name for case in self.attention.cases for name in tables_of(case.mask)}
+        if read - self.tables.keys():
+            name = min(read - self.tables.keys())
             raise ValueError(
                 f"{self.attention.name}: the mask reads the input `{name}`, which is not"
                 " in a plan; use attn.mask(..., plan=plan)"

@@ -59,8 +59,9 @@ Clock = Callable[[Callable[[], object]], float]
 class Choice:
     """A standard file with parameters, or a program's own text.
 
-    With `density` the parameter `p` is searched for a share of all causal pairs;
-    `longest` is the greatest length that its maps have room for.
+    `entry` is the attention in the file, if it has another name. With `density` its
+    input `threshold` is searched for a share of the causal pairs; `longest` is the
+    greatest length that its maps have room for.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Choice:
     density: float | None = None
     longest: int = 1 << 20
     text: str = ""
+    entry: str = ""
 
     def attention(self, shape: Shape, schedule: Schedule | None = None) -> Attention:
         """The program for the heads of a shape."""
@@ -76,7 +78,9 @@ class Choice:
         heads = {"count": shape.heads, "kv_count": shape.kv_heads}
         source = Source(f"{self.file}.pat", text)
         values = {**self.values, **heads}
-        return Attention(trace_source(source, self.file, values, schedule))
+        return Attention(
+            trace_source(source, self.entry or self.file, values, schedule)
+        )
 
 
 def or_dense(file: str) -> str:
@@ -88,6 +92,24 @@ def or_dense(file: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+POOLED = """
+attention top_p_blocks(block = 128, count = 32, kv_count = 8) {
+    heads count kv kv_count
+    input threshold[h] : float
+    let coarse = softmax(
+        mean(Q by q // block) @ mean(K by k // block) * scale
+            where k // block <= q // block
+    )
+    let chosen = top_p(
+        threshold[h],
+        coarse per q // block,
+        always k // block == 0 | k // block == q // block
+    )
+    mask causal & (q // block, k // block) in chosen
+}
+"""
+"""What XAttention, SpargeAttn and FlexPrefill share, in its cheapest form."""
+
 CHOICES = (
     Choice("vertical_slash", "vertical_slash"),
     Choice("vertical_slash_near", "vertical_slash", {"near": 5000}),
@@ -97,7 +119,9 @@ CHOICES = (
         {"stride": 16},
         density=0.1,
         longest=1 << 17,
+        entry="xattention_by_head",
     ),
+    Choice("top_p_10", "top_p_blocks", density=0.1, text=POOLED),
     Choice("block_topk", "block_topk", {"block": 128, "blocks": 100}),
 )
 """As published, but for the second, whose diagonals are clustered beyond doubt, and
@@ -186,7 +210,7 @@ def compare(
         # One choice's failure is a finding, not the end of the run.
         except Exception as error:  # noqa: BLE001
             note = " ".join(f"{type(error).__name__}: {error}".split())
-            found = replace(empty, note=note[:240])
+            found = replace(empty, note=f"; {note[:240]}")
         peers = tuple(_peer(name, shape, (q, k, v), clock) for name in DENSE_PEERS)
     return replace(found, peers=peers)
 
@@ -200,39 +224,58 @@ def _ours(
 ) -> Selected:
     q, k, v = tensors
     shape = empty.shape
-    values = dict(choice.values)
+    attention = choice.attention(shape, schedule)
+    inputs: dict[str, Any] = {}
     if choice.density is not None:
-        values["p"] = share_for(choice, choice.density, q, k)
-    attention = replace(choice, values=values).attention(shape, schedule)
-    plan = attention.plan(q, k)
-    together = attention(q, k, v)
-    same = torch.equal(together, attention(q, k, v, plan=plan))
+        inputs.update(shares_for(attention, choice.density, q, k))
+    plan = attention.plan(q, k, **inputs)
+
+    def both() -> Tensor:
+        found: Tensor = attention(q, k, v, **inputs)
+        return found
+
+    def attend() -> Tensor:
+        found: Tensor = attention(q, k, v, plan=plan, **inputs)
+        return found
+
+    same = torch.equal(both(), attend())
+    means = {name: float(value.mean()) for name, value in inputs.items()}
     return replace(
         empty,
-        values=tuple(sorted(values.items())),
-        density=density_of(attention, plan, q, k, v),
-        recall=recall_of(attention, plan, q, k, v),
-        plan_ms=clock(lambda: attention.plan(q, k)),
-        attend_ms=clock(lambda: attention(q, k, v, plan=plan)),
-        together_ms=clock(lambda: attention(q, k, v)),
-        kernels=kernels_of(lambda: attention(q, k, v)),
+        values=tuple(sorted({**choice.values, **means}.items())),
+        density=density_of(attention, plan, q, k, v, inputs),
+        recall=recall_of(attention, plan, q, k, v, inputs),
+        plan_ms=clock(lambda: attention.plan(q, k, **inputs)),
+        attend_ms=clock(attend),
+        together_ms=clock(both),
+        kernels=kernels_of(both),
         note="" if same else "; NOT the same with the plan and without",
     )
 
 
 def density_of(
-    attention: Attention, plan: Plan, q: Tensor, k: Tensor, v: Tensor
+    attention: Attention,
+    plan: Plan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    inputs: Mapping[str, Any],
 ) -> float:
     """The share of visible pairs among all n x n, mean over batch and heads."""
-    _, lse = attention(torch.zeros_like(q), k, v, plan=plan, return_lse=True)
+    _, lse = attention(torch.zeros_like(q), k, v, plan=plan, return_lse=True, **inputs)
     return float(lse.double().exp().mean()) / k.shape[2]
 
 
 def recall_of(
-    attention: Attention, plan: Plan, q: Tensor, k: Tensor, v: Tensor
+    attention: Attention,
+    plan: Plan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    inputs: Mapping[str, Any],
 ) -> float:
     """The share of the causal softmax of the last queries that falls on visible keys."""
-    _, kept = attention(q, k, v, plan=plan, return_lse=True)
+    _, kept = attention(q, k, v, plan=plan, return_lse=True, **inputs)
     text = f"attention dense {{ heads {q.shape[1]} kv {k.shape[1]} mask causal }}"
     dense = Attention(trace_source(Source("dense.pat", text)))
     rows = min(ROWS, q.shape[2])
@@ -240,24 +283,27 @@ def recall_of(
     return float((kept[:, :, -rows:] - every).double().exp().mean())
 
 
-def share_for(choice: Choice, density: float, q: Tensor, k: Tensor) -> float:
-    """The `p` with which the first head keeps about `density` of the causal pairs.
+def shares_for(
+    attention: Attention, density: float, q: Tensor, k: Tensor
+) -> dict[str, Tensor]:
+    """The input `threshold` [H] with which each head keeps about a share of the pairs.
 
-    By bisection, with the planner in PyTorch: no kernel is compiled for each step.
+    `density` is a share of the causal pairs. By bisection, for all heads at once; what
+    a block of keys is worth is counted by blocks.
     """
-    from_one = (q[:, :1].contiguous(), k[:, :1].contiguous())
-    shape = Shape(q.shape[0], 1, 1, q.shape[2], q.shape[3])
-    low, high = 0.0, 1.0
+    low = torch.zeros(q.shape[1], device=q.device)
+    high = torch.ones_like(low)
     for _ in range(SEARCH_STEPS):
         middle = (low + high) / 2
-        values = {**choice.values, "p": middle}
-        program = replace(choice, values=values).attention(shape)
-        table = program.backend("tiled").plan(*from_one).tables["chosen"]
-        # The first and the own block of each row are always there.
+        table = attention.plan(q, k, threshold=middle).tables["chosen"]
         blocks = table.shape[-1]
-        found = 2 * float(table[..., -blocks:, :].sum((-1, -2)).float().mean())
-        low, high = (low, middle) if found / blocks**2 > density else (middle, high)
-    return round((low + high) / 2, 4)
+        kept = table[..., -blocks:, :].sum((-1, -2)).float().mean(0)
+        is_over = 2 * kept > density * blocks**2
+        low, high = (
+            torch.where(is_over, low, middle),
+            torch.where(is_over, middle, high),
+        )
+    return {"threshold": (low + high) / 2}
 
 
 def _peer(

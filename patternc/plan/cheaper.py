@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -91,7 +90,6 @@ class Costs:
         return self.estimate + self.chosen >= self.dense
 
 
-@lru_cache(maxsize=256)
 def costs(
     attention: Attention,
     n_q: int,

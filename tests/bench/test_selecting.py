@@ -30,7 +30,7 @@ from patternc.bench.selecting import (
     compare,
     line_of,
     shape_at,
-    share_for,
+    shares_for,
 )
 from patternc.bench.structured import structured
 
@@ -74,15 +74,19 @@ def test_a_failure_is_a_note() -> None:
     assert found.ratio(FLASH) is None
 
 
-def test_p_is_searched_for_a_density() -> None:
-    choice = Choice("x", "xattention", {"stride": 8, "block": 32}, density=0.4)
-    made = structured(1, 1, 1, 1024, 64, torch.float32)
-    p = share_for(choice, 0.4, made.q, made.k)
-    assert 0 < p < 1
-    shape = Shape(1, 1, 1, 1024, 64, "float32")
-    program = replace(choice, values={**choice.values, "p": p}).attention(shape)
-    density = program.plan(made.q, made.k).density()[0]
-    assert 2 * density == pytest.approx(0.4, abs=0.08)
+def test_thresholds_are_searched_for_a_density() -> None:
+    values = {"stride": 8, "block": 16}
+    choice = Choice("x", "xattention", values, 0.4, entry="xattention_by_head")
+    made = structured(1, 4, 2, 512, 64, torch.float32)
+    program = choice.attention(SHAPE)
+    given = shares_for(program, 0.4, made.q, made.k)
+    assert len(set(given["threshold"].tolist())) == 4
+    plan = program.plan(made.q, made.k, threshold=given["threshold"])
+    for mask in program.mask(512, 512, plan=plan)[0]:
+        assert 2 * float(mask.float().mean()) == pytest.approx(0.4, abs=0.06)
+    found = compare(choice, SHAPE, CPU, once)
+    assert 2 * found.density == pytest.approx(0.4, abs=0.04)
+    assert not found.note and dict(found.values)["threshold"] > 0
 
 
 @pytest.mark.parametrize(

@@ -114,3 +114,12 @@ def test_selections_are_printed_as_they_could_be_written(selection: str) -> None
     once = printed(selection)
     assert printed(once) == once
     assert once.split("(")[0] == selection.split("(")[0]
+
+
+def test_maps_that_double_are_refused() -> None:
+    """Each let names the one before it twice: 2**40 operations, written out."""
+    lets = ["let a0 = sum(scores by k)"]
+    lets += [f"let a{at} = a{at - 1} + a{at - 1}" for at in range(1, 41)]
+    lets += ["let chosen = top(1, a40)", "mask k in chosen"]
+    with pytest.raises(PatternError, match="this map grows beyond 20000 operations"):
+        lower(parse(Source("x.pat", text_of("\n".join(lets)))))

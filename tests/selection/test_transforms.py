@@ -47,3 +47,12 @@ def test_a_compiled_call_plans_and_attends(attn: Attention) -> None:
     q, k, v = drawn()
     compiled = torch.compile(lambda *x: attn(*x), backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(q, k, v), attn(q, k, v))
+
+
+def test_a_compiled_call_may_be_dense(tmp_path: Path) -> None:
+    attn = attention(tmp_path, f"{CLAUSES} else dense when cheaper", "heads 4 kv 2")
+    attn = attn.backend("reference")
+    attn.dense()  # compiled before it is traced
+    q, k, v = drawn()
+    compiled = torch.compile(lambda *x: attn(*x), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(q, k, v), attn.dense()(q, k, v))

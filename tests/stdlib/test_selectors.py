@@ -6,6 +6,7 @@ tensors, where no two numbers that are ranked are equal.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ def loaded(case: Case) -> patternc.Attention:
     return patternc.load(path, entry=case.entry or case.name, **values)
 
 
+def inputs_of(case: Case, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs as the file names them."""
+    name = RENAMED.get(case.name)
+    return {name: given["scores"]} if name else dict(given)
+
+
 def members(plan: Plan, name: str) -> Tensor:
     """A table whose index is the group itself: groups below 0 are never chosen."""
     table = plan.tables[name]
@@ -69,14 +76,10 @@ def members(plan: Plan, name: str) -> Tensor:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_it_chooses_what_the_paper_says(case: Case) -> None:
     attention = loaded(case)
-    if case.name == "sparsifiner":
-        q, k, v = tensors(case.n, H, False)
-    else:
-        q, k, v = tensors(case.n, case.kv, case.smooth)
+    q, k, v = tensors(case.n, case.kv, case.smooth)
     given = case.inputs(case.n)
     wanted = case.wanted(q, k, given)
-    name = RENAMED.get(case.name)
-    inputs = {name: given["scores"]} if name else given
+    inputs = inputs_of(case, given)
     plan = attention.plan(q, k, **inputs)
     for table, chosen in case.sets.items():
         found, right = members(plan, table), wanted.sets[chosen]
