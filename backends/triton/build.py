@@ -27,6 +27,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from patternc.backends.hopper.route import Route, chosen_route
 from patternc.backends.triton.build_refusal import build_refusal
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit
+from patternc.backends.triton.expected import expected_times
 from patternc.backends.triton.features import features_of
 from patternc.backends.triton.formulas import head_groups
 from patternc.backends.triton.gradients import gradient_whole_only
@@ -129,6 +130,7 @@ def build_package(
         wanted.dtypes,
         wanted.head_dims,
         wanted.backward,
+        expected_times(kernel, hopper, wanted.head_dims, wanted.backward),
         _facts(kernel, hopper, lists, wanted.decode),
         variants,
         tuple(blobs.sections),

@@ -24,8 +24,11 @@ from patternc.plan.kernel import Kernel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-_LONG = 1 << 16
+_LONG = 1 << 26
 """Keys of a call whose few query tiles several programs share."""
+
+_LONG_SEQUENCE = 1 << 20
+"""Rows of sequences that the kernel for Hopper may ask for."""
 
 _FEW_PROGRAMS = 1024
 """More of them leave no device idle."""
@@ -77,6 +80,7 @@ def calls_of(
     # Of few steps, which are not shared, and too few tiles for the kernel for Hopper.
     few = Call(2 * block, 2 * block, is_idle=True)
     found = [Call(8 * block, 8 * block, backward=backward), few]
+    found.append(Call(8 * block, _LONG))  # which the kernel for Hopper may ask for
     if decode:
         # One query for each head, whose rows are packed, and more than one tile.
         found.append(Call(1, _LONG, is_idle=True))
@@ -84,6 +88,8 @@ def calls_of(
     for form in forms:
         gradients = backward and has_gradient_forms
         found.append(Call(8 * block, 8 * block, form=form, backward=gradients))
+        found.append(Call(8 * block, 8 * block, is_idle=True, form=form))
+        found.append(Call(_LONG_SEQUENCE, _LONG_SEQUENCE, form=form))
     return tuple(found)
 
 
@@ -114,6 +120,7 @@ class Recording:
     module: Any
     found: list[Launch]
     access_of: Callable[..., str]
+    most_steps: Callable[..., int]
 
     def launches(
         self, call: Call, dtype: str, head_dim: int, target: str
@@ -121,6 +128,9 @@ class Recording:
         """The launches of one call on a device of `target`."""
         module = self.module
         stand_in(module, self.access_of, target, is_idle=call.is_idle)
+        # How many tiles there are to share may depend on a call's parameters.
+        is_shared = call.n_k >= _LONG_SEQUENCE and module.PARAMS
+        module.most_steps = (lambda *_: _LONG) if is_shared else self.most_steps
         self.found.clear()
         q, k, v = _tensors(module, call, dtype, head_dim)
         given: dict[str, object] = {}
@@ -148,7 +158,7 @@ def recording_of(path: Path) -> Recording:
     if hasattr(module, "tile_lists"):
         build = module.tile_lists
         module.tile_lists = lambda *given: build(*given[:-1], torch.device("cpu"))
-    return Recording(module, found, module.access_of)
+    return Recording(module, found, module.access_of, module.most_steps)
 
 
 def fresh_module(path: Path) -> ModuleType:
@@ -189,8 +199,6 @@ def stand_in(
     module.multiprocessors = lambda _: 1 << 20 if is_idle else 1
     module.is_hopper = lambda _: target == "sm_90"
     module.compile_together = lambda *_: None
-    # What is compiled is the same for rows of any length.
-    module.has_long_rows = lambda *_: True
 
 
 def _tensors(module: Any, call: Call, dtype: str, head_dim: int) -> list[Tensor]:

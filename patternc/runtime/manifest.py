@@ -268,6 +268,21 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """The time that a kernel is predicted to take, from times that were measured.
+
+    For one batch element of `length` queries and keys with elements of 16 bits; `work`
+    is "forward", or the gradients of "query" or "key".
+    """
+
+    work: str
+    head_dim: int
+    device: str
+    length: int
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """The program that a package was built from: the file's name alone, and its text."""
 
@@ -289,6 +304,7 @@ class Manifest:
     dtypes: tuple[str, ...]
     head_dims: tuple[int, ...]
     backward: bool
+    expected: tuple[Expected, ...]
     facts: Facts
     variants: tuple[Variant, ...]
     blobs: tuple[Section, ...]
