@@ -96,7 +96,7 @@ def test_the_portable_module_says_nothing_of_it() -> None:
         ("mixed", "its tokens have an order"),
         ("sinks", "it has scores, weights, sinks, outputs or skipped heads"),
         ("blocks", "`keep` chooses parts of its tiles"),
-        ("slashes", "`slash` chooses parts of its tiles"),
+        ("slashes", "what inputs choose has loops of its own"),
     ],
 )
 def test_programs_without_one(name: str, reason: str) -> None:
