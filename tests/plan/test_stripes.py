@@ -49,6 +49,7 @@ FOUND = {
 NOT_FOUND = {
     "causal & doc[q] == doc[k]": "more than a diagonal, key or block",
     "causal & k < reach[q]": "no input is read at",
+    "causal & (doc[k] == 2 | k < 4)": "those of all heads",
     "causal & aware[h]": "no input is read at",
     "columns[h, k] & causal | columns[h, k] & window(7)": "different masks",
     "columns[h, k] & slash[q - k]": "under a mask of data",
