@@ -94,21 +94,3 @@ def test_checking_searches_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.check_source(program) == ()
     with pytest.raises(AssertionError, match="an order was searched"):
         driver.trace_source(program)
-
-
-def test_what_data_choose_is_told() -> None:
-    text = """attention a {
-    heads 2
-    input columns[h, k] : bool
-    input slash[64] : bool
-    input keep[h, q // 64, k // 128] : bool
-    mask causal & (columns[h, k] | slash[q - k])  for h in {0}
-    mask causal & keep[h, q // 64, k // 128]      for h in {1}
-}
-"""
-    lines = as_text(explain(trace_source(Source("a.pat", text)))).splitlines()
-    told = [line.strip() for line in lines]
-    assert "columns: columns[h, k] != 0" in told
-    assert "gathered, a tile of them at a time, where k <= q" in told
-    assert any(line.startswith("diagonals: k <= q & 0 <= q - k") for line in told)
-    assert any(line.startswith("of 64 queries and 128 keys, a list") for line in told)

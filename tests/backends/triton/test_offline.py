@@ -41,18 +41,6 @@ OTHER_DATA = (
     "alibi,sm_80,64,bf16,aligned,64,64,4,2",
     "phases,gfx942,64,fp16,gather,64,64,4,1",
 )
-STRIPES = (
-    "vertical_slash,sm_90,128,bf16,descriptor,64,64,4,3",
-    "vertical_slash,sm_90,64,fp16,descriptor,128,64,8,2",
-    "flexible,sm_90,128,bf16,descriptor,64,64,4,2",
-    "vertical_slash,sm_90,128,bf16,descriptor,64,64,4,2,query_gradient_kernel",
-)
-OTHER_STRIPES = (
-    "vertical_slash,sm_90,128,bf16,descriptor,64,64,4,2,key_gradient_kernel",
-    "vertical_slash,sm_90,128,bf16,descriptor,64,64,4,2,column_gradient_kernel",
-    "flexible,sm_80,64,bf16,aligned,64,64,4,2",
-    "vertical_slash,gfx942,64,fp16,aligned,64,64,4,1",
-)
 GUARDED = "streaming,sm_90,128,bf16,descriptor,64,64,4,3"
 AMPERE = "causal,sm_80,64,bf16,aligned,128,64,8,2"
 AMD = "duo,gfx942,64,fp16,aligned,128,64,4,1"
@@ -76,7 +64,7 @@ def run(script: str, folder: str, *arguments: str) -> str:
 def test_machine_code(tmp_path: Path) -> None:
     """One test, so that all is compiled once and in one process."""
     wanted = (*HOPPER, *DATA, *OTHER_DATA, AMPERE, AMD, ANY_STRIDES)
-    wanted += (*BACKWARD, *OTHER_BACKWARD, *STRIPES, *OTHER_STRIPES)
+    wanted += (*BACKWARD, *OTHER_BACKWARD)
     exact = [f"{name},exact" for name in (GUARDED, *BACKWARD[:2])]
     more = [f"{GUARDED},{word}" for word in ("split", "packed", "combine_kernel")]
     lines = run("compile_all", str(tmp_path), *wanted, *exact, *more).splitlines()
@@ -103,14 +91,7 @@ def test_machine_code(tmp_path: Path) -> None:
         assert reports[name]["counts"]["HGMMA"] > 0, name
         assert reports[name]["counts"]["HMMA"] == 0, name
         assert reports[name]["counts"]["UTMALDG"] > 0, name
-    for name in STRIPES:
-        assert (reports[name]["spills"], reports[name]["serialised"]) == (0, []), name
-        assert reports[name]["counts"]["HGMMA"] > 0, name
-        assert reports[name]["counts"]["UTMALDG"] > 0, name  # tiles
-        assert reports[name]["counts"]["LDGSTS"] > 0, name  # columns
-    # The key gradient of 128 columns spills without stripes, too.
-    assert all(reports[name]["spills"] <= 512 for name in OTHER_STRIPES)
-    for name in (*OTHER_BACKWARD, *OTHER_STRIPES):
+    for name in OTHER_BACKWARD:
         counts = reports[name]["counts"]
         assert counts["HGMMA"] + counts["HMMA"] + counts["v_mfma"] > 0, name
     for name in OTHER_DATA:
