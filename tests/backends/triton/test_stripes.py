@@ -83,7 +83,7 @@ def test_equals_the_definition(
     assert is_right(loaded(kernel_of(name, *blocks), folder), call)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.sampled_from(("vertical_slash", "flexible")),
     random_calls,
