@@ -115,7 +115,8 @@ def _query_lines(loads: Loads) -> list[str]:
 
 def _key_mask_lines(kind: str, weigher: Weigher, own: Striped) -> list[str]:
     if kind == "striped":
-        arguments = ["words_at + t * N_WORDS", "None", "None", "None"]
+        arguments = ["words_at + t * N_WORDS", "k0 + BLOCK_K - 1 - k"]
+        arguments += ["None", "None", "None"]
         arguments += ["BLOCK_K", "BLOCK_Q", "False"]
         lines = call_lines("keep", "chosen_pairs", arguments, weigher.indent + 4)
         return [*lines, f"s = tl.where(keep, s, -{_INF})"]

@@ -165,7 +165,8 @@ def _list_lines(own: str, other: str, words: str = "N_WORDS") -> list[str]:
 def diagonal_test_lines(own: Striped) -> list[str]:
     """Hides the pairs of a tile of diagonals that are neither on one nor in a column."""
     columns = ["column_bits", "k0", "n_column_words"] if own.has_both else ["None"] * 3
-    arguments = [f"words_at + t * {_words(own)}", *columns]
+    first = "q0 + BLOCK_Q - 1 - q"  # rows may be queries of several heads
+    arguments = [f"words_at + t * {_words(own)}", first, *columns]
     arguments += ["BLOCK_Q", "BLOCK_K", str(own.has_both)]
     return [
         *call_lines("keep", "chosen_pairs", arguments, _IN_LOOP),

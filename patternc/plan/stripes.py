@@ -85,6 +85,8 @@ def find_stripes(mask: BoolExpr, schedule: Schedule) -> Stripes:
     ]
     columns = [term for term in lines if term.column]
     diagonals = [term for term in lines if not term.column]
+    if not blocks and not any(_is_choice(term) for term in lines):
+        raise NoStripes("its columns are those of all heads, as padding has them")
     return Stripes(
         _any([_all((*term.diagonal, *term.other)) for term in diagonals]),
         _any([_all((*term.column, *term.other)) for term in columns]),
@@ -144,6 +146,19 @@ def _chooses(atom: BoolExpr) -> bool:
             if axes in (_PAIR, {Axis.KEY}):
                 return True
     return False
+
+
+def _is_choice(term: _Term) -> bool:
+    """Whether data choose diagonals, or columns for each head.
+
+    Columns that all heads share, as padding says which keys count, are mostly dense:
+    their tiles are better than single rows.
+    """
+    return any(
+        Axis.QUERY in axes_of(atom) or Axis.HEAD in axes_of(atom)
+        for atom in (*term.diagonal, *term.column)
+        if _chooses(atom)
+    )
 
 
 def _may_meet(lhs: _Term, rhs: _Term) -> bool:

@@ -32,14 +32,14 @@ PROGRAMS = {
 """,
     "only_columns": """attention only_columns {
     heads 2 kv 1
-    input columns[k] : bool
-    mask columns[k] & abs(q - k) < 40
+    input columns[h, k] : bool
+    mask columns[h, k] & abs(q - k) < 40
 }
 """,
     "both_sides": """attention both_sides {
-    heads 2
-    input diagonals[h, 300] : bool
-    mask diagonals[h, q - k + 150]
+    heads 2 kv 1
+    input diagonals[300] : bool
+    mask diagonals[q - k + 150]
 }
 """,
     "groups": """attention groups(near: runtime = 5) {
@@ -134,8 +134,8 @@ def inputs_of(kernel: Kernel, call: Call) -> dict[str, Tensor]:
     heads, n_k, end = kernel.attention.heads, call.n_k, call.q_offset + call.n_q
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "vertical_slash": {"columns": (heads, n_k), "diagonals": (2, heads, 96)},
-        "only_columns": {"columns": (n_k,)},
-        "both_sides": {"diagonals": (heads, 300)},
+        "only_columns": {"columns": (heads, n_k)},
+        "both_sides": {"diagonals": (300,)},
         "groups": {"columns": (2, heads, n_k)},
         "mixed": {"columns": (heads, n_k), "keep": (tiles(end, 16), tiles(n_k, 16))},
         "chosen_blocks": {"keep": (2, heads, tiles(end, 64), tiles(n_k, 64))},

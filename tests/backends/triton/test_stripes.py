@@ -83,7 +83,7 @@ def test_equals_the_definition(
     assert is_right(loaded(kernel_of(name, *blocks), folder), call)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.sampled_from(("vertical_slash", "flexible")),
     random_calls,
@@ -113,12 +113,13 @@ def test_gradients_have_the_same_bits_in_every_run(folder: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("name", ["vertical_slash", "flexible"])
+@pytest.mark.parametrize("name", ["vertical_slash", "flexible", "both_sides"])
 def test_programs_may_share_what_one_query_tile_visits(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = Call(3, 90, 87, 0.2)
     own = loaded(kernel_of(name, 32, 32), folder)
+    assert is_right(own, call)  # heads of one key/value head may be rows of one tile
     monkeypatch.setattr(own.module, "splits_of", lambda *rest: 3)
     assert is_right(own, call)
 
@@ -153,14 +154,14 @@ def test_lists_wait_for_nothing(folder: Path) -> None:
 
 def test_stripes_are_kept_for_the_same_unchanged_inputs(folder: Path) -> None:
     module = loaded(kernel_of("only_columns", 32, 32), folder).module
-    cpu, chosen = torch.device("cpu"), torch.zeros(1, 90, dtype=torch.int8)
+    cpu, chosen = torch.device("cpu"), torch.zeros(1, 2, 90, dtype=torch.int8)
 
     def stripes() -> object:
         return module.kept_stripes(1, 90, 90, 0, {}, [chosen], cpu)
 
     newest = stripes()
     assert stripes() is newest
-    chosen[0, 40:] = 1
+    chosen[0, 0, 40:] = 1
     assert stripes() is not newest
 
 
@@ -190,7 +191,7 @@ MUTATIONS = [
         "is_live = count_before(counts, place, n) > before",
         "is_live = place < 9",
     ),
-    ("vertical_slash", "more |= row_bits(", "more &= row_bits("),
+    ("vertical_slash", "more |= columns", "more &= columns"),
     (
         "only_columns",
         "ends = [q0 + far, q0 + BLOCK_Q + near]",
