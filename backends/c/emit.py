@@ -28,10 +28,28 @@ from patternc.version import VERSION
 
 PARTS = ("driver", "tables", "handle", "launch", "call", "forward", "backward")
 _STATUSES = (
-    "OK NULL_POINTER BAD_SIZE BAD_DTYPE BAD_HEAD_DIM BAD_STRIDE UNALIGNED BAD_OFFSET"
-    " BAD_SCALE BAD_PARAMETER BAD_SEQUENCES NO_LSE NO_GRADIENTS TOO_LARGE"
-    " SMALL_WORKSPACE NO_DRIVER BAD_DEVICE NO_CODE NO_ROOM NO_MEMORY DRIVER_ERROR"
-).split()
+    "OK",
+    "NULL_POINTER",
+    "BAD_SIZE",
+    "BAD_DTYPE",
+    "BAD_HEAD_DIM",
+    "BAD_STRIDE",
+    "UNALIGNED",
+    "BAD_OFFSET",
+    "BAD_SCALE",
+    "BAD_PARAMETER",
+    "BAD_SEQUENCES",
+    "NO_LSE",
+    "NO_GRADIENTS",
+    "TOO_LARGE",
+    "SMALL_WORKSPACE",
+    "NO_DRIVER",
+    "BAD_DEVICE",
+    "NO_CODE",
+    "NO_ROOM",
+    "NO_MEMORY",
+    "DRIVER_ERROR",
+)
 
 SAMPLE_ROWS = 300
 """Queries and keys of the sample, where no layout has a length of its own."""
@@ -80,7 +98,9 @@ def emit_c(package: Package, attention: Attention) -> Mapping[str, str]:
     prefix = names["p"]
     code = f'#include "{prefix}_code.h"'
     parts = [fill(f"{part}.c", {**names, "code": code}) for part in PARTS]
-    numbers = [f"/* Machine code of {prefix}.c and its tile lists, 8 bytes a word. */\n"]
+    numbers = [
+        f"/* Machine code of {prefix}.c and its tile lists, 8 bytes a word. */\n"
+    ]
     numbers += [image.text() for image in images]
     return {
         f"{prefix}.h": fill("attention.h", names),
@@ -123,7 +143,7 @@ def _calls(manifest: Manifest) -> dict[str, str]:
         checks.append(f"    return {prefix.upper()}_BAD_PARAMETER;")
     steps = "\n".join(steps_lines(facts))
     cases = [
-        f"  case {prefix.upper()}_{word}:\n    return \"{prefix.upper()}_{word}\";"
+        f'  case {prefix.upper()}_{word}:\n    return "{prefix.upper()}_{word}";'
         for word in _STATUSES
     ]
     return {
@@ -159,7 +179,7 @@ def _sample(manifest: Manifest, attention: Attention, names: dict[str, str]) -> 
     }
     if facts.has_lse:
         texts["sample_lse"] = "  call.lse = (void *)(uintptr_t)room(sizeof(lse));"
-        copy = "check(to_host(lse, (uintptr_t)call.lse, sizeof(lse)), \"cuMemcpyDtoH\");"
+        copy = 'check(to_host(lse, (uintptr_t)call.lse, sizeof(lse)), "cuMemcpyDtoH");'
         texts["fetch_lse"] = f"  {copy}"
     masks = _masks(attention)
     if masks is None or not facts.has_lse:

@@ -138,9 +138,13 @@ def _mask(expr: Expr) -> str:
         case Abs():
             return f"absolute({_mask(expr.operand)})"
         case All():
-            return "(" + " && ".join(map(_mask, expr.terms)) + ")" if expr.terms else "1"
+            return (
+                "(" + " && ".join(map(_mask, expr.terms)) + ")" if expr.terms else "1"
+            )
         case Any():
-            return "(" + " || ".join(map(_mask, expr.terms)) + ")" if expr.terms else "0"
+            return (
+                "(" + " || ".join(map(_mask, expr.terms)) + ")" if expr.terms else "0"
+            )
         case Not():
             return f"!({_mask(expr.term)})"
         case Read():

@@ -112,7 +112,10 @@ def _served(manifest: Manifest) -> dict[str, str]:
     """The forms of sequences that there are kernels for."""
     found = {}
     for form in FORMS[1:]:
-        for word, name in (("", "forward_kernel"), ("_backward", "key_gradient_kernel")):
+        for word, name in (
+            ("", "forward_kernel"),
+            ("_backward", "key_gradient_kernel"),
+        ):
             is_there = any(
                 x.kernel == name and x.constants.get("SEQUENCES") == form
                 for x in manifest.variants
@@ -169,9 +172,7 @@ def _variant(manifest: Manifest, variant: Variant, tiles: _Tiles) -> str:
         dim,
         FORMS.index(str(constants.get("SEQUENCES", "none"))),
         *(
-            int(bool(constants.get(flag)))
-            if variant.kernel != "combine_kernel"
-            else 0
+            int(bool(constants.get(flag))) if variant.kernel != "combine_kernel" else 0
             for flag in flags
         ),
         variant.threads,

@@ -35,7 +35,7 @@ COMPILER = shutil.which("cc")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror")
 STREAM = 0x7F0000000001
 KEY = 40
-IDLE, MAJOR, MINOR, SHARED, DEVICE, FAILING, CODE = range(7)
+MULTIPROCESSORS, MAJOR, MINOR, SHARED, DEVICE, FAILING, CODE = range(7)
 """Settings of the stub."""
 
 WORDS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
@@ -195,13 +195,13 @@ class Both:
         """A C function by the end of its name."""
         return getattr(self.library, f"{self.prefix}_{name}")
 
-    def on(self, target: str, *, is_idle: bool) -> None:
+    def on(self, target: str, multiprocessors: int = 1) -> None:
         """Both see such a device from now on."""
         self.stub.target = target
         number = int(target.removeprefix("sm_"))
         self.stub.set(MAJOR, number // 10)
         self.stub.set(MINOR, number % 10)
-        self.stub.set(IDLE, 1 << 20 if is_idle else 1)
+        self.stub.set(MULTIPROCESSORS, multiprocessors)
         variants, code = self.package.manifest.variants, self.attention._code
         ptx = {x.target for x in variants if x.ptx is not None}
         choice = choose({x.target for x in variants}, ptx, target)
@@ -210,7 +210,8 @@ class Both:
         for kernel in vars(self.host).values():
             if isinstance(kernel, Kernel):
                 kernel._found.clear()
-        stand_in(self.host, self.access_of, choice.target, is_idle=is_idle)
+        stand_in(self.host, self.access_of, choice.target, is_idle=False)
+        self.host.multiprocessors = lambda _: multiprocessors
 
     def handle(self) -> Any:
         """A handle; `x_destroy` ends it."""

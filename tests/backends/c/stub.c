@@ -5,6 +5,7 @@
    are, which a real driver reads from the code; a kernel is known by its first bytes. */
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,6 +109,10 @@ int cuCtxGetDevice(int *device) {
 int cuModuleLoadData(void **module, const void *image) {
   if (fails(LOAD))
     return fails(LOAD);
+#ifdef ANY_CODE
+  kernel_count = 1;
+  memcpy(kernels[0].key, image, KEY);
+#endif
   for (unsigned at = 0; at < kernel_count; at++)
     if (memcmp(kernels[at].key, image, KEY) == 0) {
       *module = &kernels[at];
@@ -157,7 +162,14 @@ int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) {
   return 0;
 }
 
+/* Results come from a file instead, one after another, if STUB_RESULTS names one. */
 int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes) {
+  static FILE *results;
+  const char *name = getenv("STUB_RESULTS");
+  if (results == NULL && name != NULL)
+    results = fopen(name, "rb");
+  if (results != NULL)
+    return fread(to, bytes, 1, results) != 1;
   memcpy(to, (void *)(uintptr_t)from, bytes);
   return 0;
 }

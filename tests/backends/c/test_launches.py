@@ -22,12 +22,6 @@ from tests.runtime.packages import PROGRAMS
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For C files and libraries."""
-    return tmp_path_factory.mktemp("c")
-
-
 @st.composite
 def calls(draw: st.DrawFn, one: Both) -> dict[str, Any]:
     """Tensors and arguments of a call that the package serves."""
@@ -52,10 +46,10 @@ def calls(draw: st.DrawFn, one: Both) -> dict[str, Any]:
         if draw(st.booleans()):
             named[name] = draw(st.integers(-5, 300))
     dtype = draw(st.sampled_from([torch.float16, torch.float32]))
-    dim, is_transposed = draw(st.sampled_from(manifest.head_dims)), draw(st.booleans())
+    dim = draw(st.sampled_from(manifest.head_dims))
 
     def tensor(heads: int, rows: int) -> Tensor:
-        if is_transposed:
+        if draw(st.booleans()):
             return torch.empty((batch, rows, heads, dim), dtype=dtype).transpose(1, 2)
         return torch.empty((batch, heads, rows, dim), dtype=dtype)
 
@@ -68,7 +62,7 @@ def calls(draw: st.DrawFn, one: Both) -> dict[str, Any]:
         "d_out": tensor(facts.heads, n_q),
         "named": named,
         "target": draw(st.sampled_from(["sm_80", "sm_86", "sm_90", "sm_100"])),
-        "is_idle": draw(st.booleans()),
+        "multiprocessors": draw(st.sampled_from([1, 7, 132, 1 << 20])),
         "has_lse": draw(st.booleans()),
     }
 
@@ -120,7 +114,7 @@ def test_forward(name: str, folder: Path, data: st.DataObject) -> None:
     one = both(name, folder)
     call = data.draw(calls(one))
     variants = one.package.manifest.variants
-    one.on(call["target"], is_idle=call["is_idle"])
+    one.on(call["target"], call["multiprocessors"])
     q, k, v = call["tensors"]
     found = out, lse = one.host.attend(q, k, v, **call["named"])
     expected = described(
@@ -155,7 +149,7 @@ def test_backward(name: str, folder: Path, data: st.DataObject) -> None:
     one = both(name, folder)
     call = data.draw(calls(one))
     variants = one.package.manifest.variants
-    one.on(call["target"], is_idle=call["is_idle"])
+    one.on(call["target"], call["multiprocessors"])
     q, k, v = call["tensors"]
     out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(q.shape[:3])
     d_lse = torch.empty_like(lse) if call["has_lse"] else None
@@ -185,9 +179,9 @@ def test_backward(name: str, folder: Path, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", ["ordered", "layout"])
 def test_tile_lists_are_on_the_device(name: str, folder: Path) -> None:
     one = both(name, folder)
-    one.on("sm_90", is_idle=False)
+    one.on("sm_90")
     facts, variants = one.package.manifest.facts, one.package.manifest.variants
-    size = facts.layout_size
+    size = facts.layout_size or 0
     q = torch.empty(1, facts.heads, size, 64, dtype=torch.float16)
     k = torch.empty(1, facts.kv_heads, size, 64, dtype=torch.float16)
     handle, call = one.handle(), one.call(q, k, k, {})
@@ -213,7 +207,7 @@ def test_tile_lists_are_on_the_device(name: str, folder: Path) -> None:
 
 def test_a_workspace_is_cut_into_parts_that_do_not_overlap(folder: Path) -> None:
     one = both("causal", folder)
-    one.on("sm_90", is_idle=True)
+    one.on("sm_90", 132)
     variants, facts = one.package.manifest.variants, one.package.manifest.facts
     q = torch.empty(1, facts.heads, 1, 64, dtype=torch.float16)
     k = torch.empty(1, facts.kv_heads, 3000, 64, dtype=torch.float16)
