@@ -24,6 +24,7 @@ import torch
 import triton
 from triton.backends.nvidia.compiler import get_ptxas
 
+from patternc.backends.hopper.route import hopper_kernel
 from patternc.backends.triton.build_refusal import build_refusal
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit
 from patternc.backends.triton.features import features_of
@@ -110,7 +111,8 @@ def build_package(
     if refusal is not None:
         raise PatternError([refusal])
     attention, blobs = kernel.attention, _Blobs()
-    text = emit(kernel, attention.span.source.text, attention.name)
+    hopper = hopper_kernel(kernel) if "sm_90" in wanted.targets else None
+    text = emit(kernel, attention.span.source.text, attention.name, hopper)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "attention.py")
         path.write_text(text)
@@ -126,7 +128,7 @@ def build_package(
         wanted.dtypes,
         wanted.head_dims,
         wanted.backward,
-        _facts(kernel, lists, wanted.decode),
+        _facts(kernel, hopper, lists, wanted.decode),
         variants,
         tuple(blobs.sections),
     )
@@ -245,7 +247,9 @@ def _array(tensor: torch.Tensor, blobs: _Blobs) -> Array:
     return Array(word, tuple(tensor.shape), blobs.add(tensor.numpy().tobytes()))
 
 
-def _facts(kernel: Kernel, lists: tuple[Lists, ...], decode: bool) -> Facts:
+def _facts(
+    kernel: Kernel, hopper: Kernel | None, lists: tuple[Lists, ...], decode: bool
+) -> Facts:
     attention, schedule = kernel.attention, kernel.schedule
     features, reversed_ = features_of(kernel), reverse(kernel, schedule)
     beside = bytes_beside(attention, schedule.block_k)
@@ -259,6 +263,7 @@ def _facts(kernel: Kernel, lists: tuple[Lists, ...], decode: bool) -> Facts:
         {param.name: param.default for param in attention.params},
         schedule.block_q,
         schedule.block_k,
+        None if hopper is None else (hopper.schedule.block_q, hopper.schedule.block_k),
         LARGEST_DIM,
         DELTA_ROWS,
         tuple(

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from patternc.backends.triton import checks_text
+from patternc.backends import hopper
+from patternc.backends.triton import shared_text
 from patternc.backends.triton.features import Features
 from patternc.backends.triton.shares import combine_launch_lines
 from patternc.backends.triton.template import fill
@@ -47,6 +48,9 @@ INTERPRETED = False
 forward_kernel = ordered_kernel = combine_kernel = delta_kernel = None
 query_gradient_kernel = key_gradient_kernel = None
 ordered_query_gradient_kernel = ordered_key_gradient_kernel = None
+hopper_kernel = None
+HAS_HOPPER = False
+HOPPER_Q = HOPPER_K = 1
 stored_lists = visited = None
 
 LOG2_E = 1.4426950408889634
@@ -62,11 +66,11 @@ def texts() -> Mapping[str, str]:
 
 def _checks() -> str:
     about = f'"""The checks of a call.\n\n{_MADE}\n"""'
-    found = checks_text.imports(CHECKS)
+    found = shared_text.imports(CHECKS)
     plain = [line for line in found if line.startswith("import ")]
     imports = "\n".join([*plain, *(x for x in found if x.startswith("from "))])
     start = f"{about}\n\nfrom __future__ import annotations\n\n{imports}"
-    return f"{start}\n\nimport torch\n\n{checks_text.body(CHECKS)}"
+    return f"{start}\n\nimport torch\n\n{shared_text.body(CHECKS)}"
 
 
 def _host() -> str:
@@ -83,6 +87,7 @@ def _host() -> str:
         ),
         _CONSTANTS,
         _launch(),
+        _hopper(),
         fill("shares", {"groups": steps}),
         _gradients(),
         ordered,
@@ -134,7 +139,12 @@ def _launch() -> str:
             "start": [
                 "kernel = ordered_kernel if ordered else forward_kernel",
                 "kind = (q.device, q.dtype, dim, value_dim, access)",
-                "start(kernel, programs, arguments, options, stages, kind)",
+                'is_whole = HAS_HOPPER and form == "none" and shares[0] is None',
+                "if is_whole and runs_on_hopper(q, v, access, scale):",
+                "    sizes = (scale, q_offset, values)",
+                "    launch_hopper(q, k, v, output, lse, spoiled, *sizes)",
+                "else:",
+                "    start(kernel, programs, arguments, options, stages, kind)",
                 *_again("options", "HIDES"),
                 *combine_launch_lines(_PLAIN),
             ],
@@ -145,6 +155,15 @@ def _launch() -> str:
     kept = [x for x in lines if not x.startswith(("INTERPRETED =", "LOG2_E ="))]
     assert len(kept) == len(lines) - 2
     return "\n".join(kept)
+
+
+def _hopper() -> str:
+    """How the kernel for Hopper is launched; its layouts were compiled in."""
+    text = fill("launch", {"tiles": []}, hopper.__name__)
+    layout = "gl.NVMMASharedLayout(HOPPER_SWIZZLE, bits, rank=4)"
+    assert layout in text
+    text = text.replace(layout, "None").replace("HopperDescriptor", "TensorDescriptor")
+    return text.replace("    bits = 8 * tensor.element_size()\n", "")
 
 
 def _gradients() -> str:

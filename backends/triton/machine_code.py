@@ -24,6 +24,7 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource
 
 from patternc.backends.triton.load import import_file
 from patternc.backends.triton.recording import Launch
@@ -132,7 +133,10 @@ def job_of(kernel: Any, launch: Launch, target: str, dtype: str) -> Job:
                 aligned.append(name)
         elif hasattr(value, "block_shape"):
             word = WORDS[value.base.dtype]
-            types.append((name, f"tensordesc<{word}{list(value.block_shape)}>"))
+            # Gluon's descriptors say how a tile lies in shared memory.
+            layout = f",{value.layout!r}" if hasattr(value, "layout") else ""
+            block = list(value.block_shape)
+            types.append((name, f"tensordesc<{word}{block}{layout}>"))
         else:
             types.append((name, str(parameter.annotation_type)))
     return Job(
@@ -151,8 +155,12 @@ def compile_job(path: Path, job: Job, cache: Path) -> Compiled:
     """Compile with as many stages, up to the job's, as shared memory holds.
 
     As the launcher does on a device. `cache` is a folder for Triton's own files. Raises
-    `ValueError` if one stage is too much.
+    `ValueError` if one stage is too much, or Triton was told to interpret.
     """
+    if triton.knobs.runtime.interpret:
+        raise ValueError(
+            "TRITON_INTERPRET is set, and interpreted functions have no code"
+        )
     kernel, limit = getattr(import_file(path), job.kernel), SHARED_BYTES[job.target]
     stages = job.stages
     while True:
@@ -178,7 +186,8 @@ def gpu_target(target: str) -> GPUTarget:
 def _compile(kernel: Any, job: Job, stages: int | None, cache: Path) -> tuple[Any, str]:
     """Triton's result and the assembler's log."""
     at = {parameter.name: number for number, parameter in enumerate(kernel.params)}
-    source = ASTSource(
+    kind = GluonASTSource if kernel.is_gluon() else ASTSource
+    source = kind(
         kernel,
         dict(job.types),
         {(at[name],): value for name, value in job.constants},
@@ -214,6 +223,8 @@ def _compiled(made: Any, log: str, job: Job) -> Compiled:
     text = made.asm["ptx" if is_nvidia else "amdgcn"]
     arguments = arguments_of(job, metadata.tensordesc_meta)
     _check_layout(arguments, text, is_nvidia)
+    threads = metadata.num_warps * metadata.warp_size
+    assert not is_nvidia or f".reqntid {threads}\n" in text
     keeps = is_nvidia and int(job.target.removeprefix("sm_")) < 90
     return Compiled(
         code,
@@ -222,7 +233,7 @@ def _compiled(made: Any, log: str, job: Job) -> Compiled:
         arguments,
         # The launcher's own number, where it has one: the compiler may add warps.
         metadata.num_warps if job.warps is None else job.warps,
-        metadata.num_warps * metadata.warp_size,
+        threads,
         int(metadata.num_stages),
         int(metadata.shared),
         _usage(text, log, is_nvidia),

@@ -17,13 +17,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from patternc.plan.kernel import Kernel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-_LONG = 1 << 16
+_LONG = 1 << 26
 """Keys of a call whose few query tiles several programs share."""
 
 _FEW_PROGRAMS = 1024
@@ -70,10 +71,12 @@ def calls_of(
     if layout is not None:
         size = layout.size
         programs = kernel.attention.heads * -(-size // block)
-        few = decode and programs < _FEW_PROGRAMS
-        idle = (Call(size, size, is_idle=True),) if few else ()
+        is_idle = decode and programs < _FEW_PROGRAMS
+        idle = (Call(size, size, is_idle=True),) if is_idle else ()
         return (Call(size, size, backward=backward), *idle)
-    found = [Call(8 * block, 8 * block, backward=backward)]
+    # Of few steps, which are not shared, and too few tiles for the kernel for Hopper.
+    few = Call(2 * block, 2 * block, is_idle=True)
+    found = [Call(8 * block, 8 * block, backward=backward), few]
     if decode:
         # One query for each head, whose rows are packed, and more than one tile.
         found.append(Call(1, _LONG, is_idle=True))
@@ -108,6 +111,7 @@ class Recording:
     module: Any
     found: list[Launch]
     access_of: Callable[..., str]
+    most_steps: Callable[..., int]
 
     def launches(
         self, call: Call, dtype: str, head_dim: int, target: str
@@ -115,6 +119,9 @@ class Recording:
         """The launches of one call on a device of `target`."""
         module = self.module
         stand_in(module, self.access_of, target, is_idle=call.is_idle)
+        # How many tiles there are to share may depend on a call's parameters.
+        is_shared = call.n_k == _LONG and module.PARAMS
+        module.most_steps = (lambda *_: _LONG) if is_shared else self.most_steps
         self.found.clear()
         q, k, v = _tensors(module, call, dtype, head_dim)
         given: dict[str, object] = {}
@@ -142,16 +149,21 @@ def recording_of(path: Path) -> Recording:
     if hasattr(module, "tile_lists"):
         build = module.tile_lists
         module.tile_lists = lambda *given: build(*given[:-1], torch.device("cpu"))
-    return Recording(module, found, module.access_of)
+    return Recording(module, found, module.access_of, module.most_steps)
 
 
 def fresh_module(path: Path) -> ModuleType:
-    """A copy of a generated module of one's own. Raises `ImportError`."""
+    """A copy of a generated module of one's own, not interpreted.
+
+    Raises `ImportError`.
+    """
     spec = importlib.util.spec_from_file_location(f"recorded_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"not a Python file: {path}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with triton.knobs.runtime.scope():
+        triton.knobs.runtime.interpret = False
+        spec.loader.exec_module(module)
     return module
 
 
@@ -176,6 +188,7 @@ def stand_in(
     module.access_of, module.precision_of = access, precision
     module.check_runs = lambda *_: None
     module.multiprocessors = lambda _: 1 << 20 if is_idle else 1
+    module.is_hopper = lambda _: target == "sm_90"
 
 
 def _tensors(module: Any, call: Call, dtype: str, head_dim: int) -> list[Tensor]:

@@ -35,6 +35,7 @@ _KERNELS = (
     "key_gradient_kernel",
     "ordered_query_gradient_kernel",
     "ordered_key_gradient_kernel",
+    "hopper_kernel",
 )
 
 
@@ -271,6 +272,9 @@ def host_of(package: Package, code: Code) -> ModuleType:
     for kernel in _KERNELS:
         setattr(module, kernel, Kernel(kernel, code))
     module.has_tma = lambda device: code.choice(device.index).has_tma
+    module.is_hopper = lambda device: (
+        device.type == "cuda" and code.choice(device.index).target == "sm_90"
+    )
     module.visited = lambda qt, n_k, values: most_steps(facts, qt, n_k, values)
     module.stored_lists = _stored_lists(package)
     if not facts.shares:
@@ -287,6 +291,9 @@ def _constants(facts: Facts) -> dict[str, object]:
         "KV_HEADS": facts.kv_heads,
         "BLOCK_Q": facts.block_q,
         "BLOCK_K": facts.block_k,
+        "HAS_HOPPER": facts.hopper_blocks is not None,
+        "HOPPER_Q": (facts.hopper_blocks or (1, 1))[0],
+        "HOPPER_K": (facts.hopper_blocks or (1, 1))[1],
         "LARGEST_DIM": facts.largest_dim,
         "DELTA_ROWS": facts.delta_rows,
         "LAUNCHES": {

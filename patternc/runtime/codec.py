@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .format import PackageError
 
@@ -30,7 +30,8 @@ def decode(kind: type[T], text: bytes) -> T:
     """The dataclass that `text` says. Raises `PackageError`."""
     try:
         plain = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
-        found = _read(kind, plain, "manifest")
+        read: Reader = _reader(cast(Hashable, kind))
+        found = read(plain)
     except (ValueError, RecursionError, OverflowError) as error:
         raise PackageError(f"the manifest cannot be read: {error}") from None
     assert isinstance(found, kind)
@@ -59,47 +60,84 @@ def _plain(value: object) -> object:
     return value
 
 
+Reader = Callable[[object], object]
+"""What a value of JSON is; raises `ValueError` that begins with where in it."""
+
+
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _read(kind: Any, value: object, where: str) -> object:
+def _reader(kind: Any) -> Reader:
+    """The reader of a type; made once, as a manifest has thousands of values."""
     if is_dataclass(kind):
-        return _object(kind, value, where)
+        return _object_reader(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return _one_of(inner, value, where)
+        return _union_reader(inner)
     if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where} is no list")
-        return tuple(_read(inner[0], item, where) for item in value)
+        return _list_reader(_reader(inner[0]))
     if origin is Mapping:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} is no object")
-        return {
-            key: _read(inner[1], item, f"{where}.{key}") for key, item in value.items()
-        }
-    if type(value) is not kind:
-        raise ValueError(f"{where} is no {kind.__name__}")
-    return value
+        return _map_reader(_reader(inner[1]))
+
+    def read(value: object) -> object:
+        if type(value) is not kind:
+            raise ValueError(f": no {kind.__name__}")
+        return value
+
+    return read
 
 
-def _one_of(kinds: tuple[Any, ...], value: object, where: str) -> object:
-    for kind in kinds:
-        if is_dataclass(kind) and isinstance(value, dict):
-            return _object(kind, value, where)
-        if get_origin(kind) is tuple and isinstance(value, list):
-            return _read(kind, value, where)
-        if type(value) is kind:
-            return value
-    raise ValueError(f"{where} is of a type that it may not have")
+def _object_reader(kind: Any) -> Reader:
+    readers = {name: _reader(hint) for name, hint in get_type_hints(kind).items()}
+
+    def read(value: object) -> object:
+        if not isinstance(value, dict) or value.keys() != readers.keys():
+            raise ValueError(f": not the fields of {kind.__name__}")
+        found = {}
+        for name, item in value.items():
+            try:
+                found[name] = readers[name](item)
+            except ValueError as error:
+                raise ValueError(f".{name}{error}") from None
+        return kind(**found)
+
+    return read
 
 
-def _object(kind: Any, value: object, where: str) -> object:
-    hints = _hints(kind)
-    if not isinstance(value, dict) or value.keys() != hints.keys():
-        raise ValueError(f"{where} does not have the fields of {kind.__name__}")
-    return kind(
-        **{x: _read(hints[x], item, f"{where}.{x}") for x, item in value.items()}
-    )
+def _list_reader(inner: Reader) -> Reader:
+    def read(value: object) -> object:
+        if type(value) is list:
+            return tuple(map(inner, value))
+        raise ValueError(": no list")
+
+    return read
+
+
+def _map_reader(inner: Reader) -> Reader:
+    def read(value: object) -> object:
+        if type(value) is dict:
+            return {key: inner(item) for key, item in value.items()}
+        raise ValueError(": no object")
+
+    return read
+
+
+def _union_reader(kinds: tuple[Any, ...]) -> Reader:
+    """The kind whose JSON the value is: no two of a union have the same."""
+    readers = {_json_type(kind): _reader(kind) for kind in kinds}
+    assert len(readers) == len(kinds)
+
+    def read(value: object) -> object:
+        reader = readers.get(type(value))
+        if reader is None:
+            raise ValueError(": of a type that it may not have")
+        return reader(value)
+
+    return read
+
+
+def _json_type(kind: Any) -> type:
+    if is_dataclass(kind) or get_origin(kind) is Mapping:
+        return dict
+    if get_origin(kind) is tuple:
+        return list
+    assert isinstance(kind, type)
+    return kind

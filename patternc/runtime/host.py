@@ -34,6 +34,9 @@ INTERPRETED = False
 forward_kernel = ordered_kernel = combine_kernel = delta_kernel = None
 query_gradient_kernel = key_gradient_kernel = None
 ordered_query_gradient_kernel = ordered_key_gradient_kernel = None
+hopper_kernel = None
+HAS_HOPPER = False
+HOPPER_Q = HOPPER_K = 1
 stored_lists = visited = None
 
 LOG2_E = 1.4426950408889634
@@ -214,7 +217,12 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
     with current(q.device):
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
-        start(kernel, programs, arguments, options, stages, kind)
+        is_whole = HAS_HOPPER and form == "none" and shares[0] is None
+        if is_whole and runs_on_hopper(q, v, access, scale):
+            sizes = (scale, q_offset, values)
+            launch_hopper(q, k, v, output, lse, spoiled, *sizes)
+        else:
+            start(kernel, programs, arguments, options, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
         if HIDES or sequences is not None:
             options["EXACT"] = True
@@ -359,6 +367,96 @@ def source_of(tensor, rows, access):
     found = TensorDescriptor.__new__(TensorDescriptor)
     found.base, found.shape, found.strides = tensor, shape, [*strides, 1]
     found.block_shape = [1, 1, rows, dim]
+    return found
+
+
+HOPPER_SWIZZLE = 128  # bytes
+HOPPER_TOGETHER = 4  # heads, at most
+# columns of a tile: stages of the loads
+HOPPER_STAGES = {64: 4, 128: 3}
+
+
+def runs_on_hopper(q, v, access, scale):
+    """Whether a call takes `hopper_kernel`; `forward_kernel` takes all others.
+
+    It needs TMA, 16 bits, head sizes of whole tiles, a positive scale, and enough
+    query tiles to fill the device.
+    """
+    return (
+        access == "descriptor"
+        and q.element_size() == 2
+        and q.shape[3] in HOPPER_STAGES
+        and v.shape[3] in HOPPER_STAGES
+        and scale > 0
+        and is_hopper(q.device)
+        and fills_device(q)
+    )
+
+
+def fills_device(q):
+    """Whether each multiprocessor has a query tile."""
+    batch, heads, n_q, _ = q.shape
+    return batch * heads * (n_q // HOPPER_Q) >= multiprocessors(q.device)
+
+
+@functools.cache
+def is_hopper(device):
+    """Whether a GPU has what `hopper_kernel` is made of."""
+    is_nvidia = device.type == "cuda" and torch.version.hip is None
+    return is_nvidia and torch.cuda.get_device_capability(device)[0] == 9
+
+
+def launch_hopper(q, k, v, output, lse, spoiled, scale, q_offset, values):
+    """Start `hopper_kernel`, one program for each query tile, head and batch."""
+    batch, _, n_q, dim = q.shape
+    n_k, value_dim = v.shape[2:]
+    first, tiles = tiles_of(n_q, q_offset, HOPPER_Q)
+    if BLOCK_Q > HOPPER_Q // 2:  # both halves of a tile may set one flag
+        spoiled.zero_()
+    hopper_kernel[(tiles * HEADS * batch,)](
+        hopper_source(q, HOPPER_Q // 2),
+        hopper_source(k, HOPPER_K),
+        hopper_source(v, HOPPER_K),
+        hopper_source(output, HOPPER_Q // 2),
+        output,
+        lse,
+        spoiled,
+        n_q,
+        n_k,
+        q_offset,
+        first,
+        tiles,
+        math.gcd(HEADS * batch, HOPPER_TOGETHER),
+        *tiles_of(n_q, q_offset, BLOCK_Q),
+        scale * LOG2_E,
+        *values.values(),
+        HEADS=HEADS,
+        GROUP_SIZE=HEADS // KV_HEADS,
+        HEAD_DIM=dim,
+        VALUE_DIM=value_dim,
+        BLOCK_Q=HOPPER_Q,
+        BLOCK_K=HOPPER_K,
+        EXACT_Q=BLOCK_Q,
+        STAGES=HOPPER_STAGES[max(dim, value_dim)],
+        num_warps=4,
+    )
+
+
+def tiles_of(n_q, q_offset, rows):
+    """The first query tile of a call, and how many there are."""
+    first = q_offset // rows
+    return first, (q_offset + n_q - 1) // rows - first + 1
+
+
+def hopper_source(tensor, rows):
+    """A descriptor of tiles as products on Hopper read them."""
+    plain = source_of(tensor, rows, "descriptor")
+    # Without the checks of its constructor, as in `source_of`.
+    found = TensorDescriptor.__new__(TensorDescriptor)
+    found.base, found.shape, found.strides = plain.base, plain.shape, plain.strides
+    found.block_shape = plain.block_shape
+    found.layout = None
+    found.padding = "zero"
     return found
 
 

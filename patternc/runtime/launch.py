@@ -35,7 +35,7 @@ class OutOfResources(Exception):
 class TensorDescriptor:
     """A tensor that a kernel reads by tiles: `base`, and what it is seen as."""
 
-    __slots__ = ("base", "block_shape", "shape", "strides")
+    __slots__ = ("base", "block_shape", "layout", "padding", "shape", "strides")
 
 
 def cdiv(x: int, y: int) -> int:

@@ -194,7 +194,8 @@ class Facts:
 
     `launches` are (kernel, columns, bytes of an element, warps, stages); `whole_only`
     says why there may be no sequences, "" if there may be. `packs` and `shares` say
-    whether heads share a tile of few queries, and programs a query tile. `hides` says whether tiles
+    whether heads share a tile of few queries, and programs a query tile.
+    `hopper_blocks` are the tiles of the kernel for sm_90, if there is one. `hides` says whether tiles
     may hold hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
     turned round, and `list_numbers` count what a kernel takes of its lists.
     """
@@ -205,6 +206,7 @@ class Facts:
     params: Mapping[str, int | None]
     block_q: int
     block_k: int
+    hopper_blocks: tuple[int, ...] | None
     largest_dim: int
     delta_rows: int
     launches: tuple[Launch, ...]
@@ -227,7 +229,9 @@ class Facts:
         _check(self.name.isidentifier(), "an attention without a name")
         _check(1 <= self.kv_heads <= self.heads <= 2**16, "no number of heads")
         _check(self.heads % self.kv_heads == 0, "heads that cannot share keys evenly")
-        for block in (self.block_q, self.block_k, self.delta_rows):
+        hopper = (1, 1) if self.hopper_blocks is None else self.hopper_blocks
+        _check(len(hopper) == 2, "tiles of Hopper's kernel that are none")
+        for block in (self.block_q, self.block_k, self.delta_rows, *hopper):
             _check(1 <= block <= 2**16, "no size of a tile")
         _check(1 <= self.largest_dim <= 2**16, "no head size")
         _check(all(x.isidentifier() for x in self.params), "a parameter without a name")

@@ -102,7 +102,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], P
 
 def jit(name: str) -> Attention:
     source = Source(f"{name}.pat", PROGRAMS[name])
-    return Attention(driver.trace_source(source)).backend("triton")
+    return Attention(driver.trace_source(source)).backend("hopper")
 
 
 def calls_for(name: str) -> list[list[Tensor]]:

@@ -71,7 +71,9 @@ def fake_compile(path: Path, job: Job, cache: Path) -> Compiled:
     maps = []
     for _, word in job.types:
         if word.startswith("tensordesc"):
-            block = [int(x) for x in re.findall(r"\d+", word.split("[")[1])]
+            block = [
+                int(x) for x in re.findall(r"\d+", word.split("[")[1].split("]")[0])
+            ]
             kind = {"bf16": 10, "fp16": 6, "fp32": 7}[word[11:15]]
             maps.append({"block_size": block, "swizzle": 3, "elem_type": kind})
     known = [{**x, "fp4_padded": False} for x in maps]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
@@ -16,21 +21,34 @@ from patternc.diagnostics import PatternError
 from patternc.driver import compile_source
 from patternc.runtime.package import Package, package_of
 from patternc.source import Source
-from tests.runtime.packages import PROGRAMS, kernel_of, quick_package
+from tests.runtime.packages import (
+    FORWARD,
+    PROGRAMS,
+    fake_compile,
+    kernel_of,
+    quick_package,
+)
 
+ROOT = Path(__file__).parents[2]
 TARGETS = ("sm_80", "sm_90", "gfx942")
+
+
+def built(folder: Path, jobs: int) -> Path:
+    """A package that the command wrote, in a process that interprets nothing."""
+    program, path = folder / "causal.pat", folder / "causal.patk"
+    program.write_text(PROGRAMS["causal"])
+    options = ["--target", ",".join(TARGETS), "--dtype", "fp16", "--head-dim", "64"]
+    command = [sys.executable, "-m", "patternc", "build", str(program), *options]
+    command += ["--no-decode", "--jobs", str(jobs), "-o", str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+    return path
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package that the command wrote."""
-    folder = tmp_path_factory.mktemp("one")
-    program, path = folder / "causal.pat", folder / "causal.patk"
-    program.write_text(PROGRAMS["causal"])
-    options = ["--target", ",".join(TARGETS), "--dtype", "fp16", "--head-dim", "64"]
-    command = ["build", str(program), *options, "--no-decode", "--jobs", "2"]
-    assert main([*command, "-o", str(path)]) == 0
-    return path
+    """A package by two processes."""
+    return built(tmp_path_factory.mktemp("one"), 2)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +56,11 @@ def package(file: Path) -> Package:
     return package_of(file.read_bytes())
 
 
-def test_the_same_bytes_from_another_folder_by_one_process(file: Path) -> None:
-    source = Source("/somewhere/else/causal.pat", PROGRAMS["causal"])
-    wanted = Wanted(TARGETS, ("fp16",), (64,), decode=False)
-    again = build_package(compile_source(source), wanted, processes=1)
-    assert again == file.read_bytes()
+def test_the_same_bytes_from_another_folder_by_one_process(
+    file: Path, tmp_path: Path
+) -> None:
+    again = built(tmp_path, 1)
+    assert again != file and again.read_bytes() == file.read_bytes()
 
 
 def test_nothing_of_this_machine_is_inside(package: Package, file: Path) -> None:
@@ -57,15 +75,24 @@ def test_nothing_of_this_machine_is_inside(package: Package, file: Path) -> None
 def test_what_is_inside(package: Package) -> None:
     manifest = package.manifest
     assert manifest.targets == TARGETS and manifest.compilers["triton"]
-    assert [(x.target, x.constants["EXACT"]) for x in manifest.variants] == [
-        (target, exact) for target in TARGETS for exact in (False, True)
+    expected = [
+        (target, "forward_kernel", exact)
+        for target in TARGETS
+        for exact in (False, True)
     ]
+    found = [(x.target, x.kernel, x.constants.get("EXACT")) for x in manifest.variants]
+    assert sorted(found, key=str) == sorted(
+        [*expected, ("sm_90", "hopper_kernel", None)], key=str
+    )
     for variant in manifest.variants:
         assert package.blob(variant.code).startswith(b"\x7fELF")
         assert variant.usage.registers > 0
         is_oldest = variant.target == "sm_80"
         assert (variant.ptx is not None) == is_oldest
-        assert variant.threads == (256 if variant.target == "gfx942" else 128)
+        if variant.kernel == "hopper_kernel":
+            assert (variant.warps, variant.threads) == (4, 384)  # two groups beside one
+        else:
+            assert variant.threads == (256 if variant.target == "gfx942" else 128)
         if is_oldest:
             assert variant.ptx is not None
             assert b".target sm_80" in package.blob(variant.ptx)
@@ -158,12 +185,38 @@ def test_what_cannot_be_built_is_told_with_its_place(name: str) -> None:
     assert found.span.source.text == text
 
 
-def test_tiles_that_no_stage_fits_are_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("each", "tried"), [(60_000, [3, 2]), (170_000, [3, 2, 1])])
+def test_as_many_stages_as_fit(
+    each: int, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(machine_code.SHARED_BYTES, "sm_80", 1000)
+    seen: list[int] = []
+
+    def compile_(kernel: object, job: Job, stages: int, cache: Path) -> object:
+        seen.append(stages)
+        sizes = SimpleNamespace(shared=each * stages, num_stages=stages)
+        return SimpleNamespace(metadata=sizes), ""
+
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(machine_code, "import_file", lambda _: SimpleNamespace(some=1))
+    monkeypatch.setattr(machine_code, "_compile", compile_)
+    monkeypatch.setattr(machine_code, "_compiled", lambda made, *_: made)
+    job = Job("some", "sm_80", "fp16", (), (), (), 4, 3)
+    if each * tried[-1] <= 166_912:
+        machine_code.compile_job(Path(), job, Path())
+    else:
+        with pytest.raises(
+            ValueError, match=r"sm_80 has 166912; build it with smaller"
+        ):
+            machine_code.compile_job(Path(), job, Path())
+    assert seen == tried
+
+
+def test_a_process_that_interprets_builds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     wanted = Wanted(("sm_80",), ("fp16",), (16,), decode=False)
-    with pytest.raises(ValueError, match=r"of shared memory, sm_80 has 1000; build it"):
+    with pytest.raises(ValueError, match="TRITON_INTERPRET is set"):
         build_package(kernel_of("causal"), wanted, processes=0)
 
 
@@ -182,6 +235,27 @@ def test_jobs_do_not_depend_on_the_number_of_processes(
         build_package(kernel_of("causal"), wanted, processes=0)
     assert "key_gradient" in seen[0].kernel  # the longest first
     assert compile_job is not note
+
+
+@pytest.mark.parametrize(
+    ("mask", "shares"),
+    [
+        ("window(w)", True),  # as wide as a call says
+        ("window(5000)", True),
+        ("window(100)", False),
+        ("causal & k % 8000000 == 0", True),
+    ],
+)
+def test_programs_share_tiles_where_some_length_has_many(
+    mask: str, shares: bool
+) -> None:
+    parameter = "(w: runtime = 1)" if "(w)" in mask else ""
+    text = f"attention a{parameter} {{ heads 2 mask {mask} }}"
+    kernel = compile_source(Source("a.pat", text))
+    with patch.object(build, "compile_job", fake_compile):
+        content = build_package(kernel, FORWARD, processes=0)
+    variants = package_of(content).manifest.variants
+    assert any(x.constants.get("IS_SPLIT") for x in variants) == shares
 
 
 def test_a_layouts_lists_are_stored_once() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from patternc.backends.hopper.route import hopper_kernel
 from patternc.backends.triton import host
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.recording import (
@@ -44,7 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def generated(name: str, folder: Path) -> Recording:
     """The module of a program, its kernels replaced."""
     kernel = kernel_of(name)
-    text = emit(kernel, PROGRAMS[name], kernel.attention.name)
+    name_of = kernel.attention.name
+    text = emit(kernel, PROGRAMS[name], name_of, hopper_kernel(kernel))
     return recording_of(Store(folder).put(text, name, ".py"))
 
 
@@ -59,7 +61,7 @@ def packaged(name: str) -> Recording:
             setattr(module, word, Recorder(word, found))
     stored = module.stored_lists
     module.stored_lists = lambda *given: stored(*given[:-1], torch.device("cpu"))
-    return Recording(module, found, module.access_of)
+    return Recording(module, found, module.access_of, module.most_steps)
 
 
 @st.composite
