@@ -25,6 +25,7 @@ KERNELS = {
     "key_gradient_kernel": "KEY_GRADIENT",
     "ordered_query_gradient_kernel": "ORDERED_QUERY_GRADIENT",
     "ordered_key_gradient_kernel": "ORDERED_KEY_GRADIENT",
+    "hopper_kernel": "HOPPER",
 }
 _LETTERS = {"descriptor": "t", "i32": "i", "i64": "l", "fp32": "f", "nothing": "n"}
 
@@ -74,6 +75,8 @@ def tables(package: Package, images: Sequence[Image]) -> dict[str, str]:
         "block_q": str(facts.block_q),
         "block_k": str(facts.block_k),
         "delta_rows": str(facts.delta_rows),
+        "has_hopper": _flag(facts.hopper_blocks is not None),
+        "hopper_q": str((facts.hopper_blocks or (1, 1))[0]),
         "packs": _flag(facts.packs),
         "shares": _flag(facts.shares),
         "hides": _flag(facts.hides),

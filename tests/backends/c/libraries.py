@@ -211,6 +211,7 @@ class Both:
             if isinstance(kernel, Kernel):
                 kernel._found.clear()
         stand_in(self.host, self.access_of, choice.target, is_idle=False)
+        self.host.is_hopper = lambda _: choice.target == "sm_90"
         self.host.multiprocessors = lambda _: multiprocessors
 
     def handle(self) -> Any:

@@ -176,6 +176,27 @@ def test_backward(name: str, folder: Path, data: st.DataObject) -> None:
     one.function("destroy")(handle)
 
 
+def test_the_kernel_for_hopper(folder: Path) -> None:
+    one = both("duo", folder)
+    assert one.package.manifest.facts.hopper_blocks is not None
+    variants = one.package.manifest.variants
+    q = torch.empty(1, 4, 256, 64, dtype=torch.float16)
+    k = torch.empty(1, 2, 256, 64, dtype=torch.float16)
+    for target, multiprocessors, expected in (
+        ("sm_90", 8, "hopper_kernel"),
+        ("sm_90", 9, "forward_kernel"),  # too few query tiles
+        ("sm_80", 8, "forward_kernel"),
+    ):
+        one.on(target, multiprocessors)
+        handle, call = one.handle(), one.call(q, k, k, {})
+        call.out = q.data_ptr()
+        memory = with_workspace(one, handle, call, "workspace")
+        assert one.function("forward")(handle, ctypes.byref(call)) == 0
+        launches = one.stub.noted(variants)
+        assert variants[launches[0].variant].kernel == expected and memory.numel()
+        one.function("destroy")(handle)
+
+
 @pytest.mark.parametrize("name", ["ordered", "layout"])
 def test_tile_lists_are_on_the_device(name: str, folder: Path) -> None:
     one = both(name, folder)
