@@ -1,0 +1,28 @@
+"""Templates of a folder for the hub.
+
+In: the name of a `.tmpl` file and a text for each of its names. Out: text. Not its job:
+what the texts say (`emit`).
+
+A name stands between two `@`; a line that becomes empty by it is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+
+_NAME = re.compile(r"@(\w+)@")
+
+
+def fill(file: str, names: Mapping[str, str]) -> str:
+    """The text of `file`.tmpl with every name replaced. Raises `KeyError` for a name
+    without a text.
+    """
+    place = resources.files(__package__).joinpath(f"{file}.tmpl")
+    lines = []
+    for line in place.read_text(encoding="utf-8").splitlines():
+        found = _NAME.sub(lambda match: names[match[1]], line)
+        if found.strip() or not line.strip():
+            lines.append(found)
+    return "\n".join(lines) + "\n"
