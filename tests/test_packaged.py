@@ -13,8 +13,8 @@ import torch
 
 import patternc
 from patternc import driver
-from patternc.ops import program
 from patternc.backends.triton.build import Wanted
+from patternc.ops import program
 from patternc.ops.operators import attention as operator
 from patternc.ops.program import Program, program_name
 from patternc.packaged import PackagedProgram, attention_of, load
@@ -24,6 +24,12 @@ from tests.runtime.packages import PROGRAMS, StubDriver, quick_bytes, quick_pack
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "export_model.py"
 BUILT = Wanted(("sm_90",), ("fp16",), (64,), backward=True)
+
+
+@pytest.fixture(autouse=True)
+def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests have loaded would stay."""
+    monkeypatch.setattr(program, "_PROGRAMS", {})
 
 
 def packaged(
