@@ -12,6 +12,15 @@ Axes = tuple[tuple[str, int, int, int], ...]
 """For each axis its kind, shift, divisor and size; see `ir.nodes.InputAxis`."""
 
 
+def given_by_callers(
+    attention: Attention,
+) -> dict[str, tuple[str, Axes, bool]]:
+    """The declarations of the inputs that callers give: no tables of selections."""
+    tables = {selection.table for selection in attention.selections}
+    found = declarations(attention)
+    return {name: found[name] for name in found if name not in tables}
+
+
 def declarations(attention: Attention) -> dict[str, tuple[str, Axes, bool]]:
     """For each input what it holds, its axes and whether it is sorted, in order."""
     return {

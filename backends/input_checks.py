@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 AxisOf = tuple[str, int, int, int]
-"""An axis of an input: `b`, `h`, `g`, `q`, `k` or `size`, then shift, divisor, size."""
+"""An axis of an input: `b`, `h`, `g`, `q`, `k`, `size`, or `group` for any length, then
+shift, divisor, size."""
 
 Declared = Mapping[str, tuple[str, tuple[AxisOf, ...], bool]]
 """For each input what it holds (int, bool or float), its axes, whether it is sorted."""
@@ -130,6 +131,9 @@ def _with_batch(
     """The tensor with its batch axis first. Raises `ValueError` for a wrong shape."""
     shape = [axis_size(axis, counts) for axis in axes]
     kinds = [axis[0] for axis in axes]
+    if "group" in kinds and tensor.dim() == len(axes):
+        own = zip(kinds, shape, tensor.shape, strict=True)
+        shape = [came if kind == "group" else size for kind, size, came in own]
     batch = counts["b"]
     if "b" in kinds:
         if list(tensor.shape) == shape:
@@ -149,7 +153,7 @@ def _with_batch(
 def axis_size(axis: AxisOf, counts: Mapping[str, int]) -> int:
     """How long an axis is: for `(position - shift) // divisor`, up to the last one."""
     kind, shift, divisor, size = axis
-    if kind == "size":
+    if kind in ("size", "group"):
         return size
     if kind in ("q", "k"):
         return max(0, (counts[kind] - 1 - shift) // divisor + 1)

@@ -118,6 +118,27 @@ class Trainable(LoadedAttention, Protocol):
 
 
 @runtime_checkable
+class Planner(Protocol):
+    """A loaded attention with a planning phase of its own for its selections.
+
+    One that has none gets that of `backends.planner`, in PyTorch.
+    """
+
+    def plan_tables(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> dict[str, Tensor]:
+        """The table of each selection, bool [B, H, ...]; see `planner.plan_tables`."""
+        ...
+
+
+@runtime_checkable
 class Plain(LoadedAttention, Protocol):
     """A loaded attention in PyTorch alone, which autograd goes through as it is."""
 

@@ -16,21 +16,29 @@ import torch
 from torch import Tensor
 
 from patternc import backends, driver
+from patternc.backends.amounts import check_amounts
 from patternc.backends.checks import LIMIT, check_lse, check_params, check_sequences
 from patternc.backends.declared import declarations
 from patternc.backends.input_checks import batch_of, check_inputs, check_values
 from patternc.backends.inputs import element_inputs, elements_of
+from patternc.backends.key_ranges import CallSizes
+from patternc.backends.planner import check_ranked
 from patternc.backends.reference import mask_tensor
 from patternc.backends.sequences import Form, Sequences
 from patternc.contract import Contract, contract_of
 from patternc.data_checks import CallPairs, failing_assert, wrong_length
 from patternc.diagnostics import PatternError
+from patternc.ir.selected import (
+    chosen_params,
+)
 from patternc.ops.function import autocast, call
+from patternc.ops.planning import plan as choose_keys
 from patternc.ops.program import Program, Site, add_program, constant
 from patternc.plan.asked import checked
 from patternc.plan.choose import ASKED
 from patternc.plan.kernel import Kernel, Schedule
-from patternc.plan.tiling import plan
+from patternc.plan.tiling import plan as plan_tiles
+from patternc.planned import Plan, check_plan, load_plan
 from patternc.syntax.load import read_source
 
 
@@ -94,6 +102,7 @@ class Attention:
         q_offset: int | None = None,
         return_lse: Literal[False] = False,
         check: bool = False,
+        plan: Plan | None = None,
         lengths: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
@@ -111,6 +120,7 @@ class Attention:
         q_offset: int | None = None,
         return_lse: Literal[True],
         check: bool = False,
+        plan: Plan | None = None,
         lengths: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
@@ -127,6 +137,7 @@ class Attention:
         q_offset: int | None = None,
         return_lse: bool = False,
         check: bool = False,
+        plan: Plan | None = None,
         lengths: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
@@ -148,8 +159,11 @@ class Attention:
         `max_seqlen`. Each sequence is an attention of its own, square, with positions
         and `N` of its own.
 
+        A program that selects chooses its keys first, unless `plan` says what `plan()`
+        chose before, for a call of the same sizes.
+
         With `check` the values of inputs are looked at too: NaN and infinities, what
-        is declared sorted, `valid` lengths, and every assertion that only data can decide. That waits
+        is declared sorted, `valid` lengths, NaN among what selections rank, and every assertion that only data can decide. That waits
         for the device and makes dense masks: it is for debugging.
 
         Raises `TypeError` or `ValueError` that names the argument, `PatternError` if
@@ -163,6 +177,17 @@ class Attention:
             check_lse(contract.name, contract.unnormalised)
         values = contract.values(given)
         inputs = contract.tensors(given, q, n_k, offset)
+        if self.selects:
+            made = self._plan(q, k, factor, offset, values, inputs, plan, check)
+            attention = self.kernel.attention
+            every = {**values, **made.places}
+            values = {item.name: every[item.name] for item in attention.params}
+            inputs = {**inputs, **made.tables}
+        elif plan is not None:
+            came = (
+                f"{self.name}: `plan`: expected none, as this program selects nothing"
+            )
+            raise TypeError(came)
         if check:
             self._check_data(inputs, q, n_k, offset, values)
         named = check_sequences(
@@ -189,6 +214,83 @@ class Attention:
         assert lse is not None
         return output, lse
 
+    @property
+    def selects(self) -> bool:
+        """Whether keys are chosen at run time."""
+        return bool(self.kernel.attention.selections)
+
+    def plan(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        check: bool = False,
+        **given: int | Tensor,
+    ) -> Plan:
+        """What the selections choose for a call: `attn(q, k, v, plan=plan)`.
+
+        The arguments are those of a call. The plan stays on the device, and nothing
+        waits for it. With `check`, NaN among the numbers that are ranked is an error;
+        else NaN comes after every number. Raises as a call does, and `TypeError` for a
+        program that selects nothing.
+        """
+        if not self.selects:
+            raise TypeError(
+                f"{self.name}: this program selects nothing: no plan is made"
+            )
+        contract = self._contract
+        q, k, _ = autocast(q, k, k)
+        factor, offset = contract.resolve(q, k, k, scale, q_offset)
+        values = contract.values(given)
+        inputs = contract.tensors(given, q, k.shape[2], offset)
+        return self._plan(q, k, factor, offset, values, inputs, None, check)
+
+    def load_plan(
+        self, path: str | os.PathLike[str], device: torch.device | str = "cpu"
+    ) -> Plan:
+        """A plan that `Plan.save` wrote, of this program.
+
+        Raises `ValueError` for what is no such plan, `OSError` if it cannot be read.
+        """
+        return load_plan(self.kernel.attention, path, device)
+
+    def _plan(
+        self,
+        q: Tensor,
+        k: Tensor,
+        scale: float,
+        q_offset: int,
+        values: Mapping[str, int],
+        inputs: Mapping[str, Tensor],
+        given: Plan | None,
+        check: bool,
+    ) -> Plan:
+        """The plan of a checked call, made or given."""
+        attention = self.kernel.attention
+        sizes = CallSizes(q.shape[2], k.shape[2], q_offset)
+        if given is not None:
+            return check_plan(self.name, attention, given, q, sizes, values)
+        check_amounts(attention, sizes, values)
+        if check:
+            check_ranked(
+                attention,
+                q,
+                k,
+                scale=scale,
+                q_offset=q_offset,
+                params=values,
+                inputs=inputs,
+            )
+        site = Site(tuple(values.values()), q_offset, scale)
+        program, own = self.program(q.device.type), tuple(inputs.values())
+        found = choose_keys(q, k, own, program, site)
+        names = [selection.table for selection in attention.selections]
+        tables = dict(zip(names, found, strict=True))
+        read = {name: values[name] for name in chosen_params(attention)}
+        return Plan(attention, tables, q.shape[0], sizes, q.dtype, read)
+
     @constant
     def program(self, device: str = "cpu") -> str:
         """The name that the operators know it by on a device; loads its backend.
@@ -204,12 +306,13 @@ class Attention:
         n_q: int,
         n_k: int,
         q_offset: int | None = None,
+        plan: Plan | None = None,
         **given: int | Tensor,
     ) -> Tensor:
         """The visible pairs of all heads, bool [H, n_q, n_k], on the CPU.
 
         If an input has a batch axis, [B, H, n_q, n_k]. Floating inputs may be left out:
-        no mask reads them. From the definition, not from the schedule. The default
+        no mask reads them. A program that selects needs its `plan`. From the definition, not from the schedule. The default
         offset is n_k - n_q.
         """
         rows, keys = self._length("n_q", n_q), self._length("n_k", n_k)
@@ -218,12 +321,18 @@ class Attention:
         offset = check_params(self.name, default, chosen)["q_offset"]
         self._contract.check_sizes(rows, keys, offset)
         values, attention = self._contract.values(given), self.trace.attention
+        tables: Mapping[str, Tensor] = {}
+        if self.selects:
+            made = self._plan_of(plan, CallSizes(rows, keys, offset), values)
+            values, tables = {**values, **made.places}, made.to("cpu").tables
         declared = {
             name: item
-            for name, item in declarations(attention).items()
+            for name, item in self._contract.inputs.items()
             if item[0] != "float"
         }
         batch = batch_of(declared, given)
+        if tables:
+            batch = next(iter(tables.values())).shape[0]
         inputs = check_inputs(
             self.name,
             declared,
@@ -237,6 +346,7 @@ class Attention:
             device=_device_of(given),
             dtype=torch.float32,
         )
+        inputs |= tables
         masks = [
             mask_tensor(
                 attention,
@@ -249,6 +359,16 @@ class Attention:
             for element in range(1 if batch is None else batch)
         ]
         return masks[0] if batch is None else torch.stack(masks)
+
+    def _plan_of(
+        self, plan: Plan | None, sizes: CallSizes, values: Mapping[str, int]
+    ) -> Plan:
+        """The plan that a mask needs. Raises `TypeError` or `ValueError`."""
+        if plan is None:
+            expected = "expected a plan, as this program selects keys from data"
+            raise TypeError(f"{self.name}: `plan`: {expected}")
+        like = torch.empty(plan.batch, 0, dtype=plan.dtype, device=plan.device)
+        return check_plan(self.name, self.kernel.attention, plan, like, sizes, values)
 
     def schedule(
         self,
@@ -272,7 +392,7 @@ class Attention:
         }
         given = {name: value for name, value in numbers.items() if value is not None}
         wanted = checked(replace(self.kernel.schedule, **given))
-        kernel = plan(self.kernel.attention, wanted)
+        kernel = plan_tiles(self.kernel.attention, wanted)
         other = Attention(replace(self.trace, kernel=kernel, schedule_origin=ASKED))
         name = self.backend_name
         return other if name is None else other.backend(name)

@@ -49,7 +49,7 @@ _SYNTAX = (
     Code(
         "unsupported",
         "A part of the language that this version does not have.",
-        _attention("heads 8\n    let chosen = full\n    mask full"),
+        _attention("heads 8\n    let mass = norm(V) < 1\n    mask mass"),
         _attention("heads 8\n    mask full"),
     ),
     Code(
@@ -216,6 +216,47 @@ _CLAUSES = (
         "Weights are `softmax`, `relu2(c)` or `sigmoid(b)`.",
         _data("mask full\n    weights relu2"),
         _data("mask full\n    weights relu2(0.5)"),
+    ),
+    Code(
+        "unread-let",
+        "A `let` that nothing reads has no effect.",
+        _attention("heads 8\n    let mass = sum(scores by k)\n    mask full"),
+        _attention(
+            "heads 8\n    let columns = top(4, sum(scores by k))\n    mask k in columns"
+        ),
+    ),
+    Code(
+        "bad-key",
+        "A map knows `q` and `k` by its keys alone, which are three at most.",
+        _attention(
+            "heads 8\n    let coarse = mean(Q by q // 64) @ mean(K by k // 64)\n"
+            "    let best = top(4, coarse where k <= q per q // 64)\n"
+            "    mask (q // 64, k // 64) in best"
+        ),
+        _attention(
+            "heads 8\n    let coarse = mean(Q by q // 64) @ mean(K by k // 64)\n"
+            "    let best = top(4, coarse where k // 64 <= q // 64 per q // 64)\n"
+            "    mask (q // 64, k // 64) in best"
+        ),
+    ),
+    Code(
+        "bad-amount",
+        "A budget is at least 0, a share lies between 0 and 1, and `min` below `max`.",
+        _attention(
+            "heads 8\n    let best = top_p(90.0, scores per q)\n    mask (q, k) in best"
+        ),
+        _attention(
+            "heads 8\n    let best = top_p(0.9, scores per q)\n    mask (q, k) in best"
+        ),
+    ),
+    Code(
+        "bad-mask",
+        "Only a mask that reads selections may be dense where that is cheaper.",
+        _attention("heads 8\n    mask causal else dense when cheaper"),
+        _attention(
+            "heads 8\n    let best = top(4, sum(scores by k))\n"
+            "    mask causal & k in best else dense when cheaper"
+        ),
     ),
     Code(
         "wrong-place",

@@ -19,10 +19,13 @@ from patternc.backends.checks import (
     check_own_values,
     check_params,
 )
-from patternc.backends.declared import declarations
+from patternc.backends.declared import given_by_callers
 from patternc.backends.input_checks import Declared, check_inputs
 from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.ir.nodes import STEPS, Attention
+from patternc.ir.selected import (
+    placed_params,
+)
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """The dtypes that some backend computes; one may accept fewer."""
@@ -112,13 +115,18 @@ class Contract:
 
 
 def contract_of(attention: Attention) -> Contract:
-    """Look at an attention once."""
+    """Look at an attention once. What a plan gives is no business of a caller."""
+    placed = placed_params(attention)
     return Contract(
         attention.name,
         attention.heads,
         attention.kv_heads,
-        {item.name: item.default for item in attention.params},
-        declarations(attention),
+        {
+            item.name: item.default
+            for item in attention.params
+            if item.name not in placed
+        },
+        given_by_callers(attention),
         None if attention.layout is None else attention.layout.size,
         any(reads_own_value(case.output) for case in attention.outputs),
         unnormalised_heads(attention),

@@ -21,10 +21,11 @@ from patternc.analysis.count import (
     pair_count,
 )
 from patternc.analysis.sets import TooHard
-from patternc.backends.hopper.route import BLOCK_K, BLOCK_Q, refusal
+from patternc.backends.hopper.route import in_words
+from patternc.backends.triton.fused import planning_lines
 from patternc.backends.triton.notes import path_notes
 from patternc.driver import Trace
-from patternc.ir.nodes import UNBOUNDED, Const, Truth
+from patternc.ir.nodes import EMPTY_PATTERN, UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
 from patternc.ir.walk import tables_of
 from patternc.plan.choose import (
@@ -35,7 +36,7 @@ from patternc.plan.choose import (
     shared_bytes,
 )
 from patternc.plan.expand import count_tiles, head_classes
-from patternc.plan.kernel import Kernel, KeyRange, TileCover, TileKind
+from patternc.plan.kernel import Kernel, KeyRange, Stripes, TileCover, TileKind
 from patternc.plan.measured import Work
 
 LENGTHS = (1024, 8192, 65536)
@@ -75,7 +76,8 @@ class Group:
 
     `density` is the mean over the heads as a formula in N, or says why there is none;
     `latex` is the formula in LaTeX, or empty. `orders` are those of square calls, whose
-    tiles are then listed; the loops are those of other calls.
+    tiles are then listed; the loops are those of other calls. `stripes` says what is
+    visited where there are no loops, but diagonals and columns that data choose.
     """
 
     heads: str
@@ -85,6 +87,7 @@ class Group:
     density: str
     latex: str
     orders: tuple[str, ...]
+    stripes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ class Explanation:
     launches: tuple[str, ...]
     path: tuple[str, ...]
     hopper: str
+    planning: tuple[str, ...]
     groups: tuple[Group, ...]
     counts: tuple[Count, ...]
     decisions: tuple[Decision, ...]
@@ -153,7 +157,8 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         schedule_origin=trace.schedule_origin,
         launches=_launches(kernel),
         path=path_notes(kernel),
-        hopper=_hopper(kernel),
+        hopper=in_words(kernel),
+        planning=planning_lines(trace.attention),
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
         counts=() if known is None else _counts(kernel, counters, lengths, known),
         decisions=tuple(
@@ -181,6 +186,9 @@ def as_text(found: Explanation) -> str:
         parts += [stage.text] if stage.text else []
         parts += [f"  {note}" for note in stage.notes]
     parts += ["", *_schedule_lines(found)]
+    if found.planning:
+        parts += ["", "# selections, on a GPU"]
+    parts += [f"  {line}" for line in found.planning]
     for group in found.groups:
         parts += ["", *_group_lines(group)]
     parts += ["", *_count_lines(found.counts)]
@@ -205,17 +213,6 @@ def _schedule_lines(found: Explanation) -> list[str]:
         *(f"  path: {note}" for note in found.path),
         f"  hopper: {found.hopper}",
     ]
-
-
-def _hopper(kernel: Kernel) -> str:
-    """Whether the forward pass has a kernel of its own on sm_90, and for which calls."""
-    reason = refusal(kernel)
-    if reason:
-        return f"the kernels above, as {reason}"
-    return (
-        f"a forward kernel of its own, tiles {BLOCK_Q} x {BLOCK_K}, for 16 bits, head"
-        " sizes 64 and 128 and query tiles that fill the device; else the kernels above"
-    )
 
 
 def _launches(kernel: Kernel) -> tuple[str, ...]:
@@ -261,7 +258,32 @@ def _group(
         density=density,
         latex=latex,
         orders=tuple(print_order(case, cover.layout) for case in cover.order),
+        stripes=_stripes(cover.stripes),
     )
+
+
+def _stripes(own: Stripes | None) -> tuple[str, ...]:
+    """What the triton backend visits of chosen diagonals and columns."""
+    lines: list[str] = []
+    if own is not None and own.diagonals != EMPTY_PATTERN:
+        lines += [
+            f"diagonals: {print_expr(own.diagonals)}",
+            "  tiles that begin at any key, one list for all query tiles of a head",
+        ]
+    if own is not None and own.columns != EMPTY_PATTERN:
+        lines += [
+            f"columns: {print_expr(own.columns)}",
+            f"  gathered, a tile of them at a time, where {print_expr(own.within)}",
+        ]
+    if own is not None and own.blocks is not None:
+        blocks = own.blocks
+        size = f"{blocks.block_q} queries and {blocks.block_k} keys"
+        where = print_expr(blocks.within)
+        lines += [
+            f"blocks: {print_expr(blocks.mask)}",
+            f"  of {size}, a list for each block of queries, where {where}",
+        ]
+    return tuple(lines)
 
 
 def _density(
@@ -362,6 +384,9 @@ def _group_lines(group: Group) -> list[str]:
     if group.loops is None:
         lines.append(f"  no closed form: {group.reason}")
         lines.append("  tiles are listed at each call, for its sizes")
+    if group.stripes:
+        lines.append("  but in triton, one softmax goes over what is chosen:")
+        lines += [f"    {line}" for line in group.stripes]
     for loop in group.loops or ():
         lines.append(f"  # line {loop.line}: {loop.written}")
         indent = "  "

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from patternc.backends.declared import declarations
+from patternc.backends.declared import given_by_callers
 from patternc.backends.input_checks import axis_size
+from patternc.backends.key_ranges import CallSizes, places_of
+from patternc.backends.planner import plan_tables
 from patternc.backends.protocol import LoadedAttention
 from patternc.backends.rows import reads_own_value, unnormalised_heads
 from patternc.ir.nodes import Attention, AxisKind, Element, Input
@@ -128,17 +130,51 @@ def sample(
         normal(attention.kv_heads, size.n_k, size.head_dim),
         normal(attention.kv_heads, size.n_k, size.value_dim or size.head_dim),
     )
-    inputs = _inputs(attention, size, generator)
+    drawn = _inputs(attention, size, generator)
+    inputs = {name: item.to(device) for name, item in drawn.items()}
+    scale = 1 / math.sqrt(size.head_dim)
+    if attention.selections:
+        params, inputs = with_plan(
+            attention, q, k, scale, size.q_offset, params, inputs
+        )
     return Sample(
         q,
         k,
         v,
-        1 / math.sqrt(size.head_dim),
+        scale,
         size.q_offset,
         params,
-        {name: item.to(device) for name, item in inputs.items()},
+        inputs,
         not unnormalised_heads(attention),
     )
+
+
+def with_plan(
+    attention: Attention,
+    q: Tensor,
+    k: Tensor,
+    scale: float,
+    q_offset: int,
+    params: Mapping[str, int],
+    inputs: Mapping[str, Tensor],
+) -> tuple[dict[str, int], dict[str, Tensor]]:
+    """All parameters and inputs of a call: a plan's beside those of a caller.
+
+    Both in the order of declaration. Budgets are cut to what there is, and not checked.
+    """
+    tables = plan_tables(
+        attention,
+        q,
+        k,
+        scale=scale,
+        q_offset=q_offset,
+        params=params,
+        inputs=inputs,
+    )
+    sizes = CallSizes(q.shape[2], k.shape[2], q_offset)
+    every = {**params, **places_of(attention.selections, sizes, params)}
+    values = {item.name: every[item.name] for item in attention.params}
+    return values, {**inputs, **tables}
 
 
 def _inputs(
@@ -147,8 +183,10 @@ def _inputs(
     """Every second input has values for each batch element, as those over `b` have."""
     counts = {"b": size.batch, "h": attention.heads, "g": attention.kv_heads}
     counts |= {"q": size.q_offset + size.n_q, "k": size.n_k}
-    declared, found = declarations(attention), {}
+    declared, found = given_by_callers(attention), {}
     for number, item in enumerate(attention.inputs):
+        if item.name not in declared:
+            continue
         axes = declared[item.name][1]
         sizes = [axis_size(axis, counts) for axis in axes if axis[0] != "b"]
         is_own = any(axis.kind is AxisKind.BATCH for axis in item.axes)

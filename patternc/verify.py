@@ -34,6 +34,7 @@ from patternc.backends.protocol import LoadedAttention
 from patternc.backends.reference import ReferenceBackend, attend
 from patternc.backends.rows import Invocation
 from patternc.diagnostics import PatternError
+from patternc.ir.selected import placed_params
 from patternc.plan.kernel import Kernel
 from patternc.samples import CallSize, Sample, sample, sizes_for
 
@@ -200,7 +201,10 @@ def load(kernel: Kernel, name: str) -> LoadedAttention:
 def _values_of(kernel: Kernel, params: Mapping[str, int]) -> dict[str, int]:
     """A value for each run-time parameter. Raises `ValueError` if one has none."""
     values = {}
+    placed = placed_params(kernel.attention)
     for declared in kernel.attention.params:
+        if declared.name in placed:
+            continue  # a plan's
         value = params.get(declared.name, declared.default)
         if value is None:
             raise ValueError(f"verify: no value for the parameter `{declared.name}`")

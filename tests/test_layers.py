@@ -24,7 +24,12 @@ LAYERS = (
     ("patternc.passes", "patternc.check", "patternc.codes", "patternc.render"),
     ("patternc.backends",),
     ("patternc.driver", "patternc.ops"),
-    ("patternc.contract", "patternc.data_checks", "patternc.samples"),
+    (
+        "patternc.contract",
+        "patternc.data_checks",
+        "patternc.planned",
+        "patternc.samples",
+    ),
     ("patternc.verify", "patternc.explain"),
     ("patternc.verify_gradients",),
     ("patternc.attention",),
@@ -43,6 +48,7 @@ LAZY = {
     "patternc imports no torch",
     "patternc.attention": "explaining is imported when it is asked for",
     "patternc.backends.__init__": "a backend is imported when it is asked for",
+    "patternc.cli.mask": "torch is imported for programs that select alone",
     "patternc.cli.bench": "the suite needs triton, which is there on Linux only",
     "patternc.cli.__init__": "a command is imported when it is called",
 }

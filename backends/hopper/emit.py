@@ -1,26 +1,46 @@
 """From a kernel to the text of its Gluon kernel and of that kernel's launch.
 
-In: a kernel that is planned on the tiles of `route`. Out: text for a module that
+In: a `Route`. Out: text for a module that
 `backends.triton` emits: ranges, masks and names are those of its own kernels. Not its
 job: the rest of the module (`backends.triton.emit`), which programs qualify (`route`).
 """
 
 from __future__ import annotations
 
-from patternc.backends.triton.features import features_of
+from dataclasses import replace
+
+from patternc.backends.hopper.route import Route
+from patternc.backends.triton.features import (
+    Features,
+    features_of,
+    reads_axis,
+    reads_of,
+)
+from patternc.backends.triton.kernels import (
+    alignment_lines,
+    number_names,
+    pointer_names,
+)
 from patternc.backends.triton.loops import places, rule_lines, test_lines, tile_lines
 from patternc.backends.triton.ranges import (
+    MASK_NAMES,
     Slots,
     assign_slots,
     count_lines,
     end_lines,
+    has_lists,
     shared_rule,
     shared_step,
 )
+from patternc.backends.triton.shares import packs
+from patternc.backends.triton.tables import batch_lines, load_lines
 from patternc.backends.triton.template import fill
-from patternc.backends.triton.weigh import Weigher
+from patternc.backends.triton.weigh import Weigher, prepare_lines
+from patternc.ir.nodes import Axis, BoolExpr
 from patternc.ir.text import print_expr
-from patternc.plan.kernel import Kernel, TileKind
+from patternc.plan.kernel import TileKind
+
+STANDARD_IMPORTS = ("from concurrent.futures import ThreadPoolExecutor",)
 
 IMPORTS = """\
 from triton.experimental import gluon
@@ -42,43 +62,65 @@ _BARRIERS = ["filled", "freed"]
 _SIZES = ["q_offset", "first_q_tile", "n_q_tiles", "together"]
 
 
-def kernel_text(kernel: Kernel) -> str:
+def kernel_text(route: Route) -> str:
     """`hopper_kernel` and what it calls."""
-    slots = assign_slots(kernel)
+    kernel = route.kernel
+    features = features_of(kernel)
+    slots = assign_slots(kernel, features.lists_data)
     params = [f"p_{param.name}" for param in kernel.attention.params]
-    arguments = [f"{name}," for name in params]
+    addresses = pointer_names(kernel, features)
+    typed = [(name, "tl.int32") for name in params] + number_names(features)
+    names = [*addresses, *(name for name, _ in typed)]
+    arguments = [f"{name}," for name in names]
+    cut = "cut_listed" if has_lists(kernel) else "cut"
     return fill(
         "kernel",
         {
+            "cut": fill(cut, package=__package__).splitlines(),
             "params": arguments,
             "arguments": arguments,
-            "param_names": [f'"{name}",' for name in params],
-            "typed_params": [f"{name}: gl.int32," for name in params],
+            "param_names": [f'"{name}",' for name, _ in typed],
+            "alignment": alignment_lines(features),
+            "typed_params": [
+                *(f"{name}," for name in addresses),
+                *(f"{name}: {kind}," for name, kind in typed),
+            ],
             "ranges": _range_lines(slots),
             "slots": [f"{name}," for name in _slot_names(slots)],
             "masked": _masked_lines(slots),
             "full": _full_lines(slots),
-            "hide": _hide_lines(slots),
+            "hide": _hide_lines(slots, features),
             "partitions": [
-                *_partition("consume", _consumer(params, 0)),
-                *_partition("consume", _consumer(params, 1)),
-                *_partition("produce", _producer(params)),
+                *_partition("consume", _consumer(names, 0)),
+                *_partition("consume", _consumer(names, 1)),
+                *_partition("produce", _producer(names)),
             ],
         },
         __package__,
     )
 
 
-def launch_text(kernel: Kernel) -> str:
+def launch_text(route: Route) -> str:
     """What launches it, and says which calls take it."""
-    schedule = kernel.schedule
-    tiles = f"HOPPER_Q, HOPPER_K = {schedule.block_q}, {schedule.block_k}"
-    return fill("launch", {"tiles": [tiles]}, __package__)
+    schedule = route.kernel.schedule
+    constants = [
+        f"HOPPER_Q, HOPPER_K = {schedule.block_q}, {schedule.block_k}",
+        "# head size: stages of the loads",
+        f"HOPPER_STAGES = {dict(sorted(route.stages.items()))}",
+    ]
+    text = fill("launch", {"constants": constants}, __package__)
+    if not has_lists(route.kernel):
+        return text
+    packed = packs(route.kernel, features_of(route.kernel))
+    options = ['"PACKED": False,'] if packed else []
+    return f"{text}\n\n{fill('listed', {'options': options}, __package__)}"
 
 
 def _slot_names(slots: Slots) -> list[str]:
     """What the functions of a step know of the ranges of a query tile."""
     names = ["n_partial", "last_tile"]
+    if has_lists(slots.kernel):
+        names += ["list_tiles", "first_listed"]
     for name, column in zip(slots.names, slots.every, strict=True):
         names += [f"{name}_lo", f"{name}_end"]
         if shared_step(column) is None:
@@ -95,11 +137,13 @@ def _range_lines(slots: Slots) -> list[str]:
     for at, column in enumerate(slots.full):
         name = f"full_{at}"
         step = shared_step(column)
-        lo, count = f"{name}_lo", f"{name}_count"
+        count = f"{name}_count"
         each = f"{name}_step" if step is None else str(step)
-        lines.append(
-            f"{name}_cut = cut_tile({lo}, {count}, {each}, n_k, n_k_tiles, BLOCK_K)"
-        )
+        range_ = f"{name}_lo, {count}, {each}"
+        if has_lists(slots.kernel):  # one slot of each kind
+            lines.append("listed = list_tiles + first_listed + partial_0_count")
+            range_ = f"listed, {count}"
+        lines.append(f"{name}_cut = cut_tile({range_}, n_k, n_k_tiles, BLOCK_K)")
         lines.append(f"{count} -= {name}_cut")
         cuts.append(f"{name}_cut")
     lines += end_lines(slots)
@@ -113,32 +157,64 @@ def _range_lines(slots: Slots) -> list[str]:
 def _masked_lines(slots: Slots) -> list[str]:
     if not slots.partial:
         return ["return last_tile"]
-    lines = tile_lines(slots, TileKind.PARTIAL)
+    lines = _listed_tile("n_partial") if has_lists(slots.kernel) else []
+    lines = lines or tile_lines(slots, TileKind.PARTIAL)
     return [*lines, "return tl.where(t < n_partial, kt, last_tile)"]
 
 
 def _full_lines(slots: Slots) -> list[str]:
     if not slots.full:
         return ["return last_tile"]
+    if has_lists(slots.kernel):
+        return [*_listed_tile("full_0_end", " + n_partial"), "return kt"]
     return [*tile_lines(slots, TileKind.FULL), "return kt"]
 
 
-def _hide_lines(slots: Slots) -> list[str]:
+def _listed_tile(end: str, first: str = "") -> list[str]:
+    """The tile of a step that may lie beyond the last one."""
+    return [
+        f"listed = list_tiles + first_listed{first} + t",
+        f"kt = tl.load(listed, mask=t < {end}, other=0)",
+    ]
+
+
+def _hide_lines(slots: Slots, features: Features) -> list[str]:
     """The lines that hide the pairs of a PARTIAL tile that its mask hides."""
     if not slots.rules:
         return []
-    weigher = Weigher(slots.kernel, features_of(slots.kernel), False)
-    lines = [*rule_lines(slots), "rule = tl.where(t < n_partial, rule, -1)"]
+    weigher = Weigher(slots.kernel, features, False)
+    lines = [*batch_lines(features.tables), *prepare_lines(weigher)]
+    lines += [*rule_lines(slots), "rule = tl.where(t < n_partial, rule, -1)"]
     for at, rule in enumerate(slots.rules):
         lines += [f"if rule == {at}:"]
         body = [f"# {line}" for line in places(slots, rule)]
         body.append(f"# tests {print_expr(rule)}")
-        body += test_lines(slots, rule, weigher, _INDENT + 4)
+        inside = replace(weigher, loaded=weigher.loaded.copy())
+        body += _key_lines(inside, rule, _INDENT + 4)
+        body += test_lines(slots, rule, inside, _INDENT + 4)
         lines += ["    " + line for line in body]
     return lines
 
 
-def _consumer(params: list[str], part: int) -> list[str]:
+def _key_lines(weigher: Weigher, rule: BoolExpr, indent: int) -> list[str]:
+    """The lines that load what a mask reads for each key, once for all rows."""
+    printer = replace(weigher.printer, names={**MASK_NAMES, Axis.KEY: "one_key"})
+    reads = [
+        read
+        for read in reads_of(rule)
+        if reads_axis(read, Axis.KEY)
+        and not reads_axis(read, Axis.QUERY)
+        and not any(reads_of(index) for index in read.indices)
+    ]
+    if not reads:
+        return []
+    loads = load_lines(reads, printer, weigher.loaded, indent)
+    names = [weigher.loaded.ints[read] for read in reads]
+    spread = [f"{name} = across({name}, LAYOUT)" for name in names]
+    return ["one_key = k0 + gl.arange(0, BLOCK_K, layout=ONE_KEY)", *loads, *spread]
+
+
+def _consumer(names: list[str], part: int) -> list[str]:
     return [
         *("o_source", "output", "lse", "spoiled"),
         *_BUFFERS,
@@ -147,20 +223,20 @@ def _consumer(params: list[str], part: int) -> list[str]:
         *("n_q", "n_k"),
         *_SIZES,
         *("first_exact_tile", "n_exact_tiles", "scale_log2"),
-        *params,
+        *names,
         str(part),
         *("HEADS", "HEAD_DIM", "VALUE_DIM", "BLOCK_Q", "BLOCK_K", "EXACT_Q", "STAGES"),
     ]
 
 
-def _producer(params: list[str]) -> list[str]:
+def _producer(names: list[str]) -> list[str]:
     return [
         *("q_source", "k_source", "v_source"),
         *_BUFFERS,
         *_BARRIERS,
         "n_k",
         *_SIZES,
-        *params,
+        *names,
         *("HEADS", "GROUP_SIZE", "HEAD_DIM", "VALUE_DIM"),
         *("BLOCK_Q", "BLOCK_K", "STAGES"),
     ]

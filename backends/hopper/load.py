@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from patternc.backends.hopper.route import hopper_kernel
+from patternc.backends.hopper.route import chosen_route
 from patternc.backends.triton.load import TritonAttention, load_module
 from patternc.diagnostics import Diagnostic
 from patternc.plan.kernel import Kernel
@@ -33,4 +33,4 @@ class HopperBackend:
 
     def load(self, kernel: Kernel) -> TritonAttention:
         """Write the kernel's module and import it. Raises `OSError`."""
-        return load_module(kernel, hopper_kernel(kernel), self.store)
+        return load_module(kernel, chosen_route(kernel), self.store)

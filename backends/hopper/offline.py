@@ -13,7 +13,12 @@ import triton
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from patternc.backends.triton.offline import TARGETS, Report, assembler_log
+from patternc.backends.triton.offline import (
+    TARGETS,
+    Report,
+    assembler_log,
+    input_types,
+)
 
 _COUNTED = {
     "HGMMA": "wgmma.mma_async",
@@ -66,7 +71,17 @@ def _source(module: ModuleType, dims: tuple[int, int], dtype: str) -> GluonASTSo
         "EXACT_Q": module.BLOCK_Q,
         "STAGES": module.HOPPER_STAGES[max(dims)],
     }
-    pointers = {"output": f"*{dtype}", "lse": "*fp32", "spoiled": "*i8"}
+    tables = {name: f"*{held}" for name, held in input_types(module).items()}
+    pointers = {
+        "output": f"*{dtype}",
+        "lse": "*fp32",
+        "spoiled": "*i8",
+        "list_tiles": "*i32",
+        "list_first": "*i64",
+        "list_partial": "*i32",
+        "list_full": "*i32",
+        **tables,
+    }
     types: dict[str, str] = {}
     values: dict[tuple[int, ...], object] = {}
     aligned: dict[tuple[int, ...], list[list[object]]] = {}
@@ -77,7 +92,8 @@ def _source(module: ModuleType, dims: tuple[int, int], dtype: str) -> GluonASTSo
             values[(at,)] = constants[name]
         elif name in pointers:
             types[name] = pointers[name]
-            aligned[(at,)] = [["tt.divisibility", 16]]
+            if name not in tables:  # inputs may have any alignment
+                aligned[(at,)] = [["tt.divisibility", 16]]
         elif name.endswith("_source"):
             block = f"[1, 1, {blocks[name[0]]}, {columns[name[0]]}]"
             types[name] = f"tensordesc<{dtype}{block},{layout!r}>"

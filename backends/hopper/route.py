@@ -1,18 +1,38 @@
-"""Which programs have a kernel for Hopper, and on which tiles.
+"""Which programs get a kernel for Hopper, on which tiles, for which head sizes.
 
-In: a planned kernel. Out: the reason why it has none, or its plan on the tiles of that
-kernel. Not its job: which calls take it, which is in the text of `launch`.
+In: a planned kernel. Out: a `Route`, or None; in words, why. Not its job: which calls
+take that kernel, which is in the text of `runs_on_hopper`.
+
+A program must be one that the kernel can compute (`refusal`), and the kernel must be
+predicted to be faster than the portable one, by the model of `plan.choose` from
+measured times: large tiles pay off where rows are long and tiles full.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from patternc.backends.triton.features import features_of
-from patternc.backends.triton.ranges import has_lists
-from patternc.ir.nodes import Binary, BoolExpr, Const, IntExpr, IntOp
-from patternc.ir.walk import subexpressions
+import numpy as np
+
+from patternc.backends.triton.features import features_of, reads_of
+from patternc.backends.triton.ranges import has_lists, is_listed
+from patternc.ir.nodes import (
+    Axis,
+    Binary,
+    BoolExpr,
+    Const,
+    Element,
+    Index,
+    IntExpr,
+    IntOp,
+    Read,
+)
+from patternc.ir.walk import axes_of, subexpressions
+from patternc.plan.choose import REFERENCE_LENGTH, predict
+from patternc.plan.expand import live_tiles, query_tiles
 from patternc.plan.kernel import Kernel
+from patternc.plan.measured import HOPPER, MEASURED, Measured, Work
 from patternc.plan.tiling import plan
 
 BLOCK_Q = 128
@@ -21,12 +41,34 @@ BLOCK_Q = 128
 BLOCK_K = 128
 """Keys of a step."""
 
+MULTIPROCESSORS = 132
+"""Those of the device that was measured."""
+
+LISTED_SIZES = (128,)
+"""The head sizes for which it is taken where tiles follow inputs: not predicted."""
+
 LEAST_EXACT_Q = 64
 """The fewest queries of the portable kernel's tiles: each half of a tile has one flag."""
 
 
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Milliseconds that the model predicts for a head size, here and portable."""
+
+    own: float
+    portable: float
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The attention on the tiles of the kernel for Hopper, and head size -> stages."""
+
+    kernel: Kernel
+    stages: dict[int, int]
+
+
 def refusal(kernel: Kernel) -> str:
-    """Why a program has no kernel for Hopper; nothing if it has one."""
+    """Why the kernel for Hopper cannot compute a program; nothing if it can."""
     attention, features = kernel.attention, features_of(kernel)
     block = attention.schedule
     if block is not None:
@@ -35,15 +77,153 @@ def refusal(kernel: Kernel) -> str:
         return f"tiles of {kernel.schedule.block_q} queries were asked for"
     if features.is_ordered:
         return "its tokens have an order"
-    if features.inputs:
-        return "it reads inputs"
-    if not features.is_plain:
+    if features.natural or features.has_epilogue or features.skipped:
         return "it has scores, weights, sinks, outputs or skipped heads"
+    if features.inputs:
+        return _refusal_of_lists(kernel)
     if has_lists(kernel):
         return "its tiles have no closed form"
     if any(_divides(cover.mask) for cover in kernel.covers):
         return "its mask divides by a number that is no power of two: registers spill"
     return ""
+
+
+def _refusal_of_lists(kernel: Kernel) -> str:
+    """The same for a program whose tiles follow inputs."""
+    if not all(is_listed(cover) for cover in kernel.covers):
+        return "the tiles of some heads follow inputs, and of others ranges"
+    elements = {item.name: item.element for item in kernel.attention.inputs}
+    for cover in kernel.covers:
+        for read in reads_of(cover.mask):
+            if elements[read.table] is not Element.INT and not _is_coarse(read):
+                return f"`{read.table}` chooses parts of its tiles"
+    return ""
+
+
+def _is_coarse(read: Read) -> bool:
+    """Whether a read is the same for whole tiles."""
+    return all(
+        not axes_of(index) & {Axis.QUERY, Axis.KEY}
+        or (
+            isinstance(index, Binary)
+            and index.op is IntOp.FLOORDIV
+            and isinstance(index.lhs, Index)
+            and isinstance(index.rhs, Const)
+            and index.rhs.value % BLOCK_Q == 0
+        )
+        for index in read.indices
+    )
+
+
+def possible_route(kernel: Kernel) -> Route | None:
+    """The kernel for Hopper, if it can compute the program, whatever it is worth."""
+    if refusal(kernel):
+        return None
+    schedule = replace(kernel.schedule, block_q=BLOCK_Q, block_k=BLOCK_K)
+    found = plan(kernel.attention, schedule)
+    if has_lists(found) != has_lists(kernel):
+        return None
+    return Route(found, {item.columns: item.stages for item in HOPPER})
+
+
+def chosen_route(kernel: Kernel) -> Route | None:
+    """The kernel for Hopper, for the head sizes that it is predicted to be faster for."""
+    route = possible_route(kernel)
+    if route is None:
+        return None
+    if has_lists(route.kernel):
+        own = {size: route.stages[size] for size in LISTED_SIZES}
+        return replace(route, stages=own)
+    times = forecasts(kernel, route)
+    stages = {
+        columns: stages
+        for columns, stages in route.stages.items()
+        if columns in times and times[columns].own < times[columns].portable
+    }
+    return replace(route, stages=stages) if stages else None
+
+
+def forecasts(kernel: Kernel, route: Route) -> dict[int, Forecast]:
+    """Head size -> times at the reference length, with 16 bits.
+
+    Empty if the portable kernel's tile was not measured, or a run-time parameter has no
+    value.
+    """
+    params = kernel.attention.params
+    values = {item.name: item.default for item in params if item.default is not None}
+    if len(values) < len(params):
+        return {}
+    found = {}
+    for item in HOPPER:
+        portable = _measured(kernel, item.columns)
+        if portable is not None:
+            own = predict(route.kernel, item, values)
+            own += _tail(route.kernel, item, values)
+            found[item.columns] = Forecast(own, predict(kernel, portable, values))
+    return found
+
+
+def in_words(kernel: Kernel) -> str:
+    """What `explain` says of it."""
+    reason = refusal(kernel)
+    route = possible_route(kernel)
+    if reason or route is None:
+        return f"the kernels above, as {reason or 'its tiles have no closed form'}"
+    where = f"tiles {BLOCK_Q} x {BLOCK_K}, where query tiles fill the device"
+    if has_lists(route.kernel):
+        sizes = " and ".join(map(str, LISTED_SIZES))
+        return (
+            f"for 16 bits and head size {sizes} a forward kernel of its own, {where};"
+            " its tiles are listed at a call"
+        )
+    times = forecasts(kernel, route)
+    if not times:
+        return "the kernels above, as nothing predicts which is faster"
+    tried = ", ".join(
+        f"head size {columns} {item.own:.3f} ms against {item.portable:.3f} ms"
+        for columns, item in sorted(times.items())
+    )
+    measured = f"measured: the model predicts {tried}"
+    chosen = chosen_route(kernel)
+    if chosen is None:
+        return f"the kernels above ({measured})"
+    sizes = " and ".join(str(columns) for columns in sorted(chosen.stages))
+    return (
+        f"for 16 bits and head size {sizes} a forward kernel of its own, {where}"
+        f" ({measured})"
+    )
+
+
+def _tail(kernel: Kernel, item: Measured, values: Mapping[str, int]) -> float:
+    """Milliseconds that the first query tile, which starts last, takes beyond the mean.
+
+    A tile has a multiprocessor of its own, where its times are those of a whole device.
+    """
+    layout = kernel.attention.layout
+    length = REFERENCE_LENGTH if layout is None else layout.size
+    rows = len(query_tiles(kernel.schedule, length, 0))
+    most = 0.0
+    for cover in kernel.covers:
+        sizes = (length, length, 0)
+        tiles = live_tiles(cover, kernel.schedule, cover.heads[0], *sizes, values)
+        costs = np.where(tiles.partial, item.partial_ns, item.full_ns)
+        first = float(costs[tiles.qt == 0].sum())
+        most = max(most, first - float(costs.sum()) / rows)
+    return most * MULTIPROCESSORS / 1e6
+
+
+def _measured(kernel: Kernel, columns: int) -> Measured | None:
+    """The portable forward kernel's times on the tiles of a kernel."""
+    schedule = kernel.schedule
+    for item in MEASURED:
+        if (item.work, item.columns, item.itemsize, item.family) == (
+            Work.FORWARD,
+            columns,
+            2,
+            HOPPER[0].family,
+        ) and (item.block_q, item.block_k) == (schedule.block_q, schedule.block_k):
+            return item
+    return None
 
 
 def _divides(mask: BoolExpr) -> bool:
@@ -58,12 +238,3 @@ def _divides(mask: BoolExpr) -> bool:
 
 def _is_power_of_two(expr: IntExpr) -> bool:
     return isinstance(expr, Const) and expr.value > 0 and expr.value.bit_count() == 1
-
-
-def hopper_kernel(kernel: Kernel, block_k: int = BLOCK_K) -> Kernel | None:
-    """The same attention on the tiles of the kernel for Hopper; None if it has none."""
-    if refusal(kernel):
-        return None
-    schedule = replace(kernel.schedule, block_q=BLOCK_Q, block_k=block_k)
-    found = plan(kernel.attention, schedule)
-    return None if has_lists(found) else found

@@ -26,6 +26,13 @@ from patternc.backends.triton.slopes import (
     use_lines,
     zero_reads_lines,
 )
+from patternc.backends.triton.stripe_gradients import (
+    Loads,
+    column_gradient_text,
+    key_stripes,
+    query_stripes,
+)
+from patternc.backends.triton.stripes import ROWS, STRIPES, Striped
 from patternc.backends.triton.tables import batch_lines, pointers
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import Weigher, prepare_lines
@@ -37,16 +44,31 @@ _STRIDES = [f"stride_{tensor}{axis}" for tensor in "qkvo" for axis in "bhnd"]
 _SIZES = ["n_q", "n_k", "q_offset", "first_q_tile", "n_q_tiles"]
 
 
-def backward_texts(kernel: Kernel, reversed_: Kernel, features: Features) -> list[str]:
-    """The functions of the backward pass that run on the device."""
+def backward_texts(
+    kernel: Kernel,
+    reversed_: Kernel,
+    features: Features,
+    stripes: Striped | None = None,
+) -> list[str]:
+    """The functions of the backward pass that run on the device.
+
+    `stripes` are visited beside the tiles of `kernel`.
+    """
     texts = [fill("first_from"), fill("finite"), fill("delta")]
     for ordered in (False, True) if features.is_ordered else (False,):
-        texts.append(query_gradient_text(kernel, features, ordered))
-        texts.append(key_gradient_text(reversed_, features, ordered))
+        texts.append(query_gradient_text(kernel, features, ordered, stripes))
+        texts.append(key_gradient_text(reversed_, features, ordered, stripes))
+    if stripes is not None and stripes.has_columns:
+        arguments = _arguments(reversed_, features, False, has_lists(reversed_))
+        factor = _factor_lines(features)
+        given = (reversed_, features, stripes, arguments, factor, _loads())
+        texts.append(column_gradient_text(*given))
     return texts
 
 
-def query_gradient_text(kernel: Kernel, features: Features, ordered: bool) -> str:
+def query_gradient_text(
+    kernel: Kernel, features: Features, ordered: bool, stripes: Striped | None = None
+) -> str:
     """`query_gradient_kernel`, or the one whose tiles hold positions of an order."""
     kernel = _of_positions(kernel) if ordered else kernel
     slots = assign_slots(kernel, features.lists_data)
@@ -59,6 +81,10 @@ def query_gradient_text(kernel: Kernel, features: Features, ordered: bool) -> st
         backward_scale_lines(weigher),
         lambda kind: use_lines(weigher, kind, _load("v", ordered)),
     )
+    ranges, loops = range_lines(slots), loop_lines(slots, weigher, body)
+    if stripes is not None:
+        before, more = query_stripes(stripes, weigher, _loads())
+        ranges, loops = [*ranges, *before], [*loops, *more]
     text = fill(
         "query_gradient",
         {
@@ -67,7 +93,7 @@ def query_gradient_text(kernel: Kernel, features: Features, ordered: bool) -> st
             ),
             "factor": _factor_lines(features),
             "sequence": _sequence_lines("n_q"),
-            "ranges": range_lines(slots),
+            "ranges": ranges,
             "queries": [
                 *(_query_rows("[:, None]") if ordered else [_queries("[:, None]")]),
                 *_load("q", ordered),
@@ -75,14 +101,16 @@ def query_gradient_text(kernel: Kernel, features: Features, ordered: bool) -> st
             ],
             "rows": _row_numbers(ordered),
             "prepare": [*prepare, *zero_reads_lines(weigher)],
-            "loops": loop_lines(slots, weigher, body),
+            "loops": loops,
             "reads": store_reads_lines(weigher),
         },
     )
     return _renamed(text, ordered)
 
 
-def key_gradient_text(reversed_: Kernel, features: Features, ordered: bool) -> str:
+def key_gradient_text(
+    reversed_: Kernel, features: Features, ordered: bool, stripes: Striped | None = None
+) -> str:
     """`key_gradient_kernel`, or the one whose tiles hold positions of an order."""
     kernel = _of_positions(reversed_) if ordered else reversed_
     slots = assign_slots(kernel, features.lists_data, reverse=True)
@@ -95,6 +123,11 @@ def key_gradient_text(reversed_: Kernel, features: Features, ordered: bool) -> s
         lambda kind: use_lines(weigher, kind, []),
         _row_numbers(ordered),
     )
+    prepare = [*prepare_lines(weigher), *zero_reads_lines(weigher)]
+    ranges, loops = range_lines(slots), loop_lines(slots, weigher, body)
+    if stripes is not None:
+        before, more = key_stripes(stripes, weigher, _loads())
+        ranges, loops = [*ranges, *before], [*loops, *more]
     own = ["k_rows = k0 + tl.arange(0, BLOCK_K)", "k = k_rows[:, None]"]
     if ordered:
         own = [*_token_lines(), *_key_rows("[:, None]")]
@@ -108,9 +141,9 @@ def key_gradient_text(reversed_: Kernel, features: Features, ordered: bool) -> s
             "sequence": _sequence_lines("n_k"),
             "keys": [*own, *_load("k", ordered), *_load("v", ordered)],
             "batch": batch_lines(features.tables),
-            "ranges": range_lines(slots),
-            "prepare": [*prepare_lines(weigher), *zero_reads_lines(weigher)],
-            "loops": loop_lines(slots, weigher, body),
+            "ranges": ranges,
+            "prepare": prepare,
+            "loops": loops,
             "reads": store_reads_lines(weigher),
         },
     )
@@ -154,7 +187,9 @@ def _arguments(
             *(["read_gradients,"] if has_reads else []),
             *(f"{name}," for name in LISTS if lists or features.is_ordered),
             *(["tokens,", "token_rows,"] if features.is_ordered else []),
+            *(f"{name}," for name in STRIPES if features.has_stripes),
             *(f"{name}," for name in tables),
+            *(f"{name}," for name in ROWS if features.has_stripes),
         ],
         "numbers": [
             *(f"{name}: tl.int64," for name in _STRIDES),
@@ -223,6 +258,12 @@ def _key_rows(spread: str) -> list[str]:
         "k_rows = tl.load(token_at + k_rows, mask=k_rows < n_k, other=n_k)",
         f"k = k_rows{spread}",
     ]
+
+
+def _loads() -> Loads:
+    """How stripes load their tiles, and rows of keys."""
+    loads = {tensor: _load(tensor, False) for tensor in "qkvo"}
+    return loads | {f"{tensor}_rows": _load(tensor, True) for tensor in "kv"}
 
 
 def _load(tensor: str, ordered: bool) -> list[str]:

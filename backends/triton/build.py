@@ -24,9 +24,10 @@ import torch
 import triton
 from triton.backends.nvidia.compiler import get_ptxas
 
-from patternc.backends.hopper.route import hopper_kernel
+from patternc.backends.hopper.route import Route, chosen_route
 from patternc.backends.triton.build_refusal import build_refusal
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit
+from patternc.backends.triton.expected import expected_times
 from patternc.backends.triton.features import features_of
 from patternc.backends.triton.formulas import head_groups
 from patternc.backends.triton.gradients import gradient_whole_only
@@ -49,6 +50,7 @@ from patternc.runtime.format import Section, compressed, join
 from patternc.runtime.manifest import (
     Array,
     Facts,
+    HopperTiles,
     Launch,
     Lists,
     Manifest,
@@ -111,7 +113,7 @@ def build_package(
     if refusal is not None:
         raise PatternError([refusal])
     attention, blobs = kernel.attention, _Blobs()
-    hopper = hopper_kernel(kernel) if "sm_90" in wanted.targets else None
+    hopper = chosen_route(kernel) if "sm_90" in wanted.targets else None
     text = emit(kernel, attention.span.source.text, attention.name, hopper)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "attention.py")
@@ -128,6 +130,7 @@ def build_package(
         wanted.dtypes,
         wanted.head_dims,
         wanted.backward,
+        expected_times(kernel, hopper, wanted.head_dims, wanted.backward),
         _facts(kernel, hopper, lists, wanted.decode),
         variants,
         tuple(blobs.sections),
@@ -248,7 +251,7 @@ def _array(tensor: torch.Tensor, blobs: _Blobs) -> Array:
 
 
 def _facts(
-    kernel: Kernel, hopper: Kernel | None, lists: tuple[Lists, ...], decode: bool
+    kernel: Kernel, hopper: Route | None, lists: tuple[Lists, ...], decode: bool
 ) -> Facts:
     attention, schedule = kernel.attention, kernel.schedule
     features, reversed_ = features_of(kernel), reverse(kernel, schedule)
@@ -263,7 +266,7 @@ def _facts(
         {param.name: param.default for param in attention.params},
         schedule.block_q,
         schedule.block_k,
-        None if hopper is None else (hopper.schedule.block_q, hopper.schedule.block_k),
+        _hopper_tiles(hopper),
         LARGEST_DIM,
         DELTA_ROWS,
         tuple(
@@ -287,6 +290,14 @@ def _facts(
         1 if features.lists_data else 0,
         lists,
     )
+
+
+def _hopper_tiles(route: Route | None) -> HopperTiles | None:
+    if route is None:
+        return None
+    own = route.kernel.schedule
+    stages = sorted(route.stages.items())
+    return HopperTiles(own.block_q, own.block_k, tuple(stages))
 
 
 def _source(kernel: Kernel, values: dict[str, int | float]) -> Source:

@@ -22,6 +22,12 @@ def build_refusal(kernel: Kernel, backward: bool) -> Diagnostic | None:
     the program: a package is data.
     """
     attention, features = kernel.attention, features_of(kernel)
+    if attention.selections:
+        return _refusal(
+            "a package has no selections yet",
+            attention.selections[0].span,
+            "PyTorch code of the program plans which keys it chooses",
+        )
     if attention.inputs:
         item = attention.inputs[0]
         return _refusal(

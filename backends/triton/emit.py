@@ -18,10 +18,12 @@ from dataclasses import replace
 from patternc.analysis.interval import Box
 from patternc.backends.declared import declarations
 from patternc.backends.hopper import emit as gluon
+from patternc.backends.hopper.route import Route
 from patternc.backends.triton import profiles, shared_text
 from patternc.backends.triton.backward import backward_texts
 from patternc.backends.triton.bounds import BoundsPrinter
 from patternc.backends.triton.dense import dense_text, mask_lines
+from patternc.backends.triton.estimate import plan_texts
 from patternc.backends.triton.expr import (
     TorchPrinter,
     calls_floor_helpers,
@@ -29,6 +31,7 @@ from patternc.backends.triton.expr import (
 )
 from patternc.backends.triton.features import Features, features_of
 from patternc.backends.triton.finish import finish_text
+from patternc.backends.triton.fused import fused_of
 from patternc.backends.triton.gradients import gradients_text
 from patternc.backends.triton.kernels import device_functions, kernel_text
 from patternc.backends.triton.launches import checks_called, launch_text
@@ -40,6 +43,13 @@ from patternc.backends.triton.ranges import (
     printable,
 )
 from patternc.backends.triton.shares import combine_text, shares_text
+from patternc.backends.triton.stripe_gradients import has_gradients
+from patternc.backends.triton.stripes import (
+    stripe_functions,
+    stripe_lists,
+    striped,
+    without_stripes,
+)
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Axis
 from patternc.ir.text import print_expr, print_heads
@@ -68,13 +78,13 @@ DELTA_ROWS = 64
 
 
 def emit(
-    kernel: Kernel, pattern_text: str, name: str, hopper: Kernel | None = None
+    kernel: Kernel, pattern_text: str, name: str, hopper: Route | None = None
 ) -> str:
     """The text of a kernel module, formatted, ending in a newline.
 
     `pattern_text` is what METADATA's hash is of and what the header shows; `name` is
-    the attention's name; `hopper` the same attention on the tiles of a kernel for
-    Hopper, if the module gets one. Raises `ValueError` if `name` or a run-time parameter is not
+    the attention's name; `hopper` says of the kernel for Hopper, if the module gets
+    one. Raises `ValueError` if `name` or a run-time parameter is not
     an ASCII identifier.
     """
     for word in (name, *(param.name for param in kernel.attention.params)):
@@ -82,30 +92,44 @@ def emit(
             raise ValueError(f"not an identifier: {word!r}")
     features = features_of(kernel)
     shared = [*checks_called(kernel.attention, features), "weighted_sum"]
-    device = device_functions(kernel, features)
-    kernels = [kernel_text(kernel, features, False)]
+    stripes = striped(kernel)
+    other, ahead = kernel, features
+    if stripes is not None:
+        other, ahead = without_stripes(kernel, features, stripes)
+    device = device_functions(kernel, ahead)
+    kernels = [kernel_text(other, ahead, False, stripes)]
+    if stripes is not None:
+        kernels = [*stripe_functions(kernel, features, stripes), *kernels]
     if features.is_ordered:
-        kernels.append(kernel_text(kernel, features, True))
+        kernels.append(kernel_text(other, ahead, True, stripes))
     kernels.append(combine_text(kernel, features))
-    reversed_ = reverse(kernel, kernel.schedule)
-    kernels += backward_texts(kernel, reversed_, features)
-    listing = _listing(kernel, reversed_)
+    back, behind = kernel, features
+    own = stripes if has_gradients(features) else None
+    if own is not None:
+        back, behind = other, ahead
+    reversed_ = reverse(back, kernel.schedule)
+    kernels += backward_texts(back, reversed_, behind, own)
+    selects = bool(kernel.attention.selections)
+    plans = plan_texts(fused_of(kernel.attention), _box(kernel)) if selects else []
+    listing = _listing(back, reversed_)
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
-        _imports(shared, features) + (f"\n{gluon.IMPORTS}" if hopper else ""),
-        _constants(kernel, features, pattern_text, name),
+        _imports(shared, behind, hopper is not None),
+        _constants(kernel, listing, behind, pattern_text, name),
         shared_text.body(shared),
-        fill("floor") if calls_floor_helpers("".join(kernels)) else "",
+        fill("floor") if calls_floor_helpers("".join((*kernels, *plans))) else "",
         *device,
         *kernels,
         *([gluon.kernel_text(hopper)] if hopper else []),
-        launch_text(kernel, features, hopper is not None),
+        launch_text(other, ahead, hopper is not None),
         *([gluon.launch_text(hopper)] if hopper else []),
+        *(stripe_lists(kernel, stripes, own is not None) if stripes else []),
         shares_text(kernel),
-        gradients_text(kernel, reversed_, features, printer),
+        gradients_text(back, reversed_, behind, printer, own),
         finish_text(features, printer),
-        *_lists(listing, features),
+        *_lists(listing, behind),
+        *plans,
         _reference(kernel, features),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -135,10 +159,14 @@ def _header(pattern_text: str, name: str) -> str:
     return "\n".join([about, "", *(f"# {line}".rstrip() for line in comments)])
 
 
-def _imports(shared: list[str], features: Features) -> str:
+_STANDARD = ("concurrent.futures", "contextlib", "functools", "math")
+
+
+def _imports(shared: list[str], features: Features, has_hopper: bool) -> str:
     """Standard library first. Those of shared functions are read from their files."""
-    own = {f"import {name}" for name in ("contextlib", "functools", "math")}
+    own = {f"import {name}" for name in _STANDARD}
     needed = own | set(shared_text.imports(shared))
+    needed |= set(gluon.STANDARD_IMPORTS) if has_hopper else set()
     if features.lists_data:
         needed.add("import itertools")
     lines = sorted(needed)
@@ -150,10 +178,13 @@ def _imports(shared: list[str], features: Features) -> str:
         "import triton.language as tl",
         "from triton.tools.tensor_descriptor import TensorDescriptor",
     ]
+    other += gluon.IMPORTS.splitlines() if has_hopper else []
     return "\n".join([*plain, *from_lines, "", *other])
 
 
-def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str) -> str:
+def _constants(
+    kernel: Kernel, listing: Kernel, features: Features, pattern_text: str, name: str
+) -> str:
     attention, schedule = kernel.attention, kernel.schedule
     defaults = {param.name: param.default for param in attention.params}
     metadata: dict[str, Value] = {
@@ -181,7 +212,7 @@ def _constants(kernel: Kernel, features: Features, pattern_text: str, name: str)
             f"DELTA_ROWS = {DELTA_ROWS}  # of a program of `delta_kernel`",
             "DTYPES = (torch.bfloat16, torch.float16, torch.float32)",
             *literal("PARAMS", defaults),
-            *_input_constants(kernel, features),
+            *_input_constants(listing, features),
             *literal("METADATA", metadata),
             "",
         ]

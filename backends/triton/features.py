@@ -39,7 +39,8 @@ class Features:
 
     `tables` are the inputs that the kernel itself reads, in the order of declaration;
     labels of an order are not among them. `sinks` are those of heads whose weights have
-    a sum: others have nothing to join.
+    a sum: others have nothing to join. `has_stripes`: the kernel visits chosen diagonals
+    and columns (`stripes`).
     """
 
     tables: tuple[Input, ...]
@@ -51,6 +52,7 @@ class Features:
     skipped: tuple[int, ...]
     is_ordered: bool
     lists_data: bool
+    has_stripes: bool = False
 
     @property
     def natural(self) -> bool:

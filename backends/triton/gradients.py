@@ -33,6 +33,7 @@ from patternc.backends.triton.slopes import (
     row_reads,
     row_slots,
 )
+from patternc.backends.triton.stripes import Striped
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Axis, FloatRead, ScoreCase
 from patternc.ir.walk import params_of
@@ -40,7 +41,11 @@ from patternc.plan.kernel import Kernel
 
 
 def gradients_text(
-    kernel: Kernel, reversed_: Kernel, features: Features, printer: TorchPrinter
+    kernel: Kernel,
+    reversed_: Kernel,
+    features: Features,
+    printer: TorchPrinter,
+    stripes: Striped | None = None,
 ) -> str:
     """`gradients`, its launcher and what they call."""
     given = ", inputs" if features.inputs else ""
@@ -65,10 +70,10 @@ def gradients_text(
             "found": _found(features),
             "launch_head": [f"def {call}", *arguments, "):"],
             "access": access_lines(features, "q, k, v, d_out"),
-            "tile_lists": _lists(kernel, reversed_, features),
+            "tile_lists": _lists(kernel, reversed_, features, stripes),
             "members": _members(features),
             "numbers": number_arguments(features),
-            **_calls(kernel, reversed_, features),
+            **_calls(kernel, reversed_, features, stripes),
         },
     )
     texts = [text]
@@ -154,11 +159,22 @@ def _found(features: Features) -> list[str]:
     ]
 
 
-def _lists(kernel: Kernel, reversed_: Kernel, features: Features) -> list[str]:
+def _lists(
+    kernel: Kernel, reversed_: Kernel, features: Features, stripes: Striped | None
+) -> list[str]:
     own = has_lists(kernel) or has_lists(reversed_) or features.is_ordered
     lines = tile_list_lines(features, own)
     if has_lists(reversed_) or features.is_ordered:
         lines.append("turned = reversed_lists(lists, first_q_tile, n_k)")
+    if stripes is not None:
+        lines.append("key_stripes = stripes[:8]")
+    if stripes is not None and stripes.has_diagonals:
+        lines[-1] = "key_stripes = key_stripes_of(stripes, n_q, n_k, q_offset)"
+    if stripes is not None and stripes.blocks is not None:
+        lines += [
+            "given = (n_q, n_k, q_offset, values, pointers, q.device)",
+            "key_stripes = (*key_stripes[:6], *blocks_of(*given, reverse=True))",
+        ]
     return lines
 
 
@@ -173,14 +189,19 @@ def _members(features: Features) -> list[str]:
 
 
 def _calls(
-    kernel: Kernel, reversed_: Kernel, features: Features
+    kernel: Kernel, reversed_: Kernel, features: Features, stripes: Striped | None
 ) -> dict[str, list[str]]:
-    """How the two kernels are started."""
+    """How the kernels are started."""
     tables = ["*pointers,"] if features.tables else []
+    tables += ["k,", "v,"] if stripes is not None else []
     row, column = row_slots(features), column_slots(features)
 
     def arguments(
-        outputs: list[str], slots: int, at: int, lists: list[str]
+        outputs: list[str],
+        slots: int,
+        at: int,
+        lists: list[str],
+        last: tuple[str, ...] = (),
     ) -> list[str]:
         reads = [f"read_gradients[{at}],"] if slots else []
         inner = [
@@ -191,11 +212,12 @@ def _calls(
             *lists,
             *tables,
             "*numbers,",
+            *last,
         ]
         return ["arguments = (", *("    " + line for line in inner), ")"]
 
     def start(name: str, extra: list[str], slots: int, hides: bool) -> list[str]:
-        work = name.removesuffix("_gradient")
+        work = name.removesuffix("_gradient").replace("column", "key")
         reads = [f'"READ_GRADIENTS": read_gradients[{slots - 1}].numel() > 0,']
         inner = ["**options,", *(reads if slots else []), *extra]
         inner.append('"num_warps": warps,')
@@ -206,13 +228,15 @@ def _calls(
         lines.append(f'warps, stages = launch_of("{work}", columns, q)')
         lines += ["more = {", *("    " + line for line in inner), "}"]
         first = "start(kernel, programs, arguments, more, stages, kind)"
-        return [*lines, first, *again_lines("more", hides)]
+        return [*lines, first, *again_lines("more", hides or stripes is not None)]
 
     ordered = features.is_ordered
     own = list_arguments(features, "lists") if has_lists(kernel) or ordered else []
     turned = (
         list_arguments(features, "turned") if has_lists(reversed_) or ordered else []
     )
+    if stripes is not None:
+        own, turned = [*own, "*stripes[:8],"], [*turned, "*key_stripes,"]
     parts = [
         *_programs("n_k_tiles * (HEADS // members) * batch"),
         *arguments(["dk_parts,", "dv_parts,"], column, 1, turned),
@@ -229,8 +253,42 @@ def _calls(
             *arguments(["dq,"], row, 0, own),
             *start("query_gradient", [], 1 if row else 0, hides_pairs(kernel)),
         ],
-        "key_gradient": _in_parts(parts, features),
+        "key_gradient": _with_columns(
+            parts,
+            [
+                *_programs("n_k_tiles * KV_HEADS * batch"),
+                "of_columns = (*stripes[:5], stripes[11], *stripes[6:8])",
+                "for member in range(HEADS // KV_HEADS):",
+                *(
+                    f"    {line}"
+                    for line in [
+                        *arguments(
+                            ["dk_parts,", "dv_parts,"],
+                            0,
+                            1,
+                            [*turned[:-1], "*of_columns,"],
+                            ("member,",),
+                        ),
+                        *start("column_gradient", [], 0, True),
+                    ]
+                ),
+            ],
+        )
+        if stripes is not None and stripes.has_columns
+        else _in_parts(parts, features),
     }
+
+
+def _with_columns(parts: list[str], columns: list[str]) -> list[str]:
+    """Key gradients to which chosen columns add, in single precision till the end."""
+    return [
+        "wide = torch.float32",
+        "dk_parts, dv_parts = (torch.empty_like(x, dtype=wide) for x in (dk, dv))",
+        *parts,
+        *columns,
+        "dk.copy_(dk_parts)",
+        "dv.copy_(dv_parts)",
+    ]
 
 
 def _programs(count: str) -> list[str]:

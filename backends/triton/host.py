@@ -51,6 +51,7 @@ ordered_query_gradient_kernel = ordered_key_gradient_kernel = None
 hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
+HOPPER_STAGES = {}
 stored_lists = visited = None
 
 LOG2_E = 1.4426950408889634
@@ -140,9 +141,11 @@ def _launch() -> str:
                 "kernel = ordered_kernel if ordered else forward_kernel",
                 "kind = (q.device, q.dtype, dim, value_dim, access)",
                 'is_whole = HAS_HOPPER and form == "none" and shares[0] is None',
-                "if is_whole and runs_on_hopper(q, v, access, scale):",
-                "    sizes = (scale, q_offset, values)",
-                "    launch_hopper(q, k, v, output, lse, spoiled, *sizes)",
+                "sizes = (q_offset, values)",
+                "if is_whole and runs_on_hopper(q, v, access, scale, *sizes):",
+                "    more = tuple(values.values())",
+                "    tensors = (q, k, v, output, lse, spoiled)",
+                "    launch_hopper(*tensors, scale, q_offset, BLOCK_Q, more, None)",
                 "else:",
                 "    start(kernel, programs, arguments, options, stages, kind)",
                 *_again("options", "HIDES"),
@@ -150,6 +153,7 @@ def _launch() -> str:
             ],
         },
     )
+    text = _without(text, "@contextlib.contextmanager", "def launch_of(")
     # The module's own way to know Triton's interpreter; the package has none.
     lines = text.splitlines()
     kept = [x for x in lines if not x.startswith(("INTERPRETED =", "LOG2_E ="))]
@@ -159,11 +163,20 @@ def _launch() -> str:
 
 def _hopper() -> str:
     """How the kernel for Hopper is launched; its layouts were compiled in."""
-    text = fill("launch", {"tiles": []}, hopper.__name__)
+    text = fill("launch", {"constants": []}, hopper.__name__)
+    text = _without(text, "    kind = (q.device", "    hopper_kernel[grid]")
+    text = _without(text, "HOPPER_COMPILED = set()", "def tiles_of(")
     layout = "gl.NVMMASharedLayout(HOPPER_SWIZZLE, bits, rank=4)"
     assert layout in text
     text = text.replace(layout, "None").replace("HopperDescriptor", "TensorDescriptor")
     return text.replace("    bits = 8 * tensor.element_size()\n", "")
+
+
+def _without(text: str, start: str, end: str) -> str:
+    """The text without what compiles: from where `start` is to where `end` is."""
+    first, last = text.index(start), text.index(end)
+    assert text.count(start) == 1 and first < last
+    return text[:first] + text[last:]
 
 
 def _gradients() -> str:

@@ -19,6 +19,12 @@ from patternc.backends.triton.features import (
 from patternc.backends.triton.loops import forward_body, loop_lines
 from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
 from patternc.backends.triton.shares import packed_holes, packs, share_lines
+from patternc.backends.triton.stripe_loops import (
+    bounds_lines,
+    forward_stripe_body,
+    stripe_loop_lines,
+)
+from patternc.backends.triton.stripes import ROWS, STRIPES, Striped
 from patternc.backends.triton.tables import (
     batch_lines,
     numbers,
@@ -60,7 +66,9 @@ def pointer_names(kernel: Kernel, features: Features) -> list[str]:
     return [
         *(_LISTS if takes_lists(kernel, features) else []),
         *(["tokens", "token_rows"] if features.is_ordered else []),
+        *(STRIPES if features.has_stripes else []),
         *pointers(features.tables),
+        *(ROWS if features.has_stripes else []),
         *(["v_rows"] if features.reads_own_value else []),
     ]
 
@@ -68,11 +76,18 @@ def pointer_names(kernel: Kernel, features: Features) -> list[str]:
 def number_names(features: Features) -> list[tuple[str, str]]:
     """The scalar arguments after the run-time parameters, and their types."""
     batch = [("list_batch", "tl.int32")] if features.lists_data else []
+    if features.has_stripes:
+        batch += [("stripe_batch", "tl.int32"), ("first_q_block", "tl.int32")]
     return [*batch, *numbers(features.tables)]
 
 
-def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
-    """`forward_kernel`, or `ordered_kernel`, whose tiles hold positions."""
+def kernel_text(
+    kernel: Kernel, features: Features, ordered: bool, stripes: Striped | None = None
+) -> str:
+    """`forward_kernel`, or `ordered_kernel`, whose tiles hold positions.
+
+    `stripes` are visited after the tiles of `kernel`.
+    """
     if ordered:
         covers = tuple(
             replace(cover, ranges=None) if cover.order else cover
@@ -89,24 +104,29 @@ def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
     if is_packing:
         queries = fill("packed_queries", {"queries": queries}).splitlines()
     prepare = [*batch_lines(features.tables), *prepare_lines(weigher)]
+    ranges = range_lines(slots)
+    loops = loop_lines(slots, weigher, forward_body(weigher))
+    if stripes is not None:
+        ranges += bounds_lines(kernel, stripes)
+        loops += stripe_loop_lines(stripes, weigher, forward_stripe_body(weigher))
     text = fill(
         "forward",
         {
             "param_names": [f'"{x}",' for x in (*params, *(n for n, _ in scalars))],
-            "alignment": _alignment(features),
+            "alignment": alignment_lines(features),
             "list_params": [f"{x}," for x in pointer_names(kernel, features)],
             "params": [
                 *(f"{name}: tl.int32," for name in params),
                 *(f"{name}: {kind}," for name, kind in scalars),
             ],
             "skip": skip,
-            "ranges": range_lines(slots),
-            "shares": share_lines(slots),
+            "ranges": ranges,
+            "shares": share_lines(slots, stripes.kinds if stripes else ()),
             "queries": queries,
             **packed_holes(is_packing),
             "factor": factor_lines(weigher),
             "prepare": prepare,
-            "loops": loop_lines(slots, weigher, forward_body(weigher)),
+            "loops": loops,
             "epilogue": epilogue_lines(weigher),
             "constants": [
                 *(["PACKED: tl.constexpr,"] if is_packing else []),
@@ -119,7 +139,7 @@ def kernel_text(kernel: Kernel, features: Features, ordered: bool) -> str:
     )
 
 
-def _alignment(features: Features) -> list[str]:
+def alignment_lines(features: Features) -> list[str]:
     """Inputs come with any alignment: one kernel serves all."""
     names = pointers(features.tables)
     if not names:
@@ -147,7 +167,8 @@ def device_functions(kernel: Kernel, features: Features) -> list[str]:
     gathers = features.is_ordered or features.reads_own_value
     needs = {
         "gather": gathers,
-        "weigh": features.is_ordered or bool(kinds),
+        "stripe_rows": features.has_stripes,
+        "weigh": features.is_ordered or features.has_stripes or bool(kinds),
         "relu2": WeightKind.RELU2 in kinds,
         "sigmoid": WeightKind.SIGMOID in kinds or FloatFunction.SIGMOID in called,
         "sink": bool(features.sinks),

@@ -39,7 +39,7 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
     last = ", epilogue" if features.has_epilogue else ""
     head = f"q, k, v, output, lse, scale, q_offset, values{given}{last}"
     run = "run(q, k, v, scale, q_offset, params{}, {})"
-    hides = hides_pairs(kernel)
+    hides = hides_pairs(kernel) or features.has_stripes
     is_packing = packs(kernel, features)
     text = fill(
         "launch",
@@ -69,7 +69,10 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
             "launch": _wrapped("launch(", f"{head}, sequences", ")", 8),
             "launch_head": _wrapped("def launch(", f"{head}, sequences=None", "):", 0),
             "sequences": sequence_lines(whole_only(kernel, features)),
-            "access": access_lines(features, "q, k, v"),
+            "access": [
+                *access_lines(features, "q, k, v"),
+                *(_listed_lines() if has_hopper and features.lists_data else []),
+            ],
             "tile_lists": tile_list_lines(features, takes_lists(kernel, features)),
             "list_arguments": _pointers(kernel, features),
             "numbers": number_arguments(features),
@@ -138,6 +141,13 @@ def access_lines(features: Features, tensors: str) -> list[str]:
 def tile_list_lines(features: Features, takes: bool) -> list[str]:
     """Inputs as pointers, and the lists of tiles if a kernel takes them."""
     tables = ["pointers = as_pointers(inputs)"] if features.tables else []
+    if features.has_stripes:
+        tables += _wrapped(
+            "stripes = kept_stripes(",
+            "batch, n_q, n_k, q_offset, values, pointers, q.device",
+            ")",
+            4,
+        )
     if not takes:
         return tables
     if not features.lists_data:
@@ -150,12 +160,26 @@ def tile_list_lines(features: Features, takes: bool) -> list[str]:
     return [*tables, call]
 
 
+def _listed_lines() -> list[str]:
+    """Calls whose tiles are listed for a kernel of their own end here."""
+    return [
+        'is_whole = form == "none"',
+        "if is_whole and runs_on_hopper(q, v, access, scale, q_offset, values):",
+        "    launch_listed(q, k, v, output, lse, scale, q_offset, values, inputs)",
+        "    return",
+    ]
+
+
 def _pointers(kernel: Kernel, features: Features) -> list[str]:
     lines = []
     if takes_lists(kernel, features):
         lines += list_arguments(features, "lists")
+    if features.has_stripes:
+        lines.append("*stripes[:8],")
     if features.tables:
         lines.append("*pointers,")
+    if features.has_stripes:
+        lines += ["k,", "v,"]
     if features.reads_own_value:
         lines.append("v,")
     return lines
@@ -170,6 +194,8 @@ def list_arguments(features: Features, name: str) -> list[str]:
 def number_arguments(features: Features) -> list[str]:
     """The scalar arguments after the run-time parameters."""
     lines = ["lists[6],"] if features.lists_data else []
+    if features.has_stripes:
+        lines.append("*stripes[8:10],")
     if features.tables:
         lines.append("*as_numbers(pointers),")
     assert bool(lines) == bool(number_names(features))
@@ -230,13 +256,26 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     if features.is_ordered:
         kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
     start = ["start(kernel, programs, arguments, options, stages, kind)"]
-    if has_hopper:
+    if has_hopper and not features.lists_data:
         sizes = "scale, q_offset, values"
+        exact_lines = [
+            'again = {**options, "EXACT": True, "num_stages": 1, "grid": (programs,)}',
+            "exact = functools.partial(kernel.warmup, *arguments, **again)",
+        ]
         start = [
             'is_whole = form == "none" and shares[0] is None',
-            "if is_whole and runs_on_hopper(q, v, access, scale):",
-            f"    launch_hopper(q, k, v, output, lse, spoiled, {sizes})",
+            f"if is_whole and runs_on_hopper(q, v, access, {sizes}):",
+            "    more = tuple(values.values())",
+            *_indented(exact_lines if hides else ["exact = None"]),
+            "    tensors = (q, k, v, output, lse, spoiled)",
+            "    launch_hopper(*tensors, scale, q_offset, BLOCK_Q, more, exact)",
             "else:",
+            *_indented(start),
+        ]
+    if hides:
+        start = [
+            'exact = options | {"EXACT": True}',
+            'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
             *_indented(start),
         ]
     return [

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -18,9 +19,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from patternc.backends.hopper.route import Route
+from patternc.backends.planner import plan_tables
 from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.sequences import Form, Sequences
+from patternc.backends.triton import planner
 from patternc.backends.triton.emit import emit
+from patternc.backends.triton.fused import NO_MAPS, Fused, fused_of
 from patternc.backends.triton.refusal import gradient_refusal
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import AxisKind
@@ -47,7 +52,7 @@ class TritonBackend:
         return load_module(kernel, None, self.store)
 
 
-def load_module(kernel: Kernel, hopper: Kernel | None, store: Store) -> TritonAttention:
+def load_module(kernel: Kernel, hopper: Route | None, store: Store) -> TritonAttention:
     """Write the module of a kernel, with one for Hopper or without, and import it.
 
     Raises `OSError`.
@@ -60,14 +65,15 @@ def load_module(kernel: Kernel, hopper: Kernel | None, store: Store) -> TritonAt
         for item in attention.inputs
         if any(axis.kind is AxisKind.BATCH for axis in item.axes)
     }
-    return TritonAttention(module, kernel, axes)
+    return TritonAttention(module, kernel, axes, fused_of(attention))
 
 
 @dataclass(frozen=True, slots=True)
 class TritonAttention:
     """A `LoadedAttention` that runs a generated module, forward and backward.
 
-    `batch_axes` says where the inputs that have a batch axis of their own declare it.
+    `batch_axes` says where the inputs that have a batch axis of their own declare it,
+    `fused` which maps of selections have kernels.
     A training step is `attend`, then `finish` under autograd, then `gradients` of what
     `attend` gave.
     """
@@ -75,6 +81,7 @@ class TritonAttention:
     module: ModuleType
     kernel: Kernel
     batch_axes: Mapping[str, int] = field(default_factory=dict)
+    fused: Fused = NO_MAPS
 
     def __call__(
         self,
@@ -108,6 +115,31 @@ class TritonAttention:
             **_named(sequences),
             **params,
             **self._declared(inputs),
+        )
+
+    def plan_tables(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> dict[str, Tensor]:
+        """See `Planner`. Off a GPU it is PyTorch's planner, which is faster there."""
+        attention = self.kernel.attention
+        plan = plan_tables
+        if q.is_cuda:
+            plan = partial(planner.plan_tables, self.module, self.fused)
+        return plan(
+            attention,
+            q,
+            k,
+            scale=scale,
+            q_offset=q_offset,
+            params=params,
+            inputs=inputs,
         )
 
     def attend(

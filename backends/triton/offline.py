@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -54,6 +54,38 @@ class Report:
     serialised: tuple[str, ...]
 
 
+def compile_kernel(
+    kernel: triton.JITFunction,
+    target: str,
+    pointers: Mapping[str, str],
+    constants: Mapping[str, object],
+    *,
+    warps: int,
+    stages: int,
+    aligned: Collection[str] = (),
+) -> Report:
+    """Compile one kernel whose pointers are to elements of the given types.
+
+    `constants` are its constexprs, and strides that are known; `aligned` are further
+    arguments that 16 divides, as all pointers are. Other numbers are int32 where the
+    kernel does not say.
+    """
+    types: dict[str, str] = {}
+    known: dict[tuple[int, ...], object] = {}
+    attributes: dict[tuple[int, ...], list[list[object]]] = {}
+    for at, parameter in enumerate(kernel.params):
+        name = parameter.name
+        if name in constants:
+            types[name], known[(at,)] = "constexpr", constants[name]
+            continue
+        types[name] = parameter.annotation_type or "i32"
+        if name in pointers:
+            types[name] = f"*{pointers[name]}"
+        if name in pointers or name in aligned:
+            attributes[(at,)] = [["tt.divisibility", 16]]
+    return _compiled(ASTSource(kernel, types, known, attributes), target, warps, stages)
+
+
 def compile_offline(
     module: ModuleType,
     target: str,
@@ -72,8 +104,8 @@ def compile_offline(
     """Compile the module's kernel. `dtype` is Triton's word (bf16, fp16, fp32).
 
     D_v is D unless given. Warps and stages are those of the module unless given; `kernel`
-    is one of `forward_kernel`, `combine_kernel`, `query_gradient_kernel` and
-    `key_gradient_kernel`, or the one for calls whose tiles follow an order
+    is one of `forward_kernel`, `combine_kernel`, `query_gradient_kernel`,
+    `key_gradient_kernel` and `column_gradient_kernel`, or the one for calls whose tiles follow an order
     (`ordered_kernel`, `ordered_...`). `exact` is a kernel's second launch, which keeps
     hidden NaN out, `is_split` the one whose programs take shares of the steps, `is_packed` the one
     of those whose rows are of several heads. Integer inputs are compiled as int32.
@@ -82,22 +114,24 @@ def compile_offline(
     columns = max(module.padded(dim) for dim in dims)
     itemsize = 4 if dtype == "fp32" else 2
     own = module.LAUNCHES[_work(kernel), columns, itemsize]
+    source = _source(
+        module,
+        getattr(module, kernel),
+        target,
+        dims,
+        dtype,
+        access,
+        {"EXACT": exact, "IS_SPLIT": is_split or is_packed, "PACKED": is_packed},
+    )
+    return _compiled(source, target, warps or own[0], stages or own[1])
+
+
+def _compiled(source: ASTSource, target: str, warps: int, stages: int | None) -> Report:
+    """Compile and look at the machine code."""
     compiled = triton.compile(
-        _source(
-            module,
-            getattr(module, kernel),
-            target,
-            dims,
-            dtype,
-            access,
-            {"EXACT": exact, "IS_SPLIT": is_split or is_packed, "PACKED": is_packed},
-        ),
+        source,
         target=TARGETS[target],
-        options={
-            "num_warps": warps or own[0],
-            "num_stages": stages or own[1],
-            "enable_fp_fusion": True,
-        },
+        options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True},
     )
     shared = int(compiled.metadata.shared)
     if target.startswith("gfx"):
@@ -115,7 +149,9 @@ def compile_offline(
 def _work(kernel: str) -> str:
     """What a kernel does, as LAUNCHES calls it."""
     name = kernel.removeprefix("ordered_").removesuffix("kernel").rstrip("_")
-    return name.removesuffix("_gradient") if name.endswith("gradient") else "forward"
+    if not name.endswith("gradient"):
+        return "forward"
+    return name.removesuffix("_gradient").replace("column", "key")
 
 
 def _source(
@@ -153,6 +189,8 @@ def _source(
         "MEMBERS": module.HEADS // module.KV_HEADS,
         **({} if combines or variant["IS_SPLIT"] else dict.fromkeys(scratch)),
     }
+    # Chosen columns add to the rows of their keys, in single precision till the end.
+    summed = "fp32" if hasattr(module, "column_gradient_kernel") else dtype
     pointers = {
         "output": dtype,
         **dict.fromkeys(scratch, "fp32"),
@@ -162,8 +200,7 @@ def _source(
         "delta_source": "fp32",
         "read_gradients": "fp32",
         "query_gradient": dtype,
-        "key_gradient": dtype,
-        "value_gradient": dtype,
+        **dict.fromkeys(("key_gradient", "value_gradient"), summed),
         "list_tiles": "i32",
         "list_first": "i64",
         "list_partial": "i32",
@@ -171,8 +208,18 @@ def _source(
         "tokens": "i32",
         "token_rows": "i32",
         "v_rows": dtype,
+        "stripe_words": "i32",
+        "stripe_tiles": "i32",
+        "stripe_held": "i32",
+        "stripe_columns": "i32",
+        "column_words": "i32",
+        "stripe_bounds": "i32",
+        "stripe_blocks": "i16",
+        "block_ends": "i32",
+        "key_rows": dtype,
+        "value_rows": dtype,
         **({"q_source": dtype} if variant["PACKED"] else {}),
-        **_input_types(module),
+        **input_types(module),
         **({} if access == "descriptor" else {f"{x}_source": dtype for x in "qkvo"}),
     }
     types: dict[str, str] = {}
@@ -195,7 +242,7 @@ def _source(
     return ASTSource(kernel, types, constants, aligned)
 
 
-def _input_types(module: ModuleType) -> dict[str, str]:
+def input_types(module: ModuleType) -> dict[str, str]:
     """The element types of the inputs' pointers."""
     types = {"int": "i32", "bool": "i8", "float": "fp32"}
     inputs = getattr(module, "INPUTS", {})

@@ -27,7 +27,7 @@ from patternc.ir.floats import discrete_parts
 from patternc.ir.nodes import Axis, BoolExpr, IntExpr, Truth
 from patternc.ir.text import print_heads
 from patternc.ir.walk import axes_of
-from patternc.plan.kernel import Kernel, KeyRange
+from patternc.plan.kernel import Kernel, KeyRange, TileCover
 
 _STRIDES = ("stride_vb", "stride_vh", "stride_vn", "stride_vd")
 
@@ -36,17 +36,18 @@ _HOST_NAMES = {Axis.QUERY_TILE: "qt", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
 _INDENT = 4
 
 
-def share_lines(slots: Slots) -> list[str]:
+def share_lines(slots: Slots, stripes: Sequence[str] = ()) -> list[str]:
     """Before the loops: the steps from `first_...` to `last_...` of this program.
 
     Steps of FULL tiles count from 0, or in a kernel with lists on from the PARTIAL ones.
+    The loops over `stripes`, by the names of what they go over, come last.
     """
     kinds = [
         kind
         for kind, columns in (("partial", slots.partial), ("full", slots.full))
         if columns
     ]
-    if not kinds:
+    if not kinds and not stripes:
         return []
     goes_on = has_lists(slots.kernel)
     start = "n_partial" if goes_on else "0"
@@ -54,13 +55,26 @@ def share_lines(slots: Slots) -> list[str]:
     bounds = {"partial": ("0", "n_partial"), "full": (start, end)}
     before = "n_partial" if "partial" in kinds and not goes_on else ""
     lines = [f"first_{kind}, last_{kind} = {', '.join(bounds[kind])}" for kind in kinds]
-    steps = " + ".join(f"n_{kind}" for kind in kinds)
+    for kind in stripes:
+        lines.append(f"first_{kind}, last_{kind} = {kind}_lo, {kind}_lo + n_{kind}")
+    steps = " + ".join(f"n_{kind}" for kind in (*kinds, *stripes))
     inner = [f"each = ({steps} + splits - 1) // splits", "first = share * each"]
+    if stripes:
+        inner[0] = "each = (n_steps + splits - 1) // splits"
+        inner.insert(0, f"n_steps = {steps}")
     for kind in kinds:
         low, high = bounds[kind]
         shifted = f" - {before}" if kind == "full" and before else ""
         inner.append(f"first_{kind} = tl.maximum(first{shifted}, {low})")
         inner.append(f"last_{kind} = tl.minimum(first + each{shifted}, {high})")
+    done = [f"n_{kind}" for kind in kinds]
+    for kind in stripes:
+        inner.append(f"from_{kind} = first_{kind}" + "".join(f" - {n}" for n in done))
+        inner.append(f"first_{kind} = tl.maximum(from_{kind} + first, first_{kind})")
+        inner.append(
+            f"last_{kind} = tl.minimum(from_{kind} + first + each, last_{kind})"
+        )
+        done.append(f"n_{kind}")
     return [*lines, "if IS_SPLIT:", *(f"    {line}" for line in inner)]
 
 
@@ -74,7 +88,9 @@ def packs(kernel: Kernel, features: Features) -> bool:
     apart = [case.heads for case in features.scores]
     apart += [case.heads for case in features.unnormalised]
     apart.append(features.skipped)
-    parts: list[BoolExpr | IntExpr] = [cover.mask for cover in kernel.covers]
+    parts: list[BoolExpr | IntExpr] = []
+    for cover in kernel.covers:
+        parts += masks_of(cover)
     for case in features.scores:
         parts += discrete_parts(case.score)
     return (
@@ -92,12 +108,27 @@ def _holds_groups(heads: Sequence[int], size: int) -> bool:
     return all(count == size for count in counts.values())
 
 
-def _masks_of_groups(kernel: Kernel, size: int) -> list[set[BoolExpr]]:
+def masks_of(cover: TileCover) -> tuple[BoolExpr, ...]:
+    """What says which pairs are visible: the mask, and stripes in its place."""
+    own = cover.stripes
+    if own is None:
+        return (cover.mask,)
+    blocks = own.blocks
+    return (
+        cover.mask,
+        own.diagonals,
+        own.columns,
+        own.within,
+        *((blocks.mask, blocks.within) if blocks is not None else ()),
+    )
+
+
+def _masks_of_groups(kernel: Kernel, size: int) -> list[set[tuple[BoolExpr, ...]]]:
     """The different masks of the query heads of each key/value head."""
-    found: dict[int, set[BoolExpr]] = {}
+    found: dict[int, set[tuple[BoolExpr, ...]]] = {}
     for cover in kernel.covers:
         for head in cover.heads:
-            found.setdefault(head // size, set()).add(cover.mask)
+            found.setdefault(head // size, set()).add(masks_of(cover))
     return list(found.values())
 
 

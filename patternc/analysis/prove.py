@@ -60,6 +60,7 @@ from patternc.ir.nodes import (
     Quantifier,
     Relation,
 )
+from patternc.ir.selected import placed_params
 from patternc.ir.walk import params_of, rewrite_bool, tables_of
 
 Bound = Callable[[BoolExpr], BoolExpr]
@@ -86,7 +87,12 @@ class Decision:
 
 def decide_all(attention: Attention) -> tuple[Decision, ...]:
     """Decide every assertion of an attention."""
-    missing = [param.name for param in attention.params if param.default is None]
+    placed = placed_params(attention)
+    missing = [
+        param.name
+        for param in attention.params
+        if param.default is None and param.name not in placed
+    ]
     if missing:
         how = f"needs a default for the run-time parameter `{missing[0]}`"
         return tuple(Decision(item, None, how) for item in attention.asserts)
@@ -127,10 +133,11 @@ def _bind_defaults(attention: Attention) -> Attention:
     But for the layer and the step, which stay open.
     """
     steps = tuple(param for param in attention.params if param.name in STEPS)
-    others = {param.name: param.default for param in attention.params}
+    # Where a plan's tables start matters no more than what is in them.
+    others = {param.name: param.default or 0 for param in attention.params}
     for step in steps:
         del others[step.name]
-    return replace(_bound(attention, cast(dict[str, int], others)), params=steps)
+    return replace(_bound(attention, others), params=steps)
 
 
 def _bound(attention: Attention, values: Mapping[str, int]) -> Attention:

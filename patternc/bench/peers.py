@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
+from patternc import backends
 from patternc.attention import Attention
 from patternc.bench.blocks import block_mask
 from patternc.bench.record import CUDNN, FA3, FLASH, FLEX, OURS, PEERS
@@ -56,7 +57,9 @@ class Site:
         """The site of a row; its inputs lie on `device`."""
         pattern = row.make(sizes, device)
         source = Source(f"{row.name}.pat", row.program(sizes, pattern))
-        return cls(row, sizes, pattern, source, device, schedule)
+        is_cuda = device.type == "cuda"
+        own = backends.default_for("cuda") if is_cuda else "triton"
+        return cls(row, sizes, pattern, source, device, schedule, own)
 
     def trace(self) -> Trace:
         """Our compilation."""

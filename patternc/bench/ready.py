@@ -30,7 +30,7 @@ from patternc.bench.suite import Row, row_named
 
 _CALLS = 5
 
-_KERNELS = ("forward_kernel", "ordered_kernel")
+_KERNELS = ("forward_kernel", "ordered_kernel", "hopper_kernel")
 
 
 def get_ready(row: Row, shape: Shape) -> Ready:

@@ -30,8 +30,10 @@ from patternc.check.expand import Expansion
 from patternc.check.floats import Floats
 from patternc.check.inputs import inputs_of, lower_inputs
 from patternc.check.layouts import WHOLE, lower_layout, padded
+from patternc.check.maps import bind_lets
 from patternc.check.orders import Orders
 from patternc.check.schedules import lower_schedule
+from patternc.check.selections import selections_parts, with_selections
 from patternc.check.values import Binding, constant_of
 from patternc.diagnostics import Diagnostic, Label, PatternError
 from patternc.ir.floats import discrete_parts
@@ -84,6 +86,9 @@ def lower_clauses(
     env = replace(env, inputs=lower_inputs(inputs_of(item), env, found))
     if any(diagnostic.is_error for diagnostic in found):
         return None  # what follows reads the layout and the inputs
+    env = bind_lets(item, env, found)
+    if any(diagnostic.is_error for diagnostic in found):
+        return None  # masks read the lets
     lowering = _Clauses(item, env, found)
     lowering.skip_heads()
     cases = lowering.masks()
@@ -104,6 +109,7 @@ def lower_clauses(
         schedule=lowering.schedule(),
         span=item.span,
     )
+    attention = with_selections(attention, env, lowering.or_dense)
     found.extend(_sinks_without_sum(attention))
     claims = Claims(env, binding.decimals, found, lowering.skipped)
     clauses = [clause for clause in item.clauses if isinstance(clause, ast.Assert)]
@@ -122,6 +128,8 @@ class _Clauses:
     env: Environment
     found: list[Diagnostic]
     skipped: dict[int, ast.Skip] = field(default_factory=dict)
+    or_dense: set[int] = field(default_factory=set)
+    """The heads whose masks may be dense where that is cheaper."""
 
     def skip_heads(self) -> None:
         for clause in self.item.clauses:
@@ -153,6 +161,8 @@ class _Clauses:
                     return ()
                 one = part.condition == FULL_PATTERN
                 parts.append(body if one else All((part.condition, body), body.span))
+            if all(clauses[part.place].or_dense for part in share.parts):
+                self.or_dense.update(share.heads)
             span = clauses[share.parts[0].place].span
             mask = parts[0] if len(parts) == 1 else Any(tuple(parts), span)
             cases.append(HeadCase(share.heads, mask, span))
@@ -329,7 +339,10 @@ def with_steps(attention: Attention, steps: Iterable[RuntimeParam]) -> Attention
     read: set[str] = set()
     for case in attention.cases:
         read |= params_of(case.mask)
-    floats = [case.score for case in attention.scores]
+    floats, discrete = selections_parts(attention.selections)
+    for part in discrete:
+        read |= params_of(part)
+    floats += [case.score for case in attention.scores]
     floats += [case.logit for case in attention.sinks]
     floats += [case.output for case in attention.outputs]
     for expr in floats:

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from patternc import stdlib_patterns
 from patternc.check.inputs import inputs_of
+from patternc.check.kinds import is_decimal
 from patternc.check.scope import (
     CALL_NAMES,
     LOAD_NAMES,
@@ -119,9 +120,7 @@ def _kind_errors(item: ast.Item, parameter: ast.Parameter) -> Iterator[Diagnosti
             parameter.span,
             help="leave `runtime` out: an argument may be a run-time parameter",
         )
-    is_float = parameter.kind is ast.Kind.FLOAT or (
-        parameter.kind is None and isinstance(parameter.default, ast.Decimal)
-    )
+    is_float = is_decimal(parameter)
     if is_float and parameter.runtime:
         message = "a run-time parameter is an integer"
         yield Diagnostic("bad-parameter", message, parameter.span)

@@ -15,6 +15,10 @@ from patternc.check.scope import Scope
 from patternc.check.terms import Number
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import Axis, Input, IntOp, Layout
+from patternc.ir.selection import (
+    MapExpr,
+    Selection,
+)
 from patternc.limits import FILE_EXPANSION, POSITION
 from patternc.source import Span
 
@@ -43,11 +47,19 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundMap:
+    """A map with a name, and how many nodes it has, written out."""
+
+    map: MapExpr
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """What the names of a body stand for, at one place of the expansion.
 
-    `inputs` and `decimals` are those of the attention and unknown in a pattern's body;
-    `layout` is known everywhere in an attention.
+    `inputs`, `decimals` and `lets` are those of the attention and unknown in a
+    pattern's body; `layout` is known everywhere in an attention.
     """
 
     scope: Scope
@@ -61,6 +73,7 @@ class Environment:
     decimals: Mapping[str, Fraction] = field(default_factory=dict)
     inputs: Mapping[str, Input] = field(default_factory=dict)
     layout: Layout | None = None
+    lets: Mapping[str, BoundMap | Selection] = field(default_factory=dict)
 
     def index(self, name: str, span: Span) -> Number | None:
         """An index of the language, with its bounds; None for other names."""

@@ -18,6 +18,9 @@ from patternc.check.layout_names import lowered_names
 from patternc.check.terms import Number, Truths
 from patternc.diagnostics import Diagnostic, Label, PatternError
 from patternc.ir.nodes import CompareOp, Input, IntOp, Segment
+from patternc.ir.selection import (
+    Selection,
+)
 from patternc.limits import EXPANSION, EXPANSION_DEPTH, INT_MAX, INT_MIN
 from patternc.source import Span
 from patternc.syntax import ast
@@ -45,9 +48,13 @@ class Expansion:
                 return terms.truth(expr.text == "full", expr.span)
             case ast.Name(text=text) if text in env.inputs:
                 return self.read_truths(env.inputs[text], (), expr.span, env)
+            case ast.Name(text=text) if text in env.lets and text not in env.values:
+                return self.member((), expr, expr.span, env)
             case ast.Name():
                 body, inner = self.inlined(expr, (), expr.span, env)
                 return self.truths(body, inner)
+            case ast.IfElse():
+                return self.if_else(expr, env)
             case ast.Call():
                 body, inner = self.inlined(expr.name, expr.arguments, expr.span, env)
                 return self.truths(body, inner)
@@ -67,10 +74,21 @@ class Expansion:
                 raise TypeError(f"not a pattern: {expr}")
             case ast.SetOf() | ast.TheMask() | ast.UnionOver():
                 raise TypeError(f"not a pattern: {expr}")
-            case ast.Coordinate() | ast.Ratio():
+            case ast.Coordinate() | ast.Ratio() | ast.TupleOf() | ast.Product():
+                raise TypeError(f"not a pattern: {expr}")
+            case ast.Qualified() | ast.Option():
                 raise TypeError(f"not a pattern: {expr}")
             case _:
                 assert_never(expr)
+
+    def if_else(self, expr: ast.IfElse, env: Environment) -> Truths:
+        """`a if c else b` is `c & a | ~c & b`."""
+        parts = (expr.condition, expr.then, expr.otherwise)
+        condition, then, other = (self.truths(part, env) for part in parts)
+        against = terms.complement(condition, expr.span)
+        chosen = terms.all_of((condition, then), expr.span)
+        left = terms.all_of((against, other), expr.span)
+        return terms.any_of((chosen, left), expr.span)
 
     def indexed_truths(self, expr: ast.Indexed, env: Environment) -> Truths:
         """An element of a truth-value input, or a pattern at other coordinates."""
@@ -120,18 +138,40 @@ class Expansion:
 
     def chain(self, expr: ast.Chain, env: Environment) -> Truths:
         """`a < b <= c` is `(a < b) & (b <= c)`; `in` ends a chain."""
+        group = expr.links[0].operand
+        if expr.links[0].op is None and self.is_selection(group, env):
+            first = expr.first
+            items = first.items if isinstance(first, ast.TupleOf) else (first,)
+            keys = [self.number(item, env) for item in items]
+            return self.member(keys, group, expr.span, env)
         lhs, parts, last = self.number(expr.first, env), [], expr.first.span
         for link in expr.links:
             span = last.to(link.operand.span)
             if link.op is None:
-                parts.append(self.member(lhs, link.operand, span, env))
+                parts.append(self.in_group(lhs, link.operand, span, env))
                 break
             rhs = self.number(link.operand, env)
             parts.append(terms.compare(link.op, lhs, rhs, span))
             lhs, last = rhs, link.operand.span
         return terms.all_of(parts, expr.span)
 
+    def is_selection(self, group: ast.Expr, env: Environment) -> bool:
+        name = group.text if isinstance(group, ast.Name) else ""
+        return name in env.lets and name not in env.values
+
     def member(
+        self, keys: Sequence[Number], group: ast.Expr, span: Span, env: Environment
+    ) -> Truths:
+        """`keys in selection`. Raises `PatternError` for a wrong number of keys."""
+        selection = env.lets[group.text] if isinstance(group, ast.Name) else None
+        if not isinstance(selection, Selection):
+            raise TypeError(f"not a selection: {group}")
+        if len(keys) != len(selection.keys):
+            found = reads.key_count_error(selection, len(keys), span)
+            raise PatternError([*self.found, self.placed(found, env)])
+        return reads.member(selection, keys, span, env)
+
+    def in_group(
         self, item: Number, group: ast.Expr, span: Span, env: Environment
     ) -> Truths:
         """`item in {a, b}`, `item in range(a, b)` or `item in segment`."""
@@ -204,7 +244,9 @@ class Expansion:
                 raise TypeError(f"not an integer: {expr}")
             case ast.Intersection() | ast.Chain() | ast.SetOf():
                 raise TypeError(f"not an integer: {expr}")
-            case ast.TheMask() | ast.UnionOver():
+            case ast.TheMask() | ast.UnionOver() | ast.TupleOf() | ast.Product():
+                raise TypeError(f"not an integer: {expr}")
+            case ast.IfElse() | ast.Qualified() | ast.Option():
                 raise TypeError(f"not an integer: {expr}")
             case _:
                 assert_never(expr)
@@ -267,7 +309,13 @@ class Expansion:
                 values[parameter.name.text] = self.number(parameter.default, bare)
         called = env.called or span
         inner = replace(
-            env, scope=home, values=values, called=called, inputs={}, decimals={}
+            env,
+            scope=home,
+            values=values,
+            called=called,
+            inputs={},
+            decimals={},
+            lets={},
         )
         return declared.body, inner
 

@@ -22,6 +22,9 @@ class Type(Enum):
     SET = "a set of integers"
     RANGE = "a range"
     MASKS = "the attention's mask"
+    MAP = "a map"
+    SELECTION = "a selection"
+    UNKNOWN = "a mistake"
 
 
 class Place(Enum):
@@ -32,6 +35,7 @@ class Place(Enum):
     SINK = "sink"
     WEIGHTS = "weights"
     OUTPUT = "output"
+    LET = "let"
 
 
 ELEMENT_TYPES = {
@@ -47,6 +51,7 @@ HIDDEN: Mapping[Place, str] = {
     Place.SINK: "qk",
     Place.WEIGHTS: "qkhgN",
     Place.OUTPUT: "k",
+    Place.LET: "",
 }
 """The indices that a clause does not have."""
 
@@ -73,8 +78,15 @@ def parameter_types(item: ast.Item) -> dict[str, Type]:
     """The types of an item's parameters: integers unless typed, or by the default."""
     types = {}
     for parameter in item.parameters:
-        is_float = parameter.kind is ast.Kind.FLOAT or (
-            parameter.kind is None and isinstance(parameter.default, ast.Decimal)
-        )
-        types[parameter.name.text] = Type.DECIMAL if is_float else Type.INTEGER
+        decimal = is_decimal(parameter)
+        types[parameter.name.text] = Type.DECIMAL if decimal else Type.INTEGER
     return types
+
+
+def is_decimal(parameter: ast.Parameter) -> bool:
+    """Whether a parameter is a decimal number, by its type or else its default."""
+    default = parameter.default
+    if isinstance(default, ast.Negative):
+        default = default.operand
+    by_default = parameter.kind is None and isinstance(default, ast.Decimal)
+    return parameter.kind is ast.Kind.FLOAT or by_default

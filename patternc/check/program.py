@@ -14,6 +14,8 @@ from patternc.check.inputs import input_errors, inputs_of
 from patternc.check.kinds import Place, Type, parameter_types
 from patternc.check.layout_names import LayoutNames, written_names
 from patternc.check.layouts import layout_errors, sizes_of, valid_errors
+from patternc.check.let_types import LetTyping
+from patternc.check.lets import let_errors
 from patternc.check.scope import RESERVED, Scope, did_you_mean, scope_of
 from patternc.check.types import Typing
 from patternc.diagnostics import Diagnostic, Label
@@ -48,8 +50,15 @@ def _check_item(item: ast.Item, scope: Scope, found: list[Diagnostic]) -> None:
         case ast.Attention():
             found.extend(_clause_count_errors(item))
             found.extend(input_errors(item, scope))
+            lets = LetTyping(typing)
             for clause in item.clauses:
-                _check_clause(clause, item, typing)
+                if isinstance(clause, ast.Let):
+                    lets.declare(clause)
+            found.extend(let_errors(item, lets.lets))
+            masks = replace(typing, lets=lets.lets)
+            for clause in item.clauses:
+                is_mask = isinstance(clause, ast.Mask)
+                _check_clause(clause, item, masks if is_mask else typing)
         case _:
             assert_never(item)
 
@@ -73,7 +82,10 @@ def _check_default(
 ) -> None:
     if typing.parameters[parameter.name.text] is Type.INTEGER:
         defaults.expect(default, Type.INTEGER)
-    elif defaults.type_of(default) is not Type.DECIMAL:
+        return
+    if isinstance(default, ast.Negative):
+        default = default.operand
+    if defaults.type_of(default) is not Type.DECIMAL:
         defaults.expect(default, Type.INTEGER)  # an integer is a decimal number too
 
 
@@ -101,7 +113,7 @@ def _clause_count_errors(item: ast.Attention) -> Iterator[Diagnostic]:
 def _check_clause(clause: ast.Clause, item: ast.Attention, typing: Typing) -> None:
     """Types of everything in a clause; mistakes go to the typing's findings."""
     if isinstance(clause, ast.Case | ast.Skip | ast.Assert) and clause.condition:
-        typing.expect(clause.condition, Type.PATTERN)
+        replace(typing, lets={}).expect(clause.condition, Type.PATTERN)
     match clause:
         case ast.Heads():
             alone = replace(typing, inputs={})
@@ -110,6 +122,9 @@ def _check_clause(clause: ast.Clause, item: ast.Attention, typing: Typing) -> No
                 alone.expect(clause.kv_count, Type.INTEGER)
         case ast.Mask():
             typing.expect(clause.body, Type.PATTERN)
+            if clause.or_dense and not typing.lets:
+                message = "`else dense when cheaper` is for masks that read selections"
+                typing.report("bad-mask", message, clause.span)
         case ast.UseLayout():
             _check_layout(clause.name, item, typing)
         case ast.Input():
@@ -129,7 +144,7 @@ def _check_clause(clause: ast.Clause, item: ast.Attention, typing: Typing) -> No
             replace(typing, place=Place.OUTPUT).expect(clause.body, Type.DECIMAL)
         case ast.Weights():
             _check_weights(clause, typing)
-        case ast.Skip():
+        case ast.Skip() | ast.Let():
             pass
         case ast.ScheduleBlock():
             alone = replace(typing, inputs={})

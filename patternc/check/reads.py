@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from patternc.check import terms
 from patternc.check.environment import Environment
 from patternc.check.terms import Number, Truths
-from patternc.diagnostics import Diagnostic
+from patternc.diagnostics import Diagnostic, Label
+from patternc.ir.fold import fold_int
 from patternc.ir.nodes import (
     Axis,
     AxisKind,
@@ -28,6 +29,11 @@ from patternc.ir.nodes import (
     IntOp,
     Segment,
 )
+from patternc.ir.selection import (
+    Selection,
+)
+from patternc.ir.text import print_expr
+from patternc.limits import POSITION
 from patternc.source import Span
 
 INT_INPUT = (-(2**31), 2**31 - 1)
@@ -88,6 +94,46 @@ def read_guards(
     return tuple(found)
 
 
+def member(
+    selection: Selection, keys: Sequence[Number], span: Span, env: Environment
+) -> Truths:
+    """Whether a selection of the head holds these keys.
+
+    A key that is no key of the selection's map in the call is not held.
+    """
+    head = env.index("h", span)
+    if head is None:
+        raise LookupError("h")
+    indices, guards = [head], []
+    for place, key in enumerate(keys):
+        first, size = selection.first(place), selection.size(place)
+        index = key
+        if first:
+            least = terms.parameter(first, -POSITION, POSITION, span)
+            index = terms.binary(IntOp.SUB, key, least, span)
+        if fold_int(key.expr) != selection.keys[place]:
+            zero = terms.constant(0, span)
+            count = terms.parameter(size, 0, POSITION, span)
+            if first or key.lo < 0:
+                guards.append(terms.compare(CompareOp.LE, zero, index, span))
+            guards.append(terms.compare(CompareOp.LT, index, count, span))
+        indices.append(index)
+    element = terms.guarded(terms.read(selection.table, indices, 0, 1, span), guards)
+    return terms.compare(CompareOp.NE, element, terms.constant(0, span), span)
+
+
+def key_count_error(selection: Selection, given: int, span: Span) -> Diagnostic:
+    """The error for a membership with a wrong number of keys."""
+    keys = [print_expr(key) for key in selection.keys]
+    message = f"`{selection.table}` is a set of {len(keys)} keys, {given} given"
+    if not keys:
+        message = f"`{selection.table}` holds or not, for a head: it has no keys"
+    shown = keys[0] if len(keys) == 1 else f"({', '.join(keys)})"
+    help_text = f"write `{shown} in {selection.table}`" if keys else "name it alone"
+    others = (Label(selection.span, "selected here"),)
+    return Diagnostic("arity", message, span, "", help_text, others)
+
+
 def read_errors(
     table: Input, indices: Sequence[Number], span: Span
 ) -> Iterator[Diagnostic]:
@@ -119,8 +165,8 @@ def _end_guards(
             if at and inside and at.divisor == axis.divisor and at.shift >= axis.shift:
                 return []  # k < N, always
             return _below(index, _key_count(axis, span, env), span)
-        case AxisKind.BATCH:
-            raise TypeError("a batch axis has no index")
+        case AxisKind.BATCH | AxisKind.GROUP:
+            raise TypeError("an axis that no program can index")
 
 
 def _key_count(axis: InputAxis, span: Span, env: Environment) -> Number:

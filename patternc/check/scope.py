@@ -24,8 +24,8 @@ INDICES = frozenset("qkhgN")
 GIVEN = {"s": "score", "o": "output", "v": "output"}
 """What a kernel has at hand in one clause only, and that clause."""
 
-LATER_NAMES = frozenset({"Q", "K", "V", "scale"})
-"""Reserved names whose meaning comes with a later version."""
+TENSORS = frozenset({"Q", "K", "V", "scale"})
+"""The tensors of a call and the factor of the logits, for `let`."""
 
 FLOAT_FUNCTIONS = frozenset(
     ["exp", "log", "tanh", "sigmoid", "sqrt", "relu", "softcap", "where"]
@@ -46,7 +46,7 @@ CALL_NAMES = frozenset(
 LOAD_NAMES = frozenset(["path", "entry", "backend", "schedule"])
 """Keyword arguments of `patternc.load`: no parameter of an attention is called so."""
 
-RESERVED = INDICES | {*STEPS} | GIVEN.keys() | {"b"} | LATER_NAMES | BUILT_IN
+RESERVED = INDICES | {*STEPS} | GIVEN.keys() | {"b"} | TENSORS | BUILT_IN
 RESERVED_WORDS = frozenset(
     ["in", "mask", "union", "every", "retention", "density", "within"]
 )

@@ -17,8 +17,8 @@ from patternc.check.scope import (
     BUILT_IN,
     GIVEN,
     INDICES,
-    LATER_NAMES,
     RESERVED,
+    TENSORS,
     Scope,
     did_you_mean,
 )
@@ -34,6 +34,7 @@ _WHY_HIDDEN = {
     Place.SINK: "a sink is one logit for each head",
     Place.WEIGHTS: "the argument of weights is a constant",
     Place.OUTPUT: "keys have been summed over",
+    Place.LET: "",
 }
 
 
@@ -41,7 +42,7 @@ _WHY_HIDDEN = {
 class Typing:
     """The types of the expressions of one body; `found` collects what is wrong.
 
-    `parameters` and `inputs` are the body's own. `layout` is None where it is not known
+    `parameters`, `inputs` and `lets` are the body's own. `layout` is None where it is not known
     yet, as in a pattern. A wrong part has the type None, which fits everywhere: one
     mistake gives one message.
     """
@@ -52,6 +53,7 @@ class Typing:
     inputs: Mapping[str, ast.Input] = field(default_factory=dict)
     layout: LayoutNames | None = None
     place: Place = Place.MASK
+    lets: Mapping[str, Type] = field(default_factory=dict)
 
     def expect(self, expr: ast.Expr, wanted: Type) -> None:
         """Check `expr` and that it is of the type `wanted`."""
@@ -106,6 +108,23 @@ class Typing:
             case ast.SetOf():
                 self.all_of(Type.INTEGER, *expr.items)
                 return Type.SET
+            case ast.IfElse():
+                parts = (expr.then, expr.condition, expr.otherwise)
+                return self.all_of(Type.PATTERN, *parts)
+            case ast.TupleOf():
+                self.report_misplaced(expr, "keys in brackets", "to the left of `in`")
+                return None
+            case ast.Product():
+                self.report_misplaced(expr, "`@`", "in a `let`")
+                return None
+            case ast.Qualified():
+                self.report_misplaced(expr, "a map", "in a `let`")
+                return None
+            case ast.Option():
+                self.report_misplaced(
+                    expr, "an option", "in `top`, `top_p` and `above`"
+                )
+                return None
             case ast.TheMask():
                 return Type.MASKS
             case ast.UnionOver():
@@ -115,6 +134,9 @@ class Typing:
                 return Type.MASKS
             case _:
                 assert_never(expr)
+
+    def report_misplaced(self, expr: ast.Expr, what: str, where: str) -> None:
+        self.report("wrong-place", f"{what} can stand {where} only", expr.span)
 
     def all_of(self, wanted: Type, *parts: ast.Expr) -> Type:
         """Check that every part has the type `wanted`, and return it."""
@@ -150,6 +172,10 @@ class Typing:
         return Type.DECIMAL if self.place is not Place.MASK else Type.INTEGER
 
     def type_of_chain(self, expr: ast.Chain) -> Type:
+        if self.is_member(expr):
+            first = expr.first
+            items = first.items if isinstance(first, ast.TupleOf) else (first,)
+            return self.all_of(Type.INTEGER, *items) and Type.PATTERN
         self.expect(expr.first, Type.INTEGER)
         for place, link in enumerate(expr.links):
             if link.op is not None:
@@ -163,9 +189,24 @@ class Typing:
                 break
         return Type.PATTERN
 
+    def is_member(self, expr: ast.Chain) -> bool:
+        """Whether a chain is `keys in selection`."""
+        link = expr.links[0]
+        if link.op is not None or len(expr.links) > 1:
+            return False
+        group = link.operand
+        if not isinstance(group, ast.Name) or group.text in self.parameters:
+            return False
+        return self.lets.get(group.text) in (Type.SELECTION, Type.UNKNOWN)
+
     def check_group(self, group: ast.Expr) -> None:
         """What stands after `in`: a set, a range or a segment of the layout."""
         if isinstance(group, ast.Name) and group.text not in self.parameters:
+            if self.lets.get(group.text) is Type.MAP:
+                message = f"`{group.text}` is a map: it holds numbers, not keys"
+                help_text = f"choose among its keys: `top(8, {group.text})`"
+                self.report("type", message, group.span, "", help_text)
+                return
             if self.layout is not None:
                 self.found.extend(self.layout.segment_errors(group, len(self.found)))
             return
@@ -228,16 +269,16 @@ class Typing:
         if text in self.inputs:
             self.check_indices(name, self.inputs[text], 0, name.span)
             return ELEMENT_TYPES[self.inputs[text].element]
+        if text in self.lets:
+            return self.type_of_let(name)
         if text in INDICES | {*STEPS}:
             return self.type_of_index(name)
         if text in ("full", "empty"):
             return Type.PATTERN
         if text in GIVEN or text == "b":
             return self.type_of_given(name)
-        if text in LATER_NAMES:
-            message = f"`{text}` is not supported here yet"
-            self.report("unsupported", message, name.span, "a reserved name")
-            return None
+        if text in TENSORS:
+            return self.type_of_tensor(name)
         if text in BUILT_IN:
             message = f"`{text}` is a function and needs arguments"
             self.report("arity", message, name.span)
@@ -247,6 +288,26 @@ class Typing:
             return None
         self.check_count(name, declared, 0, name.span)
         return _result(declared)
+
+    def type_of_let(self, name: ast.Name) -> Type | None:
+        """A selection without keys is a pattern: it holds for a head or not."""
+        match self.lets[name.text]:
+            case Type.SELECTION:
+                return Type.PATTERN
+            case Type.MAP:
+                return Type.MAP
+        return None
+
+    def type_of_tensor(self, name: ast.Name) -> Type | None:
+        if name.text == "V":
+            message = "`V` is not supported here yet"
+            self.report("unsupported", message, name.span, "a reserved name")
+        elif name.text == "scale" and self.place is Place.LET:
+            return Type.DECIMAL
+        else:
+            message = f"`{name.text}` stands in `let` only"
+            self.report("wrong-place", message, name.span)
+        return None
 
     def type_of_index(self, name: ast.Name) -> Type | None:
         if name.text not in HIDDEN[self.place]:
@@ -275,7 +336,8 @@ class Typing:
                 self.report_arity(name, wanted, count, call.span)
             return result
         self.all_of(Type.INTEGER, *call.arguments)
-        if name.text in RESERVED | self.parameters.keys() | self.inputs.keys():
+        own = self.parameters.keys() | self.inputs.keys() | self.lets.keys()
+        if name.text in RESERVED | own:
             message = f"`{name.text}` cannot be called"
             self.report("type", message, name.span)
             return None
@@ -308,7 +370,7 @@ class Typing:
         message = f"`{name.text}` is not declared"
         help_text = ""
         if len(self.found) < DIAGNOSTICS:
-            own = [*self.parameters, *self.inputs]
+            own = [*self.parameters, *self.inputs, *self.lets]
             help_text = did_you_mean(name.text, [*self.scope.names(), *own, *BUILT_IN])
         self.report("unknown-name", message, name.span, "unknown name", help_text)
         return None

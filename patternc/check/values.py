@@ -143,6 +143,8 @@ def _decimal(
     match default:
         case ast.Decimal() | ast.Integer():
             return Fraction(default.value)
+        case ast.Negative(operand=ast.Decimal(value=size) | ast.Integer(value=size)):
+            return -Fraction(size)
         case None:
             message = f"parameter `{name}` has no value"
             span = parameter.name.span

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from patternc import driver
-from patternc.backends.hopper.route import hopper_kernel
+from patternc.backends.hopper.route import chosen_route
 from patternc.backends.triton.emit import emit
 from patternc.cli.entries import chosen
 from patternc.cli.files import write_whole
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         choices=("any", "sm_90"),
         default="any",
-        help="sm_90: beside the portable kernels one for Hopper, where there is one",
+        help="sm_90: beside the portable kernels one for Hopper, where that is faster",
     )
 
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     modules = {}
     for name, entry in _modules(source, Path(args.file).stem, args.entry).items():
         kernel = driver.compile_source(source, entry, values_of(args.set))
-        hopper = hopper_kernel(kernel) if args.target == "sm_90" else None
+        hopper = chosen_route(kernel) if args.target == "sm_90" else None
         modules[name] = emit(kernel, source.text, _identifier(name), hopper)
     args.output.mkdir(parents=True, exist_ok=True)
     for name, text in modules.items():

@@ -88,13 +88,15 @@ def tables_of(
     result. Raises `UsageError` for an unknown or missing name, a wrong dtype or shape,
     integers beyond 32 bits, NaN, infinities and values that fall in a sorted input.
     """
-    declared = {item.name: item for item in attention.inputs}
+    chosen = {selection.table for selection in attention.selections}
+    own = [item for item in attention.inputs if item.name not in chosen]
+    declared = {item.name: item for item in own}
     for name in given:
         if name not in declared:
             known = ", ".join(declared) or "none"
             raise UsageError(f"{attention.name} has no input {name}; it has {known}")
     tables = {}
-    for item in attention.inputs:
+    for item in own:
         if item.name in given:
             table = _element_table(item, given[item.name], attention, call)
             if item.element is not Element.FLOAT:
@@ -178,6 +180,8 @@ def axis_size(axis: InputAxis, attention: Attention, call: Call) -> int:
             return _positions(call.n_k, axis)
         case AxisKind.SIZE:
             return axis.size
+        case AxisKind.GROUP:
+            raise TypeError("a plan's table is no input of a caller")
         case _:
             assert_never(axis.kind)
 

@@ -82,9 +82,22 @@ def _head(manifest: Manifest, size: int) -> list[str]:
         f"from {source.file} ({source.sha256[:16]}){', with ' + values if values else ''}",
         f"built by patternc {manifest.patternc} with {compilers}",
         f"{gradients}; {', '.join(manifest.dtypes)}; head sizes {dims}",
+        *_expected(manifest),
         *([f"tile lists for {lengths} tokens"] if lengths else []),
         f"{len(manifest.variants)} kernels, {size:,} bytes",
     ]
+
+
+def _expected(manifest: Manifest) -> list[str]:
+    """What is predicted, a line for each device."""
+    lines = []
+    for device in dict.fromkeys(item.device for item in manifest.expected):
+        own = [item for item in manifest.expected if item.device == device]
+        times = ", ".join(
+            f"{item.work} D={item.head_dim} {item.milliseconds:.2f} ms" for item in own
+        )
+        lines.append(f"expected on {device}, {own[0].length} tokens, batch 1: {times}")
+    return lines
 
 
 def _table(package: Package, variants: list[Variant]) -> list[str]:

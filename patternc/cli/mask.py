@@ -5,7 +5,8 @@ JSON line, otherwise a picture in the terminal; --out writes a PNG or an .npy fi
 The mask comes from the meaning of the program (--via reference) or from the tile
 schedule alone (--via plan); both must agree. With --check the asserts that could not be
 proved are looked at for these inputs, in all heads, and 1 is returned if one fails.
-Needs no torch. Not its job: attention values.
+Needs no torch, unless the program selects: then random queries and keys choose. Not its
+job: attention values.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from patternc.cli.report import UsageError
 from patternc.data_checks import CallPairs, wrong_length
 from patternc.ir.evaluate import Tables, dense_mask
 from patternc.ir.nodes import Attention
+from patternc.ir.selected import placed_params
 from patternc.picture import mask_png, terminal_picture
 from patternc.plan.expand import plan_mask
 from patternc.source import Source
@@ -94,6 +96,7 @@ class View:
     k_len: int | None
     q_offset: int | None
     batch: int
+    seed: int = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,6 +144,13 @@ def add_view(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head", type=head, default=0, metavar="H", help="the query head (default: 0)"
     )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="of the random queries and keys that selections choose by (default: 0)",
+    )
 
 
 def view_of(args: argparse.Namespace) -> View:
@@ -153,6 +163,7 @@ def view_of(args: argparse.Namespace) -> View:
         args.k_len,
         args.q_offset,
         args.batch,
+        args.seed,
     )
 
 
@@ -179,7 +190,7 @@ def asserts_hold(source: Source, view: View, given: Mapping[str, Table]) -> bool
     """
     attention, decisions = driver.decide_source(source, view.entry, view.values)
     call = _call(attention, view)
-    params, tables = _given(attention, given, call)
+    params, tables = _given(attention, given, call, view.seed)
     return hold(attention, decisions, call, params, tables)
 
 
@@ -235,21 +246,26 @@ def mask_of(source: Source, view: View, given: Mapping[str, Table], via: str) ->
     if via == "plan":
         kernel = driver.compile_source(source, view.entry, view.values)
         call = _call(kernel.attention, view)
-        params, tables = _given(kernel.attention, given, call)
+        params, tables = _given(kernel.attention, given, call, view.seed)
         return plan_mask(
             kernel, view.head, call.n_q, call.n_k, call.q_offset, params, tables
         )
     attention = lower(parse(source), view.entry, view.values)
     call = _call(attention, view)
-    params, tables = _given(attention, given, call)
+    params, tables = _given(attention, given, call, view.seed)
     return _reference_mask(attention, view.head, call, params, tables)
 
 
 def _given(
-    attention: Attention, given: Mapping[str, Table], call: Call
-) -> tuple[dict[str, int], dict[str, Table]]:
+    attention: Attention, given: Mapping[str, Table], call: Call, seed: int
+) -> tuple[dict[str, int], Tables]:
     """The parameters and the tables of one batch element. Raises `UsageError`."""
-    params, tables = defaults(attention), tables_of(attention, given, call)
+    params = defaults(attention)
+    tables: Tables = tables_of(attention, given, call)
+    if attention.selections:
+        from patternc.cli.selected import chosen_tables  # torch, which others need not
+
+        params, tables = chosen_tables(attention, call, given, params, seed)
     pairs = CallPairs(call.n_q, call.n_k, call.q_offset, params, tables)
     wrong = wrong_length(attention, pairs)
     if wrong is not None:
@@ -308,7 +324,12 @@ def _reference_mask(
 
 def defaults(attention: Attention) -> dict[str, int]:
     """The run-time parameters' values: --set ones have become defaults by now."""
-    missing = [param.name for param in attention.params if param.default is None]
+    placed = placed_params(attention)
+    missing = [
+        param.name
+        for param in attention.params
+        if param.default is None and param.name not in placed
+    ]
     if missing:
         raise UsageError(f"{attention.name} needs --set {missing[0]}=VALUE")
     return {p.name: p.default for p in attention.params if p.default is not None}

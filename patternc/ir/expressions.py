@@ -50,6 +50,9 @@ class Axis(Enum):
     LENGTH = "N"
     QUERY_TILE = "qt"
     KEY_TILE = "kt"
+    FIRST = "first key"  # those of a map: see `ir.selection`
+    SECOND = "second key"
+    THIRD = "third key"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class AxisKind(Enum):
     QUERY = "q"  # queries by absolute position: q_offset + n_q long
     KEY = "k"  # keys: N long
     SIZE = "size"  # a length written in the program
+    GROUP = "group"  # the keys of a selection: as many as its plan has
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ from patternc.ir.schedules import (
     TokenOrder,
     WrittenSchedule,
 )
+from patternc.ir.selection import Selection
 from patternc.source import NOWHERE, Span
 
 __all__ = [
@@ -172,6 +173,11 @@ class Attention:
     to each. The cases cover every head once. Heads without a score, weight, sink,
     output or order case keep the plain one. `skipped` heads give 0 (LSE -inf), visit
     nothing, and have the mask `empty`.
+
+    `selections` are computed one after another before the attention: their tables are
+    among the inputs, and the least values of their keys among the parameters, though no
+    caller gives either. `dense_cases` are the masks that may be used in the place of
+    `cases` where that is cheaper; () where the program does not allow it.
     """
 
     name: str
@@ -189,6 +195,8 @@ class Attention:
     outputs: tuple[OutputCase, ...] = ()
     skipped: tuple[int, ...] = ()
     schedule: WrittenSchedule | None = None
+    selections: tuple[Selection, ...] = ()
+    dense_cases: tuple[HeadCase, ...] = ()
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
     @property

@@ -82,6 +82,30 @@ def rewrite(expr: Expr, rule: Callable[[Expr], Expr]) -> Expr:
             assert_never(expr)
 
 
+def rewrite_down(expr: Expr, rule: Callable[[Expr], Expr | None]) -> Expr:
+    """Put what `rule` gives in the place of a node; where it is None, go on below."""
+    found = rule(expr)
+    if found is not None:
+        return found
+    parts = [rewrite_down(child, rule) for child in children(expr)]
+    match expr:
+        case Const() | Index() | Param() | Truth():
+            return expr
+        case Binary() | Compare():
+            lhs, rhs = cast(tuple[IntExpr, IntExpr], tuple(parts))
+            return replace(expr, lhs=lhs, rhs=rhs)
+        case All() | Any():
+            return replace(expr, terms=cast(tuple[BoolExpr, ...], tuple(parts)))
+        case Not():
+            return replace(expr, term=cast(BoolExpr, parts[0]))
+        case Abs():
+            return replace(expr, operand=cast(IntExpr, parts[0]))
+        case Read():
+            return replace(expr, indices=cast(tuple[IntExpr, ...], tuple(parts)))
+        case _:
+            assert_never(expr)
+
+
 def rewrite_bool(expr: BoolExpr, rule: Callable[[Expr], Expr]) -> BoolExpr:
     """`rewrite` for a truth value."""
     return cast(BoolExpr, rewrite(expr, rule))

@@ -159,7 +159,7 @@ def _attention_vmap(
     *rest: Any,
 ) -> tuple[Forward, tuple[int, ...]]:
     """The mapped axis becomes a part of the batch: q, k and v are spread over it."""
-    fold = _Fold.of(info.batch_size, q, in_dims[0])
+    fold = Fold.of(info.batch_size, q, in_dims[0])
     tensors = [fold.rows(x, dim) for x, dim in zip((q, k, v), in_dims[:3], strict=True)]
     own = [fold.input(x, dim, False) for x, dim in zip(inputs, in_dims[3], strict=True)]
     found = torch.ops.patternc.attention(*tensors, own, *rest)
@@ -181,7 +181,7 @@ def _attention_backward_vmap(
     *rest: Any,
 ) -> tuple[list[Tensor], list[int]]:
     """As above; an input that wants a gradient has one for each place of the axis."""
-    fold, wanted = _Fold.of(info.batch_size, q, in_dims[2]), rest[-1]
+    fold, wanted = Fold.of(info.batch_size, q, in_dims[2]), rest[-1]
     given = (d_out, d_lse, q, k, v, out, lse)
     dims = (*in_dims[:5], in_dims[6], in_dims[7])
     rows = [
@@ -203,16 +203,16 @@ def _attention_backward_vmap(
 
 
 @dataclass(frozen=True, slots=True)
-class _Fold:
+class Fold:
     """A mapped axis of some size in front of a batch."""
 
     size: int
     batch: int
 
     @staticmethod
-    def of(size: int, q: Tensor, dim: int | None) -> _Fold:
+    def of(size: int, q: Tensor, dim: int | None) -> Fold:
         """`q` has the mapped axis at `dim`, or not at all."""
-        return _Fold(size, (q if dim is None else q.movedim(dim, 0)[0]).shape[0])
+        return Fold(size, (q if dim is None else q.movedim(dim, 0)[0]).shape[0])
 
     def rows(self, x: Tensor, dim: int | None) -> Tensor:
         """[B, ...] with or without the mapped axis -> [size * B, ...]."""

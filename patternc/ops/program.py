@@ -11,18 +11,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from patternc.backends.protocol import LoadedAttention, Plain, Trainable
+from patternc.backends.planner import plan_tables
+from patternc.backends.protocol import LoadedAttention, Plain, Planner, Trainable
 from patternc.backends.reference import working_dtype
 from patternc.backends.rows import unnormalised_heads
 from patternc.diagnostics import Diagnostic
 from patternc.ir.floats import scored_inputs
 from patternc.ir.nodes import Attention, Element
+from patternc.ir.selected import (
+    placed_params,
+)
 from patternc.plan.kernel import Kernel
 from patternc.version import VERSION
 
@@ -134,6 +138,33 @@ class Program:
         if isinstance(found, Tensor):
             return _settled(found), None
         return _settled(found[0]), _settled(found[1])
+
+    @property
+    def caller_params(self) -> tuple[str, ...]:
+        """The run-time parameters that a caller gives, and no plan."""
+        placed = placed_params(self.attention)
+        return tuple(name for name in self._params if name not in placed)
+
+    def plan(
+        self, q: Tensor, k: Tensor, inputs: Sequence[Tensor], site: Site
+    ) -> list[Tensor]:
+        """The table of each selection, in order, by the backend's planner or PyTorch's.
+
+        `inputs` and `site.params` are those of callers alone.
+        """
+        tables = {selection.table for selection in self.attention.selections}
+        named = [name for name in self._inputs if name not in tables]
+        own = partial(plan_tables, self.attention)
+        planner = self.loaded.plan_tables if isinstance(self.loaded, Planner) else own
+        found = planner(
+            q,
+            k,
+            scale=site.scale,
+            q_offset=site.q_offset,
+            params=dict(zip(self.caller_params, site.params, strict=True)),
+            inputs=dict(zip(named, inputs, strict=True)),
+        )
+        return [found[one.table] for one in self.attention.selections]
 
     def run_for_gradients(
         self, q: Tensor, k: Tensor, v: Tensor, inputs: Sequence[Tensor], site: Site

@@ -53,6 +53,36 @@ class KeyRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """Chosen blocks of pairs: `mask & within`.
+
+    `mask` depends on `q // block_q` and `k // block_k` alone, which are whole tiles;
+    `within` depends on `q - k` alone and reads no input.
+    """
+
+    mask: BoolExpr
+    within: BoolExpr
+    block_q: int
+    block_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stripes:
+    """A mask as chosen diagonals, columns and blocks.
+
+    It is `diagonals | columns & within`, and for heads that have neither, `blocks`.
+    `diagonals` depends on `q` and `k` through `q - k` alone, and so does `within`, which
+    reads no input; `columns` is asked of `k` alone. All may read `h`, `N` and run-time
+    parameters.
+    """
+
+    diagonals: BoolExpr
+    columns: BoolExpr
+    within: BoolExpr
+    blocks: Blocks | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TileCover:
     """The live tiles of the heads that share one loop nest.
 
@@ -60,7 +90,8 @@ class TileCover:
     the length and run-time parameters. They are None where no closed form was found;
     `reason` says why, and the tiles are then listed for the sizes of a call
     (`plan.quadtree`). `pieces` counts the ranges that there
-    would be without fusion (`plan.fuse`).
+    would be without fusion (`plan.fuse`). `stripes` say the mask again where it chooses
+    diagonals, columns or blocks: a backend may visit these instead of the tiles.
 
     `order` holds one case for each segment that is ordered (None: the whole sequence)
     and `layout` the segments. The ranges are of plain tiles: an ordered call lists its
@@ -74,6 +105,7 @@ class TileCover:
     order: tuple[OrderCase, ...] = ()
     layout: Layout | None = None
     pieces: int = 0
+    stripes: Stripes | None = None
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
     def is_ordered(self, n_q: int, n_k: int, q_offset: int) -> bool:

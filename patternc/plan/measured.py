@@ -1,6 +1,6 @@
 """Times of kernels, measured by `patternc bench --tune`; nothing here is derived.
 
-In: nothing. Out: `MEASURED`. Not its job: choosing (`plan.choose`).
+In: nothing. Out: `MEASURED` and `HOPPER`. Not its job: choosing (`plan.choose`).
 
 A time is that of the whole device, in nanoseconds: a full tile, a partial tile, and
 what every query tile costs beside its tiles. They come from a fit to several programs
@@ -55,3 +55,17 @@ MEASURED: tuple[Measured, ...] = (
     Measured("sm_90", Work.KEY, 128, 2, 64, 64, 4, 2, 6.09, 6.09, 0.0, "NVIDIA H200"),
     Measured("sm_90", Work.KEY, 64, 2, 64, 64, 4, 2, 3.70, 3.70, 0.0, "NVIDIA H200"),
 )
+
+HOPPER: tuple[Measured, ...] = (
+    # The forward kernel in Gluon (`backends.hopper`), fitted by hand to the dense,
+    # causal, window and block rows at N = 16384 with 32 heads; with 64 columns the
+    # shortest rows were timed as ratios alone.
+    Measured(
+        "sm_90", Work.FORWARD, 64, 2, 128, 128, 12, 4, 8.9, 10.0, 40.0, "NVIDIA H200"
+    ),
+    Measured(
+        "sm_90", Work.FORWARD, 128, 2, 128, 128, 12, 2, 12.7, 16.3, 28.0, "NVIDIA H200"
+    ),
+)
+"""Its tile and stages have no rivals: three stages, 64 keys a step and another order of
+the products were measured, and slower."""

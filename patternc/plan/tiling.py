@@ -44,7 +44,15 @@ from patternc.ir.nodes import (
 from patternc.ir.text import print_expr
 from patternc.ir.walk import axes_of, children, params_of, subexpressions
 from patternc.plan.fuse import fuse_ranges, fuse_tiles
-from patternc.plan.kernel import Kernel, KeyRange, Schedule, TileCover, TileKind
+from patternc.plan.kernel import (
+    Kernel,
+    KeyRange,
+    Schedule,
+    Stripes,
+    TileCover,
+    TileKind,
+)
+from patternc.plan.stripes import NoStripes, find_stripes
 
 MAX_RANGES = 12
 """More loops than this for one head group are slower than a list of tiles."""
@@ -62,7 +70,13 @@ MAX_COMPARED = 3
 def plan(attention: Attention, schedule: Schedule) -> Kernel:
     """The tile schedule of an attention. Never fails: what has no closed form says so."""
     covers = tuple(
-        replace(cover, heads=heads, order=order, layout=attention.layout)
+        replace(
+            cover,
+            heads=heads,
+            order=order,
+            layout=attention.layout,
+            stripes=None if order else cover.stripes,
+        )
         for case in attention.cases
         for cover in (cover_of_case(case, attention.heads, schedule),)
         for heads, order in _by_order(case, attention)
@@ -88,11 +102,18 @@ def cover_of_case(case: HeadCase, heads: int, schedule: Schedule) -> TileCover:
         _check_divisions(case.mask)
         found, pieces = closed_form(case, heads, schedule)
     except (NotAffine, TooHard, NoLoop) as error:
-        return replace(cover, reason=str(error))
+        return replace(cover, reason=str(error), stripes=_stripes(case, schedule))
     if len(found) > MAX_RANGES:
         reason = f"the pattern falls into {len(found)} ranges"
         return replace(cover, reason=reason)
     return replace(cover, ranges=found, pieces=pieces)
+
+
+def _stripes(case: HeadCase, schedule: Schedule) -> Stripes | None:
+    try:
+        return find_stripes(case.mask, schedule)
+    except NoStripes:
+        return None
 
 
 def _check_divisions(mask: BoolExpr) -> None:

@@ -37,6 +37,7 @@ ordered_query_gradient_kernel = ordered_key_gradient_kernel = None
 hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
+HOPPER_STAGES = {}
 stored_lists = visited = None
 
 LOG2_E = 1.4426950408889634
@@ -218,9 +219,11 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
         is_whole = HAS_HOPPER and form == "none" and shares[0] is None
-        if is_whole and runs_on_hopper(q, v, access, scale):
-            sizes = (scale, q_offset, values)
-            launch_hopper(q, k, v, output, lse, spoiled, *sizes)
+        sizes = (q_offset, values)
+        if is_whole and runs_on_hopper(q, v, access, scale, *sizes):
+            more = tuple(values.values())
+            tensors = (q, k, v, output, lse, spoiled)
+            launch_hopper(*tensors, scale, q_offset, BLOCK_Q, more, None)
         else:
             start(kernel, programs, arguments, options, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
@@ -370,17 +373,17 @@ def source_of(tensor, rows, access):
     return found
 
 
+# head size: the fewest keys before the last query for which it is worth while
+HOPPER_KEYS = {64: 8192, 128: 0}
 HOPPER_SWIZZLE = 128  # bytes
-HOPPER_TOGETHER = 4  # heads, at most
-# columns of a tile: stages of the loads
-HOPPER_STAGES = {64: 4, 128: 3}
+HOPPER_TOGETHER = 4  # heads whose tiles start side by side, at most
 
 
-def runs_on_hopper(q, v, access, scale):
+def runs_on_hopper(q, v, access, scale, q_offset, values):
     """Whether a call takes `hopper_kernel`; `forward_kernel` takes all others.
 
-    It needs TMA, 16 bits, head sizes of whole tiles, a positive scale, and enough
-    query tiles to fill the device.
+    It needs TMA, 16 bits, head sizes that it is faster for, a positive scale, enough
+    query tiles to fill the device, and long rows with few columns.
     """
     return (
         access == "descriptor"
@@ -390,6 +393,7 @@ def runs_on_hopper(q, v, access, scale):
         and scale > 0
         and is_hopper(q.device)
         and fills_device(q)
+        and has_long_rows(q, v, q_offset, values)
     )
 
 
@@ -399,6 +403,15 @@ def fills_device(q):
     return batch * heads * (n_q // HOPPER_Q) >= multiprocessors(q.device)
 
 
+def has_long_rows(q, v, q_offset, values):
+    """Whether the last query tile visits enough keys."""
+    least = min(HOPPER_KEYS[q.shape[3]], HOPPER_KEYS[v.shape[3]])
+    if least == 0:
+        return True
+    last = (q_offset + q.shape[2] - 1) // BLOCK_Q
+    return most_steps(last, v.shape[2], values) * BLOCK_K >= least
+
+
 @functools.cache
 def is_hopper(device):
     """Whether a GPU has what `hopper_kernel` is made of."""
@@ -406,14 +419,19 @@ def is_hopper(device):
     return is_nvidia and torch.cuda.get_device_capability(device)[0] == 9
 
 
-def launch_hopper(q, k, v, output, lse, spoiled, scale, q_offset, values):
-    """Start `hopper_kernel`, one program for each query tile, head and batch."""
+def launch_hopper(q, k, v, output, lse, spoiled, scale, q_offset, exact_q, more, exact):
+    """Start `hopper_kernel`, one program for each query tile, head and batch.
+
+    `spoiled` gets flags for the tiles of `exact_q` queries of the portable kernel,
+    `more` is what both take behind the scale, and `exact` compiles that kernel (None: a
+    mask that hides nothing has no use for it).
+    """
     batch, _, n_q, dim = q.shape
     n_k, value_dim = v.shape[2:]
     first, tiles = tiles_of(n_q, q_offset, HOPPER_Q)
-    if BLOCK_Q > HOPPER_Q // 2:  # both halves of a tile may set one flag
+    if exact_q > HOPPER_Q // 2:  # both halves of a tile may set one flag
         spoiled.zero_()
-    hopper_kernel[(tiles * HEADS * batch,)](
+    arguments = (
         hopper_source(q, HOPPER_Q // 2),
         hopper_source(k, HOPPER_K),
         hopper_source(v, HOPPER_K),
@@ -427,19 +445,23 @@ def launch_hopper(q, k, v, output, lse, spoiled, scale, q_offset, values):
         first,
         tiles,
         math.gcd(HEADS * batch, HOPPER_TOGETHER),
-        *tiles_of(n_q, q_offset, BLOCK_Q),
+        *tiles_of(n_q, q_offset, exact_q),
         scale * LOG2_E,
-        *values.values(),
-        HEADS=HEADS,
-        GROUP_SIZE=HEADS // KV_HEADS,
-        HEAD_DIM=dim,
-        VALUE_DIM=value_dim,
-        BLOCK_Q=HOPPER_Q,
-        BLOCK_K=HOPPER_K,
-        EXACT_Q=BLOCK_Q,
-        STAGES=HOPPER_STAGES[max(dim, value_dim)],
-        num_warps=4,
+        *more,
     )
+    options = {
+        "HEADS": HEADS,
+        "GROUP_SIZE": HEADS // KV_HEADS,
+        "HEAD_DIM": dim,
+        "VALUE_DIM": value_dim,
+        "BLOCK_Q": HOPPER_Q,
+        "BLOCK_K": HOPPER_K,
+        "EXACT_Q": exact_q,
+        "STAGES": HOPPER_STAGES[max(dim, value_dim)],
+        "num_warps": 4,
+    }
+    grid = (tiles * HEADS * batch,)
+    hopper_kernel[grid](*arguments, **options)
 
 
 def tiles_of(n_q, q_offset, rows):

@@ -189,13 +189,27 @@ class Lists:
 
 
 @dataclass(frozen=True, slots=True)
+class HopperTiles:
+    """The tiles of the kernel for sm_90; `stages` are pairs of head size and stages."""
+
+    block_q: int
+    block_k: int
+    stages: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        for block in (self.block_q, self.block_k):
+            _check(1 <= block <= 2**16, "no size of a tile")
+        _check(all(len(pair) == 2 for pair in self.stages), "no pairs of stages")
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the launcher has to know of an attention: constants of a generated module.
 
     `launches` are (kernel, columns, bytes of an element, warps, stages); `whole_only`
     says why there may be no sequences, "" if there may be. `packs` and `shares` say
     whether heads share a tile of few queries, and programs a query tile.
-    `hopper_blocks` are the tiles of the kernel for sm_90, if there is one. `hides` says whether tiles
+    `hopper` are the tiles of the kernel for sm_90, if there is one. `hides` says whether tiles
     may hold hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
     turned round, and `list_numbers` count what a kernel takes of its lists.
     """
@@ -206,7 +220,7 @@ class Facts:
     params: Mapping[str, int | None]
     block_q: int
     block_k: int
-    hopper_blocks: tuple[int, ...] | None
+    hopper: HopperTiles | None
     largest_dim: int
     delta_rows: int
     launches: tuple[Launch, ...]
@@ -229,9 +243,7 @@ class Facts:
         _check(self.name.isidentifier(), "an attention without a name")
         _check(1 <= self.kv_heads <= self.heads <= 2**16, "no number of heads")
         _check(self.heads % self.kv_heads == 0, "heads that cannot share keys evenly")
-        hopper = (1, 1) if self.hopper_blocks is None else self.hopper_blocks
-        _check(len(hopper) == 2, "tiles of Hopper's kernel that are none")
-        for block in (self.block_q, self.block_k, self.delta_rows, *hopper):
+        for block in (self.block_q, self.block_k, self.delta_rows):
             _check(1 <= block <= 2**16, "no size of a tile")
         _check(1 <= self.largest_dim <= 2**16, "no head size")
         _check(all(x.isidentifier() for x in self.params), "a parameter without a name")
@@ -251,6 +263,21 @@ class Launch:
     itemsize: int
     warps: int
     stages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The time that a kernel is predicted to take, from times that were measured.
+
+    For one batch element of `length` queries and keys with elements of 16 bits; `work`
+    is "forward", or the gradients of "query" or "key".
+    """
+
+    work: str
+    head_dim: int
+    device: str
+    length: int
+    milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +302,7 @@ class Manifest:
     dtypes: tuple[str, ...]
     head_dims: tuple[int, ...]
     backward: bool
+    expected: tuple[Expected, ...]
     facts: Facts
     variants: tuple[Variant, ...]
     blobs: tuple[Section, ...]

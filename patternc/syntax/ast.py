@@ -21,15 +21,20 @@ from patternc.syntax.expressions import (
     Coordinate,
     Decimal,
     Expr,
+    IfElse,
     Indexed,
     Integer,
     Intersection,
     Link,
     Name,
     Negative,
+    Option,
+    Product,
+    Qualified,
     Ratio,
     SetOf,
     TheMask,
+    TupleOf,
     Union,
     UnionOver,
 )
@@ -54,6 +59,7 @@ __all__ = [
     "File",
     "Function",
     "Heads",
+    "IfElse",
     "Indexed",
     "Input",
     "Integer",
@@ -61,14 +67,18 @@ __all__ = [
     "Item",
     "Kind",
     "Layout",
+    "Let",
     "Link",
     "Mask",
     "Name",
     "Negative",
+    "Option",
     "Order",
     "Output",
     "Parameter",
     "Pattern",
+    "Product",
+    "Qualified",
     "Ratio",
     "RetentionClaim",
     "Score",
@@ -78,6 +88,7 @@ __all__ = [
     "Sink",
     "Skip",
     "TheMask",
+    "TupleOf",
     "Union",
     "UnionOver",
     "UseLayout",
@@ -133,12 +144,25 @@ class Heads:
 
 
 @dataclass(frozen=True, slots=True)
+class Let:
+    """`let name = value`: a map or a selection."""
+
+    name: Name
+    value: Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Mask:
-    """`mask body`, for all heads, `for` some, or `otherwise` for those left."""
+    """`mask body`, for all heads, `for` some, or `otherwise` for those left.
+
+    `or_dense` stands for `else dense when cheaper`.
+    """
 
     body: Expr
     condition: Expr | None
     otherwise: bool
+    or_dense: bool = False
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
@@ -307,7 +331,7 @@ class Assert:
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
-Clause = Heads | UseLayout | Input | Case | Skip | ScheduleBlock | Assert
+Clause = Heads | UseLayout | Input | Let | Case | Skip | ScheduleBlock | Assert
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,12 @@ class Builder(Transformer[Any, Any]):
         return _Cases(condition, condition is None, _whole(parts))
 
     def mask(self, parts: Parts) -> ast.Mask:
-        return ast.Mask(parts[1], *_cases(parts))
+        condition, otherwise, span = _cases(parts)
+        or_dense = any(isinstance(p, Token) and p.type == "DENSE" for p in parts)
+        return ast.Mask(parts[1], condition, otherwise, or_dense, span)
+
+    def let(self, parts: Parts) -> ast.Let:
+        return ast.Let(_name(parts[1]), parts[3], _whole(parts))
 
     def order(self, parts: Parts) -> ast.Order:
         segment, kind = _name(parts[1]), _name(parts[3])
@@ -203,6 +208,39 @@ class Builder(Transformer[Any, Any]):
 
     def ratio(self, parts: Parts) -> ast.Expr:
         return ast.Ratio(parts[0], parts[2], _whole(parts))
+
+    def product(self, parts: Parts) -> ast.Expr:
+        return ast.Product(parts[0], parts[2], _whole(parts))
+
+    def choice(self, parts: Parts) -> ast.Expr:
+        then, condition, otherwise = parts[0], parts[2], parts[4]
+        return ast.IfElse(condition, then, otherwise, _whole(parts))
+
+    def qualified(self, parts: Parts) -> ast.Expr:
+        found = {part.word: part.value for part in parts[1:]}
+        return ast.Qualified(parts[0], **found, span=_whole(parts))
+
+    def where(self, parts: Parts) -> ast.Option:
+        return ast.Option("where", parts[1], _whole(parts))
+
+    def rows(self, parts: Parts) -> ast.Option:
+        return ast.Option("rows", parts[1], _whole(parts))
+
+    def by(self, parts: Parts) -> ast.Option:
+        return ast.Option("by", parts[1], _whole(parts))
+
+    def per(self, parts: Parts) -> ast.Option:
+        return ast.Option("per", parts[1], _whole(parts))
+
+    def shared(self, parts: Parts) -> ast.Option:
+        return ast.Option("over", _name(parts[1]), _whole(parts))
+
+    def option(self, parts: Parts) -> ast.Option:
+        value = _name(parts[1]) if isinstance(parts[1], Token) else parts[1]
+        return ast.Option(parts[0].text, value, _whole(parts))
+
+    def tuple_(self, parts: Parts) -> ast.Expr:
+        return ast.TupleOf(_items(parts), _whole(parts))
 
     def indexed(self, parts: Parts) -> ast.Expr:
         return ast.Indexed(parts[0], _items(parts[2:-1]), _whole(parts))

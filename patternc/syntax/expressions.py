@@ -142,6 +142,55 @@ class SetOf:
 
 
 @dataclass(frozen=True, slots=True)
+class TupleOf:
+    """`(a, b, ...)`, two items or more: a key of a selection with several."""
+
+    items: tuple[Expr, ...]
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """`lhs @ rhs`: the sums over the channels of both."""
+
+    lhs: Expr
+    rhs: Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class IfElse:
+    """`then if condition else otherwise`."""
+
+    condition: Expr
+    then: Expr
+    otherwise: Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Qualified:
+    """`operand where P for R by E per E over h`, one of them at least."""
+
+    operand: Expr
+    where: Expr | None = None
+    rows: Expr | None = None
+    by: Expr | None = None
+    per: Expr | None = None
+    over: Name | None = None
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """`always P`, `min n`, `max n`, `over h` or `crossing drop` of a selection."""
+
+    word: str
+    value: Expr
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TheMask:
     """`mask` in an assert: the attention's own mask."""
 
@@ -171,6 +220,11 @@ Expr = (
     | Union
     | Intersection
     | SetOf
+    | TupleOf
+    | Product
+    | IfElse
+    | Qualified
+    | Option
     | TheMask
     | UnionOver
 )

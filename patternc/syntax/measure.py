@@ -70,10 +70,24 @@ def children(expr: ast.Expr) -> tuple[ast.Expr, ...]:
             return (expr.first, *(link.operand for link in expr.links))
         case ast.Union() | ast.Intersection():
             return expr.terms
-        case ast.SetOf():
+        case ast.SetOf() | ast.TupleOf():
             return expr.items
+        case ast.Product():
+            return (expr.lhs, expr.rhs)
+        case ast.IfElse():
+            return (expr.then, expr.condition, expr.otherwise)
+        case ast.Qualified():
+            return (expr.operand, *qualifiers(expr))
+        case ast.Option():
+            return (expr.value,)
         case _:
             assert_never(expr)
+
+
+def qualifiers(expr: ast.Qualified) -> tuple[ast.Expr, ...]:
+    """What stands behind `where`, `for`, `by`, `per` and `over`."""
+    parts = (expr.where, expr.rows, expr.by, expr.per, expr.over)
+    return tuple(part for part in parts if part is not None)
 
 
 def _start(span: Span) -> Span:
@@ -106,6 +120,8 @@ def clause_expressions(clause: ast.Clause) -> list[ast.Expr]:
             parts = []
         case ast.Input():
             parts = [*clause.axes]
+        case ast.Let():
+            parts = [clause.value]
         case ast.Mask() | ast.Score() | ast.Sink() | ast.Output():
             parts = [clause.body, clause.condition]
         case ast.Order():

@@ -29,8 +29,8 @@ from patternc.syntax.words import (
     ASSERT_WORDS,
     CLAUSES,
     KEYWORDS,
-    LATER_CLAUSES,
     NEVER_NAMES,
+    OPTION_WORDS,
     expected,
 )
 
@@ -138,6 +138,8 @@ class _Reader:
             kind = KEYWORDS.get(text, kind)
             if self.clause is not None and ASSERT_WORDS.get(text) in possible:
                 kind = ASSERT_WORDS[text]
+            if text in OPTION_WORDS and not self.starts_option(raw):
+                kind = "NAME"
             if kind not in possible:
                 kind = "NAME"
         elif kind == "EQUAL" and self.clause in (["THE_MASK"], _UNION_OVER):
@@ -149,6 +151,14 @@ class _Reader:
         elif self.clause is not None and len(self.clause) < 4:
             self.clause.append(kind)
         return kind
+
+    def starts_option(self, raw: LarkToken) -> bool:
+        """Whether an operand follows, as in `min 2` and unlike `min(a, b)`."""
+        text, at = self.source.text, self.place(raw).end
+        while at < self.end and text[at] in " \t\r\n":
+            at += 1
+        is_call = str(raw) in ("min", "max") and text[at : at + 1] == "("
+        return not is_call and _OPERAND_START.match(text, at) is not None
 
     def watch_nesting(self, token: Token) -> None:
         """Count open brackets and signs in a row, so that no deep tree is built."""
@@ -167,9 +177,6 @@ class _Reader:
     def unexpected(self, token: Token) -> PatternError:
         """The diagnostic for a token that cannot stand where it does."""
         accepts = accepted(self.run)
-        later = self.later(token, accepts)
-        if later is not None:
-            return PatternError([later])
         at_end = token.type == "$END"
         what = "the end of the file" if at_end else f"`{token.text}`"
         if at_end and self.end < len(self.source.text):
@@ -190,21 +197,9 @@ class _Reader:
         at = self.start + len(self.source.text[self.start : self.end].rstrip())
         return Span(self.source, at, at)
 
-    def later(self, token: Token, accepts: set[str]) -> Diagnostic | None:
-        """Whether a word of the full language stands where this version has none."""
-        if "MASK" not in accepts or token.text not in LATER_CLAUSES:
-            return None
-        message = f"`{token.text}` is not supported yet"
-        label = "this version selects nothing at run time"
-        if token.text == "schedule":
-            label = "an `order` is the only schedule that this version has"
-        return Diagnostic("unsupported", message, token.span, label)
-
     def bad_character(self, at: int) -> PatternError:
         """The diagnostic for a character that starts no token."""
         char, span = self.source.text[at], Span(self.source, at, at + 1)
-        if char == "@":
-            return self.error("unsupported", "`@` is not supported yet", span)
         shown = f"`{char}`" if char.isprintable() else "a control character"
         name = unicodedata.name(char, "no name")
         message = f"{shown} (U+{ord(char):04X}, {name}) is no part of the language"
@@ -235,6 +230,8 @@ def accepted(run: InteractiveParser) -> set[str]:
     found: set[str] = run.accepts()  # type: ignore[no-untyped-call]
     return found
 
+
+_OPERAND_START = re.compile(r"[A-Za-z0-9_~(]")
 
 _UNION_OVER = ["UNION", "OVER", "NAME"]
 

@@ -39,9 +39,24 @@ KEYWORDS = {
         "has",
         "at",
         "over",
+        "let",
+        "where",
+        "per",
+        "always",
+        "min",
+        "max",
+        "crossing",
+        "if",
+        "else",
+        "dense",
+        "when",
+        "cheaper",
     ]
 }
 """Words that are special where the grammar lets them stand."""
+
+OPTION_WORDS = frozenset(["always", "min", "max", "over", "crossing"])
+"""Words that start an option of a selection, if an operand follows them."""
 
 ASSERT_WORDS = {
     "mask": "THE_MASK",
@@ -62,6 +77,7 @@ CLAUSES = frozenset(
         "HEADS",
         "LAYOUT",
         "INPUT",
+        "LET",
         "MASK",
         "ORDER",
         "SCORE",
@@ -75,9 +91,6 @@ CLAUSES = frozenset(
 )
 """Terminals that start a clause."""
 
-LATER_CLAUSES = frozenset({"let"})
-"""Words of the language that this version does not have yet."""
-
 _SIGNS = {
     "LPAR": "(",
     "RPAR": ")",
@@ -90,6 +103,8 @@ _SIGNS = {
     "EQUALS": "=",
     "MINUS": "-",
 }
+_OPTIONS = frozenset(word.upper() for word in OPTION_WORDS)
+_QUALIFIERS = frozenset(["WHERE", "FOR", "BY", "PER", "OVER"])
 _OPERATORS = frozenset(
     [
         "BAR",
@@ -106,6 +121,8 @@ _OPERATORS = frozenset(
         "FLOORDIV",
         "PERCENT",
         "SLASH",
+        "AT_SIGN",
+        "IF",
         "IN",
         "SET_EQUAL",
         "WITHIN",
@@ -139,6 +156,10 @@ def expected(accepts: Collection[str]) -> str:
     """What could have come, in words: "`)`, `,` or an operator"."""
     left = set(accepts)
     words = []
+    if "PER" in left:
+        left -= _QUALIFIERS
+    if "ALWAYS" in left:
+        left -= _OPTIONS
     if "NUMBER" in left:
         words.append("an expression")
         left -= _EXPRESSION

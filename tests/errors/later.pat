@@ -2,7 +2,8 @@
 
 attention chooses {
     heads 8
-    let chosen = full                          # E[unsupported]
-    mask full
+    let mass = sum(V by k)                     # E[unsupported]
+    let chosen = top(3, mass)
+    mask k in chosen
 }
-pattern product = Q @ K                        # E[unsupported]
+pattern value = V == q                         # E[unsupported]

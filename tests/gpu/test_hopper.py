@@ -13,11 +13,15 @@ from torch import Tensor
 
 import patternc
 from patternc.backends.hopper.load import HopperBackend
-from patternc.backends.triton.load import TritonAttention, TritonBackend
+from patternc.backends.hopper.route import possible_route
+from patternc.backends.triton.load import (
+    TritonAttention,
+    TritonBackend,
+    load_module,
+)
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.verify import verify
-from tests.backends.hopper.programs import NAMES
-from tests.backends.triton.programs import PROGRAMS, kernel_of
+from tests.backends.hopper.programs import LISTED, NAMES, PROGRAMS, kernel_of
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9,
@@ -32,10 +36,9 @@ SIZES = ((128, 128), (200, 333), (333, 200), (1, 1000), (1024, 1024), (1000, 150
 def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Small calls take the kernel for Hopper too; its launches are counted."""
     launches: list[str] = []
-    real = HopperBackend.load
 
     def load(self: HopperBackend, kernel: Kernel) -> TritonAttention:
-        loaded = real(self, kernel)
+        loaded = load_module(kernel, possible_route(kernel), self.store)
         module = loaded.module
         if not hasattr(module, "hopper_kernel"):
             return loaded
@@ -46,6 +49,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             launch(*given)
 
         monkeypatch.setattr(module, "fills_device", lambda q: True)
+        monkeypatch.setattr(module, "has_long_rows", lambda *given: True)
         monkeypatch.setattr(module, "splits_of", lambda *given: 1)
         monkeypatch.setattr(module, "launch_hopper", counted)
         return loaded
@@ -58,12 +62,42 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_programs(name: str, head_dim: int, taken: list[str]) -> None:
     """Every dtype and size is within the budget that float64 gives."""
-    kernel = kernel_of(name, Schedule())
+    kernel = kernel_of(name)
     results = verify(
         kernel, ["hopper"], "cuda", dtypes=BRIEF, sizes=SIZES, head_dim=head_dim
     )
     assert [result for result in results if not result.ok] == []
     assert taken
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("name", LISTED)
+def test_programs_with_inputs(name: str, head_dim: int, taken: list[str]) -> None:
+    results = verify(
+        kernel_of(name),
+        ["hopper"],
+        "cuda",
+        dtypes=BRIEF,
+        sizes=SIZES,
+        head_dim=head_dim,
+        batch=2,
+    )
+    assert [result for result in results if not result.ok] == []
+    assert taken
+
+
+def test_listed_tiles_that_values_spoil(taken: list[str]) -> None:
+    kernel = kernel_of("documents")
+    modules = [
+        backend.load(kernel).module for backend in (HopperBackend(), TritonBackend())
+    ]
+    q, k, v = torch.randn(3, 1, 2, 700, 128, device="cuda", dtype=torch.bfloat16)
+    doc = (torch.arange(700, device="cuda") // 230).int()
+    v[0, 0, 350] = math.nan
+    k[0, 1, 600] = math.inf
+    found, wanted = (module.forward(q, k, v, doc=doc) for module in modules)
+    assert taken and bool(wanted.isnan().any()) and not bool(wanted.isnan().all())
+    torch.testing.assert_close(found, wanted, equal_nan=True, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("block_q", [64, 128])
@@ -94,7 +128,7 @@ def _strided(tensor: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("q_offset", [-70, 0, 37, 800])
 def test_offsets_strides_and_batches(q_offset: int, taken: list[str]) -> None:
-    kernel = kernel_of("duo", Schedule())
+    kernel = kernel_of("duo")
     modules = [
         backend.load(kernel).module for backend in (HopperBackend(), TritonBackend())
     ]
@@ -138,7 +172,8 @@ def test_which_calls_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     assert launches(8192, 128, torch.bfloat16) == 1
     assert launches(8192, 64, torch.float16) == 1
+    assert launches(4096, 64, torch.float16) == 0
     assert launches(8192, 96, torch.float16) == 0
     assert launches(8192, 128, torch.float32) == 0
     assert launches(8192, 128, torch.bfloat16, n_q=1) == 0
-    assert launches(512, 128, torch.bfloat16) == 0
+    assert launches(512, 128, torch.bfloat16) == 0  # too few tiles

@@ -22,10 +22,6 @@ from patternc.runtime.attention import load
 from patternc.source import Source
 from tests.programs import EXAMPLES
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device here"
-)
-
 ROOT = Path(__file__).parents[2]
 
 SLIDING_TILE = """layout clip = text[226] + video[f = 5, y = 12, x = 16]

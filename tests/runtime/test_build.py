@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -15,15 +16,17 @@ import pytest
 
 from patternc.backends.triton import build, machine_code
 from patternc.backends.triton.build import Wanted, build_package
+from patternc.backends.triton.expected import expected_times
 from patternc.backends.triton.machine_code import Job, compile_job
 from patternc.cli import main
+from patternc.cli.lint import findings
 from patternc.diagnostics import PatternError
 from patternc.driver import compile_source
+from patternc.runtime.manifest import Usage
 from patternc.runtime.package import Package, package_of
 from patternc.source import Source
 from tests.runtime.packages import (
     FORWARD,
-    PROGRAMS,
     fake_compile,
     kernel_of,
     quick_package,
@@ -33,10 +36,14 @@ ROOT = Path(__file__).parents[2]
 TARGETS = ("sm_80", "sm_90", "gfx942")
 
 
+FULL = "attention everything { heads 4 kv 2 mask full }"
+"""No pair is hidden, so that no kernel is launched a second time: there are few."""
+
+
 def built(folder: Path, jobs: int) -> Path:
     """A package that the command wrote, in a process that interprets nothing."""
-    program, path = folder / "causal.pat", folder / "causal.patk"
-    program.write_text(PROGRAMS["causal"])
+    program, path = folder / "full.pat", folder / "full.patk"
+    program.write_text(FULL)
     options = ["--target", ",".join(TARGETS), "--dtype", "fp16", "--head-dim", "64"]
     command = [sys.executable, "-m", "patternc", "build", str(program), *options]
     command += ["--no-decode", "--jobs", str(jobs), "-o", str(path)]
@@ -69,21 +76,16 @@ def test_nothing_of_this_machine_is_inside(package: Package, file: Path) -> None
     for blob in (*blobs, json.dumps(package.manifest.source.text).encode()):
         for folder in folders:
             assert folder.encode() not in blob
-    assert package.manifest.source.file == "causal.pat"
+    assert package.manifest.source.file == "full.pat"
 
 
 def test_what_is_inside(package: Package) -> None:
     manifest = package.manifest
     assert manifest.targets == TARGETS and manifest.compilers["triton"]
-    expected = [
-        (target, "forward_kernel", exact)
-        for target in TARGETS
-        for exact in (False, True)
-    ]
-    found = [(x.target, x.kernel, x.constants.get("EXACT")) for x in manifest.variants]
-    assert sorted(found, key=str) == sorted(
-        [*expected, ("sm_90", "hopper_kernel", None)], key=str
-    )
+    expected = {(target, "forward_kernel") for target in TARGETS}
+    expected.add(("sm_90", "hopper_kernel"))
+    assert {(x.target, x.kernel) for x in manifest.variants} == expected
+    assert len(manifest.variants) == len(expected)
     for variant in manifest.variants:
         assert package.blob(variant.code).startswith(b"\x7fELF")
         assert variant.usage.registers > 0
@@ -107,9 +109,10 @@ def test_what_is_inside(package: Package) -> None:
 def test_inspect(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(file), "--sass"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("causal_gqa: 4 heads, 2 of keys and values, tiles of")
+    assert said.startswith("everything: 4 heads, 2 of keys and values, tiles of")
+    assert re.search(r"expected on .*, 16384 tokens, batch 1: forward D=64 ", said)
     assert re.search(r"forward fp16 D=64 +4 .* \+ PTX", said)
-    assert re.search(r"forward fp16 D=64 exact: .*HGMMA", said)
+    assert re.search(r"forward fp16 D=64: .*HGMMA", said)
     assert main(["inspect", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["facts"]["heads"] == 4
 
@@ -117,10 +120,25 @@ def test_inspect(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_lint(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["lint", str(file)])
     said = capsys.readouterr().out
-    counted = [x for x in said.splitlines()[:-1] if "(runs rarely)" not in x]
-    assert code == (1 if counted else 0)
+    assert code == (0 if said == "no findings\n" else 1)
     assert "has no load of 16 bytes" not in said
-    assert "sm_80: forward fp16 D=64 exact: spills" in said
+
+
+def test_what_lint_finds() -> None:
+    package = quick_package("causal", FORWARD)
+    assert list(findings(package)) == []
+    for usage, found in (
+        (Usage(255, 8, (), {"tma": 1}), "spills 8 bytes"),
+        (Usage(9, 0, ("C7511",), {"wide": 1}), "products wait for one another (C7511)"),
+        (Usage(9, 0, (), {"narrow": 9}), "has no load of 16 bytes or by TMA"),
+    ):
+        own = tuple(replace(x, usage=usage) for x in package.manifest.variants)
+        manifest = replace(package.manifest, variants=own)
+        told = list(findings(replace(package, manifest=manifest)))
+        assert {item.what for item in told} == {found}
+        assert {x.counts for x in told} == {True, False}
+        for item in told:
+            assert item.counts != item.variant.constants.get("EXACT", False)
 
 
 def test_no_package_is_an_error(
@@ -147,6 +165,14 @@ REFUSED = {
     "input": (
         "attention a { heads 2 input doc[k] : int mask doc[q] == doc[k] }",
         "a package has no inputs yet, and this program reads `doc`",
+    ),
+    "selection": (
+        """attention a {
+            heads 2
+            let best = top(8, mean(scores where causal by k))
+            mask causal & k in best
+        }""",
+        "a package has no selections yet",
     ),
     "sink": (
         "attention a { heads 2 mask causal sink 0.5 }",
@@ -263,3 +289,17 @@ def test_a_layouts_lists_are_stored_once() -> None:
     (lists,) = manifest.facts.lists
     assert lists.length == 125 and len(lists.forward) == len(lists.turned) == 6
     assert quick_package("causal").manifest.facts.lists == ()
+
+
+def test_expected_times_follow_the_tiles() -> None:
+    kernel, other = kernel_of("full"), kernel_of("window")
+    times = [
+        {
+            (x.work, x.head_dim): x.milliseconds
+            for x in expected_times(y, None, (64,), z)
+        }
+        for y, z in ((kernel, True), (kernel, False), (other, True))
+    ]
+    assert times[0].keys() == {("forward", 64), ("key", 64), ("query", 64)}
+    assert times[1].keys() == {("forward", 64)}
+    assert times[2]["forward", 64] < times[0]["forward", 64] / 10

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from patternc.backends.hopper.route import hopper_kernel
+from patternc.backends.hopper.route import chosen_route
 from patternc.backends.triton import host
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.recording import (
@@ -46,7 +46,7 @@ def generated(name: str, folder: Path) -> Recording:
     """The module of a program, its kernels replaced."""
     kernel = kernel_of(name)
     name_of = kernel.attention.name
-    text = emit(kernel, PROGRAMS[name], name_of, hopper_kernel(kernel))
+    text = emit(kernel, PROGRAMS[name], name_of, chosen_route(kernel))
     return recording_of(Store(folder).put(text, name, ".py"))
 
 

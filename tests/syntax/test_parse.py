@@ -253,16 +253,22 @@ def test_all_syntax_errors_are_found_at_once() -> None:
         (
             "attention a { heads 1 mask full",
             (
-                "expected `}`, `for`, `otherwise` or a clause such as `mask`,"
+                "expected `}`, `else`, `for`, `otherwise` or a clause such as `mask`,"
                 " found the end of the file"
             ),
         ),
         ("pattern p = q.3 < 4", "expected a name, found `3`"),
         ("pattern p = abs((q).f) < 4", "expected `,`, `)` or an operator, found `.`"),
-        ("pattern p = Q @ K", "`@` is not supported yet"),
+        ("pattern p = Q @", "expected an expression, found the end of the file"),
         ("layout a = text", "expected `[`, found the end of the file"),
         ("layout a = text[]", "expected an expression, found `]`"),
-        ("attention a { let x = 3 }", "`let` is not supported yet"),
+        ("attention a { let x }", "expected `=`, found `}`"),
+        (
+            "attention a { let x = top(3, y where k < 2 always) }",
+            "expected `,`, `)` or an operator, found `always`",
+        ),
+        ("attention a { mask full if k < q }", "expected `else`, found `}`"),
+        ("attention a { mask full else dense }", "expected `when`, found `}`"),
         ("attention a { schedule x }", "expected `{`, found `x`"),
         ("attention a { heads 1 mask full order x }", "expected `by`, found `}`"),
         ("attention a { input x[k] }", "expected `:`, found `}`"),

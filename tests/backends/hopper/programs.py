@@ -1,7 +1,7 @@
 """Modules with a kernel for Hopper, made of the Triton tests' programs.
 
-In: a program's name. Out: its text or its imported module. Not its job: the programs
-(`tests.backends.triton.programs`).
+In: a program's name. Out: its kernel, text or imported module. Not its job: most of the
+programs (`tests.backends.triton`).
 """
 
 from __future__ import annotations
@@ -9,21 +9,43 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from patternc.backends.hopper.route import hopper_kernel
+from patternc import driver
+from patternc.backends.hopper.route import possible_route
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.load import import_file
-from patternc.plan.kernel import Schedule
+from patternc.plan.kernel import Kernel, Schedule
+from patternc.source import Source
 from patternc.store import Store
-from tests.backends.triton.programs import PROGRAMS, kernel_of
+from tests.backends.triton import data_programs, programs
 
 NAMES = ("blind", "causal", "duo", "everything", "nothing", "streaming", "window")
-"""The programs that have one."""
+"""The programs that have one, of masks of arithmetic."""
+
+LISTED = ("documents", "prefix", "table")
+"""Those whose tiles follow inputs."""
+
+PROGRAMS = {
+    **programs.PROGRAMS,
+    **data_programs.PROGRAMS,
+    "table": """attention table {
+    heads 4 kv 2
+    input keep[h, q // 128, k // 128] : bool
+    mask causal & keep[h, q // 128, k // 128]
+}
+""",
+}
+
+
+def kernel_of(name: str, schedule: Schedule | None = None) -> Kernel:
+    """The planned kernel of a program, on the default tiles unless given."""
+    source = Source(f"{name}.pat", PROGRAMS[name])
+    return driver.compile_source(source, None, {}, schedule or Schedule())
 
 
 def text_of(name: str) -> str:
     """The module text of a program."""
-    kernel = kernel_of(name, Schedule())
-    return emit(kernel, PROGRAMS[name], kernel.attention.name, hopper_kernel(kernel))
+    kernel = kernel_of(name)
+    return emit(kernel, PROGRAMS[name], kernel.attention.name, possible_route(kernel))
 
 
 def module_of(name: str, folder: Path) -> ModuleType:

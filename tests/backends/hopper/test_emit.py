@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,11 +14,25 @@ import torch
 import patternc
 from patternc import driver
 from patternc.backends.hopper import emit
-from patternc.backends.hopper.route import hopper_kernel, refusal
-from patternc.plan.kernel import Schedule
+from patternc.backends.hopper.route import (
+    chosen_route,
+    in_words,
+    possible_route,
+    refusal,
+)
+from patternc.backends.triton.emit import emit as triton_emit
+from patternc.backends.triton.load import import_file
+from patternc.plan.kernel import Kernel, Schedule
 from patternc.source import Source
-from tests.backends.hopper.programs import NAMES, module_of, text_of
-from tests.backends.triton import data_programs, programs
+from patternc.store import Store
+from tests.backends.hopper.programs import (
+    LISTED,
+    NAMES,
+    PROGRAMS,
+    kernel_of,
+    module_of,
+    text_of,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "window.py.txt"
 
@@ -31,9 +46,15 @@ FROZEN = """attention frozen {
 
 def hopper_texts(name: str) -> tuple[str, str]:
     """The Gluon kernel and its launch alone."""
-    kernel = hopper_kernel(programs.kernel_of(name, Schedule()))
-    assert kernel is not None
-    return emit.kernel_text(kernel), emit.launch_text(kernel)
+    route = possible_route(kernel_of(name))
+    assert route is not None
+    return emit.kernel_text(route), emit.launch_text(route)
+
+
+def emit_module(kernel: Kernel, folder: Path) -> ModuleType:
+    """A portable module."""
+    text = triton_emit(kernel, "", kernel.attention.name)
+    return import_file(Store(folder).put(text, "other", ".py"))
 
 
 def test_one_kernel_is_as_it_was() -> None:
@@ -41,7 +62,7 @@ def test_one_kernel_is_as_it_was() -> None:
     assert "\n\n".join(hopper_texts("window")) == GOLDEN.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, *LISTED))
 def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     text = text_of(name)
     assert text == text_of(name)
@@ -53,7 +74,7 @@ def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, *LISTED))
 def test_names_are_defined_once(name: str) -> None:
     """The kernel for Hopper shares a module with the portable ones."""
     body = ast.parse(text_of(name)).body
@@ -62,7 +83,8 @@ def test_names_are_defined_once(name: str) -> None:
 
 
 def test_the_portable_module_says_nothing_of_it() -> None:
-    assert "gluon" not in programs.text_of("causal", Schedule())
+    kernel = kernel_of("causal")
+    assert "gluon" not in triton_emit(kernel, PROGRAMS["causal"], "causal")
 
 
 @pytest.mark.parametrize(
@@ -71,40 +93,84 @@ def test_the_portable_module_says_nothing_of_it() -> None:
         ("listed", "its tiles have no closed form"),
         ("negative", "its mask divides by a number that is no power of two"),
         ("mixed", "its tokens have an order"),
+        ("sinks", "it has scores, weights, sinks, outputs or skipped heads"),
+        ("blocks", "`keep` chooses parts of its tiles"),
+        ("slashes", "`slash` chooses parts of its tiles"),
     ],
 )
 def test_programs_without_one(name: str, reason: str) -> None:
-    kernel = programs.kernel_of(name, Schedule())
+    kernel = kernel_of(name)
     assert reason in refusal(kernel)
-    assert hopper_kernel(kernel) is None
+    assert possible_route(kernel) is None
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
-    [("documents", "it reads inputs"), ("sinks", "it reads inputs")],
+    ("clause", "sizes"),
+    [
+        ("mask full", [64, 128]),
+        ("mask causal", [64, 128]),
+        ("mask prefix_lm(2048)", [64, 128]),
+        ("mask causal & window(1024)", [128]),
+        ("mask causal & window(64)", []),
+        ("mask longformer(512, 64)", []),
+        ("mask local_strided(64, 16, 16)", []),
+    ],
 )
-def test_programs_with_inputs_have_none(name: str, reason: str) -> None:
-    assert refusal(data_programs.kernel_of(name, Schedule())) == reason
+def test_it_is_taken_where_it_was_measured_to_be_faster(
+    clause: str, sizes: list[int]
+) -> None:
+    text = f"attention a {{\n    heads 32\n    {clause}\n}}\n"
+    kernel = driver.compile_source(Source("a.pat", text))
+    route = chosen_route(kernel)
+    assert sorted(route.stages if route else {}) == sizes
+    told = in_words(kernel)
+    assert ("a forward kernel of its own" in told) == bool(sizes)
+    assert "ms against" in told
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_listed_tiles_are_taken_for_one_head_size(name: str) -> None:
+    route = chosen_route(kernel_of(name))
+    assert route is not None and list(route.stages) == [128]
+    assert "listed at a call" in in_words(kernel_of(name))
+
+
+def test_lists_for_other_tiles_are_those_of_a_module_with_such_tiles(
+    tmp_path: Path,
+) -> None:
+    module = module_of("documents", tmp_path)
+    other = emit_module(kernel_of("documents", Schedule(128, 128)), tmp_path)
+    doc = torch.randint(0, 5, (2, 700)).sort()[0].int()
+    values: dict[str, int] = {}
+    call = (2, 500, 700, 200, values, {"doc": doc}, False)
+    found = module.tile_lists(*call, doc.device, (128, 128))
+    wanted = other.tile_lists(*call, doc.device)
+    for mine, its in zip(found[:4], wanted[:4], strict=True):
+        assert torch.equal(mine, its)
+    # The same call on the module's own tiles is another one.
+    assert len(module.tile_lists(*call, doc.device)[0]) > len(found[0])
 
 
 def test_tiles_that_were_asked_for_are_kept() -> None:
     frozen = driver.compile_source(Source("frozen.pat", FROZEN))
     assert refusal(frozen) == "the schedule block in line 4 asks for tiles of its own"
-    small = programs.kernel_of("causal", Schedule(32, 32))
+    small = kernel_of("causal", Schedule(32, 32))
     assert refusal(small) == "tiles of 32 queries were asked for"
-    assert refusal(programs.kernel_of("causal", Schedule())) == ""
+    assert refusal(kernel_of("causal")) == ""
 
 
 def test_a_call_without_a_hopper_gpu_takes_the_portable_kernel(tmp_path: Path) -> None:
     path = tmp_path / "window.pat"
-    path.write_text(programs.PROGRAMS["window"])
+    path.write_text(PROGRAMS["window"])
     q = torch.randn(1, 4, 70, 64)
     k, v = torch.randn(2, 1, 2, 70, 64)
     found = patternc.load(path, backend="hopper")(q, k, v)
     wanted = patternc.load(path, backend="reference")(q, k, v)
     torch.testing.assert_close(found, wanted)
     module = module_of("window", tmp_path)
-    assert not module.runs_on_hopper(q.half(), v.half(), "descriptor", 1.0)
+    assert not module.runs_on_hopper(
+        q.half(), v.half(), "descriptor", 1.0, 0, {"w": 40}
+    )
 
 
 def test_query_tiles_are_counted_as_the_portable_kernel_counts(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-KERNELS = ("causal,128,128,bf16", "window,64,128,fp16")
+KERNELS = ("causal,128,128,bf16", "documents,64,128,fp16")
 
-MOST_SPILLED = 48
-"""Bytes of sizes that a thread keeps on its stack before the loops; nothing in them."""
+MOST_SPILLED = {"causal": 16, "documents": 160}
+"""Bytes of sizes and addresses that a thread keeps on its stack; of tiles none are."""
 
 
 def test_machine_code(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_machine_code(tmp_path: Path) -> None:
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(reports) == len(KERNELS)
     for name, report in zip(KERNELS, reports, strict=True):
-        assert report["spills"] <= MOST_SPILLED, name
+        assert report["spills"] <= MOST_SPILLED[name.split(",")[0]], name
         assert report["serialised"] == [], name
         assert report["shared"] <= 227 * 1024, name
         counts = report["counts"]

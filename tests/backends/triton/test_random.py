@@ -7,7 +7,7 @@ offset, head grouping and schedule that is drawn.
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patternc.ir.nodes import Attention
@@ -21,6 +21,7 @@ lengths = st.one_of(st.sampled_from((1, 16, 17, 33, 64)), st.integers(1, 70))
 blocks = st.sampled_from((16, 32))
 
 
+@settings(max_examples=settings().max_examples // 2)
 @given(
     attentions(affine=False, runtime=True),
     st.builds(Schedule, blocks, blocks),
