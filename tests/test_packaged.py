@@ -1,10 +1,7 @@
-"""A package behind the operators; models that are exported run in new processes."""
+"""A package behind the operators; `tests/test_deploy.py` runs an exported model."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,6 @@ from patternc.runtime.attention import PackagedAttention
 from patternc.source import Source
 from tests.runtime.packages import PROGRAMS, StubDriver, quick_bytes, quick_package
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "export_model.py"
 BUILT = Wanted(("sm_90",), ("fp16",), (64,), backward=True)
 
 
@@ -78,19 +74,3 @@ def test_from_a_file(tmp_path: Path) -> None:
     path.write_bytes(quick_bytes("window", BUILT))
     attn = load(path)
     assert attn.name == "windowed" and attn.program().startswith("windowed.triton.")
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
-def test_a_model_made_ahead_of_time_runs_in_a_new_process(tmp_path: Path) -> None:
-    path = str(tmp_path / "model.pt2")
-    for command, words in (("save", ["saved"]), ("run", ["3 x 77", "2 x 300"])):
-        done = subprocess.run(
-            [sys.executable, str(EXAMPLE), command, path],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=EXAMPLE.parents[1],
-        )
-        assert done.returncode == 0, done.stderr
-        assert all(word in done.stdout for word in words), done.stdout
-        assert "False" not in done.stdout

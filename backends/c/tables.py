@@ -10,8 +10,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from patternc.runtime import host
 from patternc.runtime.layout import slots_of
-from patternc.runtime.manifest import ELEMENTS, Argument, Manifest, Tile, Variant
+from patternc.runtime.manifest import (
+    ELEMENTS,
+    Argument,
+    HopperTiles,
+    Manifest,
+    Tile,
+    Variant,
+)
 from patternc.runtime.package import Package
 
 DTYPES = ("bf16", "fp16", "fp32")
@@ -75,8 +83,10 @@ def tables(package: Package, images: Sequence[Image]) -> dict[str, str]:
         "block_q": str(facts.block_q),
         "block_k": str(facts.block_k),
         "delta_rows": str(facts.delta_rows),
-        "has_hopper": _flag(facts.hopper_blocks is not None),
-        "hopper_q": str((facts.hopper_blocks or (1, 1))[0]),
+        **_hopper(facts.hopper),
+        "most_splits": str(host.MOST_SPLITS),
+        "least_steps": str(host.LEAST_STEPS),
+        "waves": str(host.WAVES),
         "packs": _flag(facts.packs),
         "shares": _flag(facts.shares),
         "hides": _flag(facts.hides),
@@ -109,6 +119,18 @@ def tables(package: Package, images: Sequence[Image]) -> dict[str, str]:
 
 def _flag(value: bool) -> str:
     return str(int(value))
+
+
+def _hopper(hopper: HopperTiles | None) -> dict[str, str]:
+    """The kernel for sm_90; head size 0 where there is none."""
+    dims = [] if hopper is None else [pair[0] for pair in hopper.stages]
+    pairs = [f"{{{dim}, {host.HOPPER_KEYS[dim]}}}" for dim in dims]
+    return {
+        "has_hopper": _flag(hopper is not None),
+        "hopper_q": "1" if hopper is None else str(hopper.block_q),
+        "hopper_together": str(host.HOPPER_TOGETHER),
+        "hopper_keys": ", ".join(pairs) or "{0, 0}",
+    }
 
 
 def _served(manifest: Manifest) -> dict[str, str]:

@@ -10,7 +10,7 @@ import ctypes
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,14 @@ MULTIPROCESSORS, MAJOR, MINOR, SHARED, DEVICE, FAILING, CODE = range(7)
 """Settings of the stub."""
 
 WORDS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
-FORWARD_ONLY = Wanted(EVERYTHING.targets, EVERYTHING.dtypes, EVERYTHING.head_dims)
+DIMS = (64, 40, 128)  # the kernel for Hopper is for 128 columns alone
+BUILT = replace(EVERYTHING, head_dims=DIMS)
+FORWARD_ONLY = replace(BUILT, backward=False, forms=())
 
 
 def wanted_of(name: str) -> Wanted:
     """What the C form can be asked for: no gradients of ordered heads in groups."""
-    return FORWARD_ONLY if name == "ordered" else EVERYTHING
+    return FORWARD_ONLY if name == "ordered" else BUILT
 
 
 class TensorStruct(ctypes.Structure):

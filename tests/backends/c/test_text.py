@@ -18,13 +18,14 @@ from patternc.diagnostics import PatternError
 from patternc.runtime.manifest import Formula
 from patternc.runtime.steps import evaluate as evaluated
 from tests.backends.c.libraries import (
+    BUILT,
     COMPILER,
     STRICT,
     compiled,
     wanted_of,
     written,
 )
-from tests.runtime.packages import EVERYTHING, PROGRAMS, kernel_of, quick_package
+from tests.runtime.packages import PROGRAMS, kernel_of, quick_package
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
 
@@ -66,7 +67,7 @@ def test_refused_with_the_place() -> None:
     refusal = c_refusal(attention, ("sm_90", "gfx942"), False)
     assert refusal is not None and "gfx942" in refusal.message
     with pytest.raises(PatternError):
-        emit_c(quick_package("ordered", EVERYTHING), attention)
+        emit_c(quick_package("ordered", BUILT), attention)
 
 
 @needs_compiler
