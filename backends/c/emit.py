@@ -18,13 +18,15 @@ from patternc.backends.c.formulas import (
     steps_lines,
 )
 from patternc.backends.c.tables import images_of, tables
-from patternc.backends.c.template import fill
+from patternc.backends.template import fill
 from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ir.nodes import Attention
 from patternc.runtime.manifest import Manifest
 from patternc.runtime.package import Package
 from patternc.source import Span
 from patternc.version import VERSION
+
+_HERE = __name__.rpartition(".")[0]
 
 PARTS = ("driver", "tables", "handle", "launch", "call", "forward", "backward")
 _STATUSES = (
@@ -97,13 +99,13 @@ def emit_c(package: Package, attention: Attention) -> Mapping[str, str]:
     names |= tables(package, images) | _calls(manifest)
     prefix = names["p"]
     code = f'#include "{prefix}_code.h"'
-    parts = [fill(f"{part}.c", {**names, "code": code}) for part in PARTS]
+    parts = [fill(_HERE, f"{part}.c", {**names, "code": code}) for part in PARTS]
     numbers = [
         f"/* Machine code of {prefix}.c and its tile lists, 8 bytes a word. */\n"
     ]
     numbers += [image.text() for image in images]
     return {
-        f"{prefix}.h": fill("attention.h", names),
+        f"{prefix}.h": fill(_HERE, "attention.h", names),
         f"{prefix}.c": "\n".join(parts),
         f"{prefix}_code.h": "\n".join(numbers),
         "sample.c": _sample(manifest, attention, names),
@@ -179,14 +181,14 @@ def _sample(manifest: Manifest, attention: Attention, names: dict[str, str]) -> 
     }
     if facts.has_lse:
         texts["sample_lse"] = "  call.lse = (void *)(uintptr_t)room(sizeof(lse));"
-        copy = 'check(to_host(lse, (uintptr_t)call.lse, sizeof(lse)), "cuMemcpyDtoH");'
+        copy = 'check_driver(to_host(lse, (uintptr_t)call.lse, sizeof(lse)), "cuMemcpyDtoH");'
         texts["fetch_lse"] = f"  {copy}"
     masks = _masks(attention)
     if masks is None or not facts.has_lse:
-        return fill("sample.c", texts)
+        return fill(_HERE, "sample.c", texts)
     texts["mask_cases"] = masks
-    text = fill("sample.c", {**texts, "compare": "  wrong = compare(&call);"})
-    plain = functions_of(masks, floor=True) + fill("plain.c", texts)
+    text = fill(_HERE, "sample.c", {**texts, "compare": "  wrong = compare(&call);"})
+    plain = functions_of(masks, floor=True) + fill(_HERE, "plain.c", texts)
     return text.replace("int main(", f"{plain}\nint main(")
 
 

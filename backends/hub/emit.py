@@ -14,21 +14,33 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 
-from patternc.backends.hub.template import fill
+from patternc.backends.template import fill
 from patternc.backends.triton.emit import emit
+from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ir.floats import float_reads
 from patternc.ir.nodes import Attention
 from patternc.plan.kernel import Kernel
 from patternc.runtime.package import Package
 from patternc.version import VERSION
 
+_HERE = __name__.rpartition(".")[0]
+
 _GPUS = {"cuda": "sm_", "rocm": "gfx"}
 """The variants of a folder, and how the names of their targets begin."""
 
 
 def hub_of_kernel(kernel: Kernel) -> Mapping[str, bytes]:
-    """The files of a program. Triton and a C compiler are needed where it runs."""
+    """The files of a program. Triton and a C compiler are needed where it runs.
+
+    Raises `PatternError` for a program that chooses keys at run time.
+    """
     attention = kernel.attention
+    if attention.selections:
+        message = "a folder for `kernels` has no selections yet"
+        place, label = attention.selections[0].span, "patternc plans what this chooses"
+        advice = "load it with patternc.load where it runs"
+        refusal = Diagnostic("unsupported", message, place, label, advice)
+        raise PatternError([refusal])
     source = attention.span.source
     names = _names(attention, source.name.rpartition("/")[2])
     scored = {x.table for case in attention.scores for x in float_reads(case.score)}
@@ -38,7 +50,7 @@ def hub_of_kernel(kernel: Kernel) -> Mapping[str, bytes]:
         "needs": "It needs PyTorch and Triton.",
     }
     files = {
-        "calls.py": fill("compiled.py", names),
+        "calls.py": fill(_HERE, "compiled.py", names),
         "generated.py": emit(kernel, source.text, attention.name),
     }
     return _folder(names, {x: y.encode() for x, y in files.items()}, tuple(_GPUS))
@@ -57,7 +69,10 @@ def hub_of_package(package: Package, content: bytes) -> Mapping[str, bytes]:
         "has_backward": str(manifest.backward),
         "needs": "It needs PyTorch alone.",
     }
-    files = {"calls.py": fill("packaged.py", names).encode(), "attention.patk": content}
+    files = {
+        "calls.py": fill(_HERE, "packaged.py", names).encode(),
+        "attention.patk": content,
+    }
     for path in sorted(resources.files("patternc.runtime").iterdir(), key=str):
         if path.name.endswith(".py"):
             files[f"runtime/{path.name}"] = path.read_bytes()
@@ -86,14 +101,14 @@ def _folder(
 ) -> dict[str, bytes]:
     """Every file of every variant."""
     shared = {
-        "__init__.py": fill("start.py", names).encode(),
-        "layers.py": fill("layers.py", names).encode(),
+        "__init__.py": fill(_HERE, "start.py", names).encode(),
+        "layers.py": fill(_HERE, "layers.py", names).encode(),
         **own,
     }
     digest = hashlib.sha256()
     for path, content in sorted(shared.items()):
         digest.update(f"{path} {len(content)}\n".encode() + content)
-    found = {"README.md": fill("readme.md", names).encode()}
+    found = {"README.md": fill(_HERE, "readme.md", names).encode()}
     for kind in kinds:
         told = _metadata(names["name"], kind, digest.hexdigest()[:16])
         for path, content in {**shared, "metadata.json": told}.items():

@@ -18,6 +18,7 @@ import torch
 from patternc import driver
 from patternc.backends.hub.emit import hub_of_kernel, hub_of_package
 from patternc.cli import main
+from patternc.diagnostics import PatternError
 from patternc.source import Source
 from tests.runtime.packages import TRAINED, kernel_of, quick_bytes, quick_package
 
@@ -65,6 +66,13 @@ SCORED = """attention biased {
     input slope[h] : float
     mask causal
     score s + slope[h]
+}"""
+
+
+CHOSEN = """attention chosen {
+    heads 2
+    let columns = top(16, sum(softmax(scores where causal) by k))
+    mask causal & (k in columns | window(8))
 }"""
 
 
@@ -128,6 +136,14 @@ def test_inputs_of_scores_have_no_gradient_there(tmp_path: Path) -> None:
     slope = torch.zeros(4, requires_grad=True)
     with pytest.raises(ValueError, match="biased: `slope`: its gradient is not served"):
         module.attention(q, q, q, slope=slope)
+
+
+def test_selections_are_refused_with_the_place() -> None:
+    kernel = driver.compile_source(Source("chosen.pat", CHOSEN))
+    with pytest.raises(PatternError, match="no selections yet") as caught:
+        hub_of_kernel(kernel)
+    (found,) = caught.value.diagnostics
+    assert found.span.text.startswith("top(16")
 
 
 def test_a_package(tmp_path: Path) -> None:
