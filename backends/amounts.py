@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from patternc.backends.key_ranges import CallSizes, range_of, selection_ranges
-from patternc.backends.maps import function_of, operation_of
+from patternc.backends.map_numbers import function_of, operation_of
 from patternc.backends.probe import live_rows, probe_bounds
 from patternc.backends.values import Integers, Place, numbers_at
 from patternc.ir.evaluate import Point, evaluate_int

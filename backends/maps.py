@@ -21,6 +21,7 @@ from torch import Tensor
 
 from patternc.backends.grouping import Groups, grouped, join_heads, of_groups
 from patternc.backends.key_ranges import CallSizes, KeyRange, range_of
+from patternc.backends.map_numbers import function_of, operation_of
 from patternc.backends.probe import live_rows
 from patternc.backends.values import (
     Integers,
@@ -45,9 +46,7 @@ from patternc.ir.selection import (
     MapBinary,
     MapCall,
     MapExpr,
-    MapFunction,
     MapNumber,
-    MapOp,
     MapScale,
     MapValue,
     MapWhere,
@@ -204,11 +203,12 @@ class Estimate:
     # --- the nodes
 
     def rows(self, map_: Rows, part: Part | None) -> Values:
-        rows = self.q
-        if map_.tokens is Tokens.KEYS:
-            rows = self.k.repeat_interleave(self.attention.group_size, dim=1)
+        of_keys = map_.tokens is Tokens.KEYS
+        rows = self.k if of_keys else self.q
         if part is not None:
             rows = rows[:, :, part[0] : part[1]]
+        if of_keys:
+            rows = rows.repeat_interleave(self.attention.group_size, dim=1)
         return Values(rows, self.all_live(3))
 
     def logits(self, part: Part | None) -> Values:
@@ -417,47 +417,3 @@ def _softmax(found: Values, size: int) -> Values:
     shares = torch.exp(shown - torch.where(top == -torch.inf, 0, top))
     total = shares.sum(-1, keepdim=True)
     return Values(shares / torch.where(total == 0, 1, total), live)
-
-
-def operation_of(op: MapOp, lhs: Tensor, rhs: Tensor) -> Tensor:
-    """An operation on numbers."""
-    match op:
-        case MapOp.ADD:
-            return lhs + rhs
-        case MapOp.SUB:
-            return lhs - rhs
-        case MapOp.MUL:
-            return lhs * rhs
-        case MapOp.DIV:
-            return lhs / rhs
-        case MapOp.FLOORDIV:
-            return torch.floor(lhs / rhs)
-        case MapOp.MIN:
-            return torch.minimum(lhs, rhs)
-        case MapOp.MAX:
-            return torch.maximum(lhs, rhs)
-        case _:
-            assert_never(op)
-
-
-def function_of(function: MapFunction, x: Tensor) -> Tensor:
-    """A function of every number."""
-    match function:
-        case MapFunction.NEGATE:
-            return -x
-        case MapFunction.ABS:
-            return x.abs()
-        case MapFunction.EXP:
-            return x.exp()
-        case MapFunction.LOG:
-            return x.log()
-        case MapFunction.SQRT:
-            return x.sqrt()
-        case MapFunction.TANH:
-            return x.tanh()
-        case MapFunction.SIGMOID:
-            return x.sigmoid()
-        case MapFunction.RELU:
-            return x.relu()
-        case _:
-            assert_never(function)

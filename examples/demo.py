@@ -4,8 +4,9 @@ In: the programs in examples/smollm2/ and the queries, keys and values of two la
 SmolLM2-135M reading 2,048 tokens of English (examples/data/PROVENANCE.md). Out: for
 every head the density, the tiles visited and the share of the model's own attention
 that the pattern keeps; the error against the dense reference beside its budget; the
-time against dense attention; kernel modules and pictures in build/demo/. Runs without a
-GPU. Not its job: speed on a GPU (`make gpu-test`, docs/performance.md).
+time against dense attention; kernel modules and pictures in build/demo/; what choices
+at run time keep (recall.py). Runs without a GPU. Not its job: speed on a GPU
+(`make gpu-test`, docs/performance.md).
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ def main() -> int:
         golden = {layer.name: double(layer) for layer in layers}
     passed = [run_program(*program, layers, golden, weights) for program in PROGRAMS]
     passed.append(run_module(layers[0]))
+    load_module(HERE / "recall.py").main()
     print("\nall within budget" if all(passed) else "\nFAILED: an error over budget")
     return 0 if all(passed) else 1
 

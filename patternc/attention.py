@@ -10,35 +10,32 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from patternc import backends, driver
-from patternc.backends.amounts import check_amounts
 from patternc.backends.checks import LIMIT, check_lse, check_params, check_sequences
 from patternc.backends.declared import declarations
-from patternc.backends.input_checks import batch_of, check_inputs, check_values
+from patternc.backends.input_checks import check_values
 from patternc.backends.inputs import element_inputs, elements_of
 from patternc.backends.key_ranges import CallSizes
-from patternc.backends.planner import check_ranked
-from patternc.backends.reference import mask_tensor
 from patternc.backends.sequences import Form, Sequences
 from patternc.contract import Contract, contract_of
 from patternc.data_checks import CallPairs, failing_assert, wrong_length
 from patternc.diagnostics import PatternError
-from patternc.ir.selected import (
-    chosen_params,
-)
+from patternc.driver import dense_alternative
+from patternc.masks import dense_masks
 from patternc.ops.function import autocast, call
-from patternc.ops.planning import plan as choose_keys
 from patternc.ops.program import Program, Site, add_program, constant
 from patternc.plan.asked import checked
+from patternc.plan.cheaper import costs
 from patternc.plan.choose import ASKED
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan as plan_tiles
 from patternc.planned import Plan, check_plan, load_plan
+from patternc.planning import made_plan
 from patternc.syntax.load import read_source
 
 
@@ -76,6 +73,8 @@ class Attention:
     trace: driver.Trace
     backend_name: str | None = None
     _loaded: dict[str, Program] = field(default_factory=dict)
+    _dense: list[Attention] = field(default_factory=list)
+    _cheaper: dict[Any, bool] = field(default_factory=dict)
     _contract: Contract = field(init=False)
 
     def __post_init__(self) -> None:
@@ -160,7 +159,8 @@ class Attention:
         and `N` of its own.
 
         A program that selects chooses its keys first, unless `plan` says what `plan()`
-        chose before, for a call of the same sizes.
+        chose before, for a call of the same sizes; with `else dense when cheaper` in it,
+        not where `is_dense` holds.
 
         With `check` the values of inputs are looked at too: NaN and infinities, what
         is declared sorted, `valid` lengths, NaN among what selections rank, and every assertion that only data can decide. That waits
@@ -173,6 +173,12 @@ class Attention:
         q, k, v = autocast(q, k, v)
         factor, offset = contract.resolve(q, k, v, scale, q_offset)
         n_k = k.shape[2]
+        if plan is None and self.is_dense(q.shape[2], n_k, offset, **given):
+            told: dict[str, Any] = {"scale": factor, "q_offset": offset, **given}
+            if return_lse:
+                return self.dense()(q, k, v, return_lse=True, check=check, **told)
+            dense: Tensor = self.dense()(q, k, v, check=check, **told)
+            return dense
         if return_lse:
             check_lse(contract.name, contract.unnormalised)
         values = contract.values(given)
@@ -218,6 +224,48 @@ class Attention:
     def selects(self) -> bool:
         """Whether keys are chosen at run time."""
         return bool(self.kernel.attention.selections)
+
+    def is_dense(
+        self, n_q: int, n_k: int, q_offset: int, **given: int | Tensor
+    ) -> bool:
+        """Whether a call of these sizes, without a plan, is computed without choosing.
+
+        Only where the program says `else dense when cheaper`, and the cost model
+        (`patternc.plan.cheaper`) finds that it is.
+        """
+        attention = self.kernel.attention
+        if not attention.dense_cases:
+            return False
+        values = self._contract.values(given)
+        return self._decide(n_q, n_k, q_offset, tuple(values.values()))
+
+    @constant
+    def _decide(
+        self, n_q: int, n_k: int, q_offset: int, values: tuple[int, ...]
+    ) -> bool:
+        """`is_dense`, for run-time parameters in their order."""
+        call = (n_q, n_k, q_offset, values)
+        if call not in self._cheaper:
+            attention = self.kernel.attention
+            params = tuple(zip(self._contract.params, values, strict=True))
+            found = costs(attention, n_q, n_k, q_offset, params)
+            allowed = dense_alternative(attention) is not None
+            self._cheaper[call] = found.is_dense_cheaper and allowed
+        return self._cheaper[call]
+
+    def dense(self) -> Attention:
+        """The attention that chooses nothing, for `else dense when cheaper`.
+
+        Raises `ValueError` if the program does not allow it.
+        """
+        if not self._dense:
+            other = dense_alternative(self.trace.attention)
+            if other is None:
+                message = "this program has no `else dense when cheaper`"
+                raise ValueError(f"{self.name}: {message}")
+            trace = driver.trace_attention(self.trace.source, other)
+            self._dense.append(Attention(trace, self.backend_name))
+        return self._dense[0]
 
     def plan(
         self,
@@ -269,27 +317,13 @@ class Attention:
     ) -> Plan:
         """The plan of a checked call, made or given."""
         attention = self.kernel.attention
-        sizes = CallSizes(q.shape[2], k.shape[2], q_offset)
         if given is not None:
+            sizes = CallSizes(q.shape[2], k.shape[2], q_offset)
             return check_plan(self.name, attention, given, q, sizes, values)
-        check_amounts(attention, sizes, values)
-        if check:
-            check_ranked(
-                attention,
-                q,
-                k,
-                scale=scale,
-                q_offset=q_offset,
-                params=values,
-                inputs=inputs,
-            )
-        site = Site(tuple(values.values()), q_offset, scale)
-        program, own = self.program(q.device.type), tuple(inputs.values())
-        found = choose_keys(q, k, own, program, site)
-        names = [selection.table for selection in attention.selections]
-        tables = dict(zip(names, found, strict=True))
-        read = {name: values[name] for name in chosen_params(attention)}
-        return Plan(attention, tables, q.shape[0], sizes, q.dtype, read)
+        program = self.program(q.device.type)
+        return made_plan(
+            attention, program, q, k, scale, q_offset, values, inputs, check
+        )
 
     @constant
     def program(self, device: str = "cpu") -> str:
@@ -312,53 +346,22 @@ class Attention:
         """The visible pairs of all heads, bool [H, n_q, n_k], on the CPU.
 
         If an input has a batch axis, [B, H, n_q, n_k]. Floating inputs may be left out:
-        no mask reads them. A program that selects needs its `plan`. From the definition, not from the schedule. The default
-        offset is n_k - n_q.
+        no mask reads them. A program that selects needs its `plan`. From the definition,
+        not from the schedule. The default offset is n_k - n_q.
         """
         rows, keys = self._length("n_q", n_q), self._length("n_k", n_k)
         default = {"q_offset": keys - rows}
         chosen = {} if q_offset is None else {"q_offset": q_offset}
         offset = check_params(self.name, default, chosen)["q_offset"]
         self._contract.check_sizes(rows, keys, offset)
-        values, attention = self._contract.values(given), self.trace.attention
-        tables: Mapping[str, Tensor] = {}
+        values, tables = self._contract.values(given), None
         if self.selects:
             made = self._plan_of(plan, CallSizes(rows, keys, offset), values)
             values, tables = {**values, **made.places}, made.to("cpu").tables
-        declared = {
-            name: item
-            for name, item in self._contract.inputs.items()
-            if item[0] != "float"
-        }
-        batch = batch_of(declared, given)
-        if tables:
-            batch = next(iter(tables.values())).shape[0]
-        inputs = check_inputs(
-            self.name,
-            declared,
-            given,
-            batch=1 if batch is None else batch,
-            heads=attention.heads,
-            kv_heads=attention.kv_heads,
-            n_q=rows,
-            n_k=keys,
-            q_offset=offset,
-            device=_device_of(given),
-            dtype=torch.float32,
+        sizes = CallSizes(rows, keys, offset)
+        return dense_masks(
+            self.trace.attention, self._contract.inputs, sizes, values, given, tables
         )
-        inputs |= tables
-        masks = [
-            mask_tensor(
-                attention,
-                rows,
-                keys,
-                offset,
-                values,
-                tables=element_inputs(inputs, element).tables,
-            )
-            for element in range(1 if batch is None else batch)
-        ]
-        return masks[0] if batch is None else torch.stack(masks)
 
     def _plan_of(
         self, plan: Plan | None, sizes: CallSizes, values: Mapping[str, int]
@@ -476,9 +479,3 @@ class Attention:
             expected = f"`{argument}`: expected a length from 0 to {LIMIT}"
             raise ValueError(f"{self.name}: {expected}, got {length}")
         return length
-
-
-def _device_of(given: Mapping[str, object]) -> torch.device:
-    """That of the first tensor: the others are held to it."""
-    tensors = (value for value in given.values() if isinstance(value, Tensor))
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))

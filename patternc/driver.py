@@ -8,12 +8,14 @@ backends, which start from a `Kernel`; no torch is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from patternc import check, passes
 from patternc.analysis.prove import Decision, decide_all, diagnose
 from patternc.diagnostics import Diagnostic, PatternError, raise_errors
 from patternc.ir.nodes import Attention
+from patternc.ir.selected import placed_params
+from patternc.ir.walk import tables_of
 from patternc.plan.choose import ASKED, Choice, choose, written
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
@@ -44,6 +46,13 @@ def trace_source(
 ) -> Trace:
     """Compile one entry and keep every stage. Raises `PatternError`."""
     attention = check.lower(parse(source), entry, values or {})
+    return trace_attention(source, attention, schedule)
+
+
+def trace_attention(
+    source: Source, attention: Attention, schedule: Schedule | None = None
+) -> Trace:
+    """Compile a checked attention. Raises `PatternError` for asserts that fail."""
     wanted = None if schedule is None else Choice(schedule, ASKED)
     choice = wanted or written(attention)
     # An order is searched for the tile that is known before it; see `choose`.
@@ -54,6 +63,29 @@ def trace_source(
     choice = choice or choose(last)
     kernel = plan(last, choice.schedule)
     return Trace(source, attention, after, decisions, kernel, choice.origin)
+
+
+def dense_alternative(attention: Attention) -> Attention | None:
+    """The attention that may be computed instead where that is cheaper, if it allows it.
+
+    It selects nothing, and asserts nothing: that was decided for both.
+    """
+    if not attention.dense_cases:
+        return None
+    chosen = {selection.table for selection in attention.selections}
+    placed = placed_params(attention)
+    read = {table for case in attention.dense_cases for table in tables_of(case.mask)}
+    if read & chosen:  # another case has to choose
+        return None
+    return replace(
+        attention,
+        cases=attention.dense_cases,
+        inputs=tuple(one for one in attention.inputs if one.name not in chosen),
+        params=tuple(one for one in attention.params if one.name not in placed),
+        selections=(),
+        dense_cases=(),
+        asserts=(),
+    )
 
 
 def compile_source(

@@ -25,6 +25,14 @@ from patternc.backends.hopper.route import in_words
 from patternc.backends.triton.fused import planning_lines
 from patternc.backends.triton.notes import path_notes
 from patternc.driver import Trace
+from patternc.explain_selections import (
+    Chosen,
+    Price,
+    advice_of,
+    chosen_of,
+    prices_of,
+    selection_lines,
+)
 from patternc.ir.nodes import EMPTY_PATTERN, UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
 from patternc.ir.walk import tables_of
@@ -134,6 +142,9 @@ class Explanation:
     groups: tuple[Group, ...]
     counts: tuple[Count, ...]
     decisions: tuple[Decision, ...]
+    selections: tuple[Chosen, ...] = ()
+    prices: tuple[Price, ...] = ()
+    advice: tuple[str, ...] = ()
 
 
 def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
@@ -147,6 +158,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         if param.default is not None
     }
     known = values if len(values) == len(kernel.attention.params) else None
+    prices = prices_of(trace)
     counters = [pair_count(c.mask, kernel.attention.heads) for c in kernel.covers]
     return Explanation(
         name=trace.attention.name,
@@ -170,6 +182,9 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
             )
             for found in trace.decisions
         ),
+        selections=tuple(map(chosen_of, kernel.attention.selections)),
+        prices=prices,
+        advice=advice_of(trace, prices),
     )
 
 
@@ -185,6 +200,7 @@ def as_text(found: Explanation) -> str:
         parts += ["", f"# after {stage.name}:" + ("" if stage.text else " no change")]
         parts += [stage.text] if stage.text else []
         parts += [f"  {note}" for note in stage.notes]
+    parts += selection_lines(found.selections, found.prices, found.advice)
     parts += ["", *_schedule_lines(found)]
     if found.planning:
         parts += ["", "# selections, on a GPU"]

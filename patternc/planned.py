@@ -31,6 +31,7 @@ from patternc.ir.nodes import Attention
 from patternc.ir.selected import (
     chosen_params,
 )
+from patternc.ir.walk import tables_of
 from patternc.picture import terminal_picture
 from patternc.version import VERSION
 
@@ -47,13 +48,14 @@ class Plan:
     """The chosen keys of one call, for `attn(q, k, v, plan=plan)`.
 
     `tables` holds a bool tensor [B, H, ...] for each selection, with one axis for each
-    of its keys. The rest says what it was made for: the program, the sizes and the
+    of its keys, `places` the run-time parameters that say where these are. The rest says what it was made for: the program, the sizes and the
     dtype of the call, the run-time parameters that the selections read. A call that
     differs in any of it does not take the plan.
     """
 
     attention: Attention = field(repr=False)
     tables: Mapping[str, Tensor] = field(repr=False)
+    places: Mapping[str, int] = field(repr=False)
     batch: int
     sizes: CallSizes
     dtype: torch.dtype
@@ -64,18 +66,13 @@ class Plan:
         """Where the tables are."""
         return next(iter(self.tables.values())).device
 
-    @property
-    def places(self) -> dict[str, int]:
-        """The run-time parameters that say where the keys of the tables are."""
-        return dict(places_of(self.attention.selections, self.sizes, self.params))
-
     def to(self, device: torch.device | str) -> Plan:
         """The same plan on another device."""
         tables = {name: table.to(device) for name, table in self.tables.items()}
         return self._with(tables)
 
     def _with(self, tables: Mapping[str, Tensor]) -> Plan:
-        own = (self.batch, self.sizes, self.dtype, self.params)
+        own = (self.places, self.batch, self.sizes, self.dtype, self.params)
         return Plan(self.attention, tables, *own)
 
     def counts(self) -> dict[str, Tensor]:
@@ -91,9 +88,9 @@ class Plan:
         `given` are run-time parameters that the mask alone reads. Inputs that a caller
         gives are not kept in a plan: raises `ValueError` if the mask reads one.
         """
-        own = {item.name for item in self.attention.inputs} - self.tables.keys()
-        if own:
-            name = min(own)
+        read = {name for case in self.attention.cases for name in tables_of(case.mask)}
+        if read - self.tables.keys():
+            name = min(read - self.tables.keys())
             raise ValueError(
                 f"{self.attention.name}: the mask reads the input `{name}`, which is not"
                 " in a plan; use attn.mask(..., plan=plan)"
@@ -203,7 +200,8 @@ def _from_header(
     shapes = table_shapes(attention, batch, sizes, params)
     if header["tables"] != [[name, list(shape)] for name, shape in shapes.items()]:
         raise TypeError("its tables have other shapes")
-    plan = Plan(attention, {}, batch, sizes, _DTYPES[header["dtype"]], params)
+    places = places_of(attention.selections, sizes, params)
+    plan = Plan(attention, {}, places, batch, sizes, _DTYPES[header["dtype"]], params)
     return plan, shapes
 
 

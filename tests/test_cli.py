@@ -311,7 +311,7 @@ def test_the_suite_takes_no_files(
     for arguments in (["bench"], ["bench", "--suite", program]):
         with pytest.raises(SystemExit, match="2"):
             main(arguments)
-        assert "expected either files or --suite" in capsys.readouterr().err
+        assert "expected files, --suite" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -173,3 +174,29 @@ def test_the_demo_sees_a_wrong_result(demo: ModuleType, tmp_path: Path) -> None:
 
     assert not demo.verify(Shifted(), layer, demo.double(layer)).holds
     assert not demo.Verdict(float("nan"), 1.0).holds
+
+
+def test_recall_rises_with_the_budget() -> None:
+    """On 256 random tokens: the table, the plot and the drawing have every point."""
+    spec = importlib.util.spec_from_file_location("recall", EXAMPLES / "recall.py")
+    assert spec is not None and spec.loader is not None
+    recall = importlib.util.module_from_spec(spec)
+    sys.modules["recall"] = recall  # dataclasses look their module up
+    spec.loader.exec_module(recall)
+    generator = torch.Generator().manual_seed(0)
+    q, k = (2 * torch.randn(1, 1, 256, 32, generator=generator) for _ in range(2))
+    points = recall.measure({"one": (q, k)})
+    for selector in recall.MARKS:
+        own = [point for point in points if point.selector == selector]
+        assert len(own) >= 3
+        kept = [point.recall for point in own]
+        assert kept == sorted(kept) and kept[0] > 0 and kept[-1] <= 1 + 1e-6
+        assert all(point.density <= 0.51 for point in own)
+    weights = recall.attention_of(q, k)
+    everything = torch.ones(1, 256, 256, dtype=torch.bool)
+    whole = recall.point("one", "all", "all", everything, weights)
+    assert whole.recall == pytest.approx(1) and whole.density == 1
+    assert len(recall.table(points).splitlines()) == 1 + len(points)
+    assert set(recall.MARKS.values()) <= set(recall.terminal_plot(points))
+    drawing = ElementTree.fromstring(recall.svg(points))
+    assert len(list(drawing.iter("{http://www.w3.org/2000/svg}circle"))) == len(points)

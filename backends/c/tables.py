@@ -15,7 +15,7 @@ from patternc.runtime.layout import slots_of
 from patternc.runtime.manifest import (
     ELEMENTS,
     Argument,
-    HopperTiles,
+    Facts,
     Manifest,
     Tile,
     Variant,
@@ -83,7 +83,7 @@ def tables(package: Package, images: Sequence[Image]) -> dict[str, str]:
         "block_q": str(facts.block_q),
         "block_k": str(facts.block_k),
         "delta_rows": str(facts.delta_rows),
-        **_hopper(facts.hopper),
+        **_hopper(facts),
         "most_splits": str(host.MOST_SPLITS),
         "least_steps": str(host.LEAST_STEPS),
         "waves": str(host.WAVES),
@@ -121,13 +121,13 @@ def _flag(value: bool) -> str:
     return str(int(value))
 
 
-def _hopper(hopper: HopperTiles | None) -> dict[str, str]:
+def _hopper(facts: Facts) -> dict[str, str]:
     """The kernel for sm_90; head size 0 where there is none."""
-    dims = [] if hopper is None else [pair[0] for pair in hopper.stages]
+    dims = [stages.columns for stages in facts.hopper_stages]
     pairs = [f"{{{dim}, {host.HOPPER_KEYS[dim]}}}" for dim in dims]
     return {
-        "has_hopper": _flag(hopper is not None),
-        "hopper_q": "1" if hopper is None else str(hopper.block_q),
+        "has_hopper": _flag(facts.hopper_blocks is not None),
+        "hopper_q": str((facts.hopper_blocks or (1, 1))[0]),
         "hopper_together": str(host.HOPPER_TOGETHER),
         "hopper_keys": ", ".join(pairs) or "{0, 0}",
     }

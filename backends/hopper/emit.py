@@ -220,12 +220,13 @@ def _consumer(names: list[str], part: int) -> list[str]:
         *_BUFFERS,
         "o_buffer",
         *_BARRIERS,
-        *("n_q", "n_k"),
+        *("sequences", "n_q", "n_k"),
         *_SIZES,
         *("first_exact_tile", "n_exact_tiles", "scale_log2"),
         *names,
         str(part),
         *("HEADS", "HEAD_DIM", "VALUE_DIM", "BLOCK_Q", "BLOCK_K", "EXACT_Q", "STAGES"),
+        "SEQUENCES",
     ]
 
 
@@ -234,11 +235,11 @@ def _producer(names: list[str]) -> list[str]:
         *("q_source", "k_source", "v_source"),
         *_BUFFERS,
         *_BARRIERS,
-        "n_k",
+        *("sequences", "n_k"),
         *_SIZES,
         *names,
         *("HEADS", "GROUP_SIZE", "HEAD_DIM", "VALUE_DIM"),
-        *("BLOCK_Q", "BLOCK_K", "STAGES"),
+        *("BLOCK_Q", "BLOCK_K", "STAGES", "SEQUENCES"),
     ]
 
 

@@ -33,14 +33,15 @@ def compile_offline(
     head_dim: int = 128,
     value_dim: int | None = None,
     dtype: str = "bf16",
+    sequences: str = "none",
 ) -> Report:
     """Compile `hopper_kernel` for sm_90. `dtype` is Triton's word (bf16, fp16).
 
-    D_v is D unless given. Counts are of the instructions in PTX.
+    D_v is D unless given; `sequences` are "none", "padded" or "packed". Counts are of the instructions in PTX.
     """
     dims = (head_dim, value_dim or head_dim)
     compiled = triton.compile(
-        _source(module, dims, dtype),
+        _source(module, dims, dtype, sequences),
         target=TARGETS["sm_90"],
         options={"num_warps": 4},
     )
@@ -55,7 +56,9 @@ def compile_offline(
     )
 
 
-def _source(module: ModuleType, dims: tuple[int, int], dtype: str) -> GluonASTSource:
+def _source(
+    module: ModuleType, dims: tuple[int, int], dtype: str, sequences: str
+) -> GluonASTSource:
     """The kernel with the types that the launcher would give it."""
     half = module.HOPPER_Q // 2
     blocks = {"q": half, "k": module.HOPPER_K, "v": module.HOPPER_K, "o": half}
@@ -70,12 +73,15 @@ def _source(module: ModuleType, dims: tuple[int, int], dtype: str) -> GluonASTSo
         "BLOCK_K": module.HOPPER_K,
         "EXACT_Q": module.BLOCK_Q,
         "STAGES": module.HOPPER_STAGES[max(dims)],
+        "SEQUENCES": sequences,
+        **({"sequences": None} if sequences == "none" else {}),
     }
     tables = {name: f"*{held}" for name, held in input_types(module).items()}
     pointers = {
         "output": f"*{dtype}",
         "lse": "*fp32",
         "spoiled": "*i8",
+        "sequences": "*i32",
         "list_tiles": "*i32",
         "list_first": "*i64",
         "list_partial": "*i32",

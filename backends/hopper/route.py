@@ -102,16 +102,22 @@ def _refusal_of_lists(kernel: Kernel) -> str:
 
 def _is_coarse(read: Read) -> bool:
     """Whether a read is the same for whole tiles."""
-    return all(
-        not axes_of(index) & {Axis.QUERY, Axis.KEY}
-        or (
-            isinstance(index, Binary)
-            and index.op is IntOp.FLOORDIV
-            and isinstance(index.lhs, Index)
-            and isinstance(index.rhs, Const)
-            and index.rhs.value % BLOCK_Q == 0
-        )
-        for index in read.indices
+    return all(map(_is_coarse_index, read.indices))
+
+
+def _is_coarse_index(index: IntExpr) -> bool:
+    """Whether an index counts blocks of whole tiles, from wherever it does."""
+    if not axes_of(index) & {Axis.QUERY, Axis.KEY}:
+        return True
+    if not isinstance(index, Binary):
+        return False
+    if index.op in (IntOp.ADD, IntOp.SUB):
+        return _is_coarse_index(index.lhs) and _is_coarse_index(index.rhs)
+    return (
+        index.op is IntOp.FLOORDIV
+        and isinstance(index.lhs, Index)
+        and isinstance(index.rhs, Const)
+        and index.rhs.value % BLOCK_Q == 0
     )
 
 

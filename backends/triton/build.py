@@ -50,11 +50,11 @@ from patternc.runtime.format import Section, compressed, join
 from patternc.runtime.manifest import (
     Array,
     Facts,
-    HopperTiles,
     Launch,
     Lists,
     Manifest,
     Source,
+    Stages,
     Variant,
 )
 from patternc.version import VERSION
@@ -259,6 +259,8 @@ def _facts(
     ordered = features.is_ordered
     taken = 4 if takes_lists(kernel, features) else 0
     turned = 4 if has_lists(reversed_) else 0
+    blocks = schedule if hopper is None else hopper.kernel.schedule
+    stages = {} if hopper is None else hopper.stages
     return Facts(
         attention.name,
         attention.heads,
@@ -266,7 +268,8 @@ def _facts(
         {param.name: param.default for param in attention.params},
         schedule.block_q,
         schedule.block_k,
-        _hopper_tiles(hopper),
+        None if hopper is None else (blocks.block_q, blocks.block_k),
+        tuple(Stages(*pair) for pair in sorted(stages.items())),
         LARGEST_DIM,
         DELTA_ROWS,
         tuple(
@@ -290,14 +293,6 @@ def _facts(
         1 if features.lists_data else 0,
         lists,
     )
-
-
-def _hopper_tiles(route: Route | None) -> HopperTiles | None:
-    if route is None:
-        return None
-    own = route.kernel.schedule
-    stages = sorted(route.stages.items())
-    return HopperTiles(own.block_q, own.block_k, tuple(stages))
 
 
 def _source(kernel: Kernel, values: dict[str, int | float]) -> Source:

@@ -36,6 +36,7 @@ from patternc.backends.triton.gradients import gradients_text
 from patternc.backends.triton.kernels import device_functions, kernel_text
 from patternc.backends.triton.launches import checks_called, launch_text
 from patternc.backends.triton.literals import Value, heads_literal, literal
+from patternc.backends.triton.plan_text import plan_function
 from patternc.backends.triton.ranges import (
     has_lists,
     is_listed,
@@ -109,8 +110,7 @@ def emit(
         back, behind = other, ahead
     reversed_ = reverse(back, kernel.schedule)
     kernels += backward_texts(back, reversed_, behind, own)
-    selects = bool(kernel.attention.selections)
-    plans = plan_texts(fused_of(kernel.attention), _box(kernel)) if selects else []
+    plans = _plans(kernel) if kernel.attention.selections else []
     listing = _listing(back, reversed_)
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
@@ -133,6 +133,14 @@ def emit(
         _reference(kernel, features),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _plans(kernel: Kernel) -> list[str]:
+    """What estimates and selects, and `plan` where nothing else is needed for it."""
+    attention, box = kernel.attention, _box(kernel)
+    fused = fused_of(attention)
+    function = plan_function(attention, fused, box)
+    return [*plan_texts(fused, box), *([] if function is None else [function])]
 
 
 def _listing(kernel: Kernel, reversed_: Kernel) -> Kernel:

@@ -140,10 +140,6 @@ def _pooled_tokens(node: Reduce) -> Tokens:
 _JOINS = {Reduction.SUM, Reduction.MEAN, Reduction.MAX, Reduction.MIN}
 
 
-NO_MAPS = Fused((), {}, {})
-"""What a program without selections has."""
-
-
 def fused_of(attention: Attention) -> Fused:
     """The maps of an attention that have kernels."""
     probes: list[Probe] = []

@@ -167,13 +167,13 @@ def _lists(
     if has_lists(reversed_) or features.is_ordered:
         lines.append("turned = reversed_lists(lists, first_q_tile, n_k)")
     if stripes is not None:
-        lines.append("key_stripes = stripes[:8]")
+        lines.append("key_stripes = stripes[:9]")
     if stripes is not None and stripes.has_diagonals:
         lines[-1] = "key_stripes = key_stripes_of(stripes, n_q, n_k, q_offset)"
     if stripes is not None and stripes.blocks is not None:
         lines += [
             "given = (n_q, n_k, q_offset, values, pointers, q.device)",
-            "key_stripes = (*key_stripes[:6], *blocks_of(*given, reverse=True))",
+            "key_stripes = (*key_stripes[:7], *blocks_of(*given, reverse=True))",
         ]
     return lines
 
@@ -236,7 +236,7 @@ def _calls(
         list_arguments(features, "turned") if has_lists(reversed_) or ordered else []
     )
     if stripes is not None:
-        own, turned = [*own, "*stripes[:8],"], [*turned, "*key_stripes,"]
+        own, turned = [*own, "*stripes[:9],"], [*turned, "*key_stripes,"]
     parts = [
         *_programs("n_k_tiles * (HEADS // members) * batch"),
         *arguments(["dk_parts,", "dv_parts,"], column, 1, turned),
@@ -257,7 +257,7 @@ def _calls(
             parts,
             [
                 *_programs("n_k_tiles * KV_HEADS * batch"),
-                "of_columns = (*stripes[:5], stripes[11], *stripes[6:8])",
+                "of_columns = (*stripes[:6], stripes[12], *stripes[7:9])",
                 "for member in range(HEADS // KV_HEADS):",
                 *(
                     f"    {line}"

@@ -141,11 +141,10 @@ def _launch() -> str:
                 "kernel = ordered_kernel if ordered else forward_kernel",
                 "kind = (q.device, q.dtype, dim, value_dim, access)",
                 'is_whole = HAS_HOPPER and form == "none" and shares[0] is None',
-                "sizes = (q_offset, values)",
-                "if is_whole and runs_on_hopper(q, v, access, scale, *sizes):",
-                "    more = tuple(values.values())",
-                "    tensors = (q, k, v, output, lse, spoiled)",
-                "    launch_hopper(*tensors, scale, q_offset, BLOCK_Q, more, None)",
+                "asked = (scale, q_offset, values)",
+                "if is_whole and runs_on_hopper(q, v, access, *asked):",
+                "    sizes = (scale, q_offset, BLOCK_Q, tuple(values.values()), None)",
+                "    launch_hopper(q, k, v, output, lse, spoiled, *sizes)",
                 "else:",
                 "    start(kernel, programs, arguments, options, stages, kind)",
                 *_again("options", "HIDES"),
@@ -153,30 +152,31 @@ def _launch() -> str:
             ],
         },
     )
-    text = _without(text, "@contextlib.contextmanager", "def launch_of(")
     # The module's own way to know Triton's interpreter; the package has none.
     lines = text.splitlines()
     kept = [x for x in lines if not x.startswith(("INTERPRETED =", "LOG2_E ="))]
     assert len(kept) == len(lines) - 2
-    return "\n".join(kept)
+    text = "\n".join(kept)
+    return _without(
+        text, "@contextlib.contextmanager\ndef compiled_beside", "def launch_of"
+    )
 
 
 def _hopper() -> str:
     """How the kernel for Hopper is launched; its layouts were compiled in."""
     text = fill("launch", {"constants": []}, hopper.__name__)
-    text = _without(text, "    kind = (q.device", "    hopper_kernel[grid]")
-    text = _without(text, "HOPPER_COMPILED = set()", "def tiles_of(")
     layout = "gl.NVMMASharedLayout(HOPPER_SWIZZLE, bits, rank=4)"
     assert layout in text
     text = text.replace(layout, "None").replace("HopperDescriptor", "TensorDescriptor")
-    return text.replace("    bits = 8 * tensor.element_size()\n", "")
+    text = text.replace("    bits = 8 * tensor.element_size()\n", "")
+    text = _without(text, "    kind = (q.device", "    hopper_kernel[grid]")
+    return _without(text, "HOPPER_COMPILED =", "def tiles_of")
 
 
-def _without(text: str, start: str, end: str) -> str:
-    """The text without what compiles: from where `start` is to where `end` is."""
-    first, last = text.index(start), text.index(end)
-    assert text.count(start) == 1 and first < last
-    return text[:first] + text[last:]
+def _without(text: str, first: str, end: str) -> str:
+    """The text without what compiles: from `first` up to `end`."""
+    start = text.index(first)
+    return text[:start] + text[text.index(end, start) :]
 
 
 def _gradients() -> str:

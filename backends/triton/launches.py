@@ -175,7 +175,7 @@ def _pointers(kernel: Kernel, features: Features) -> list[str]:
     if takes_lists(kernel, features):
         lines += list_arguments(features, "lists")
     if features.has_stripes:
-        lines.append("*stripes[:8],")
+        lines.append("*stripes[:9],")
     if features.tables:
         lines.append("*pointers,")
     if features.has_stripes:
@@ -195,7 +195,7 @@ def number_arguments(features: Features) -> list[str]:
     """The scalar arguments after the run-time parameters."""
     lines = ["lists[6],"] if features.lists_data else []
     if features.has_stripes:
-        lines.append("*stripes[8:10],")
+        lines.append("*stripes[9:11],")
     if features.tables:
         lines.append("*as_numbers(pointers),")
     assert bool(lines) == bool(number_names(features))
@@ -256,26 +256,26 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     if features.is_ordered:
         kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
     start = ["start(kernel, programs, arguments, options, stages, kind)"]
+    if hides:
+        start = [
+            'exact = options | {"EXACT": True}',
+            'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
+            *_indented(start),
+        ]
     if has_hopper and not features.lists_data:
-        sizes = "scale, q_offset, values"
         exact_lines = [
             'again = {**options, "EXACT": True, "num_stages": 1, "grid": (programs,)}',
             "exact = functools.partial(kernel.warmup, *arguments, **again)",
         ]
         start = [
-            'is_whole = form == "none" and shares[0] is None',
-            f"if is_whole and runs_on_hopper(q, v, access, {sizes}):",
+            "how = (access, scale, q_offset, values, sequences)",
+            "if shares[0] is None and runs_on_hopper(q, v, *how):",
             "    more = tuple(values.values())",
             *_indented(exact_lines if hides else ["exact = None"]),
             "    tensors = (q, k, v, output, lse, spoiled)",
-            "    launch_hopper(*tensors, scale, q_offset, BLOCK_Q, more, exact)",
+            "    rest = (scale, q_offset, BLOCK_Q, more, exact, sequences)",
+            "    launch_hopper(*tensors, *rest)",
             "else:",
-            *_indented(start),
-        ]
-    if hides:
-        start = [
-            'exact = options | {"EXACT": True}',
-            'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
             *_indented(start),
         ]
     return [

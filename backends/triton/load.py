@@ -25,7 +25,7 @@ from patternc.backends.protocol import NO_INPUTS
 from patternc.backends.sequences import Form, Sequences
 from patternc.backends.triton import planner
 from patternc.backends.triton.emit import emit
-from patternc.backends.triton.fused import NO_MAPS, Fused, fused_of
+from patternc.backends.triton.fused import Fused, fused_of
 from patternc.backends.triton.refusal import gradient_refusal
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import AxisKind
@@ -65,7 +65,7 @@ def load_module(kernel: Kernel, hopper: Route | None, store: Store) -> TritonAtt
         for item in attention.inputs
         if any(axis.kind is AxisKind.BATCH for axis in item.axes)
     }
-    return TritonAttention(module, kernel, axes, fused_of(attention))
+    return TritonAttention(module, kernel, axes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,10 @@ class TritonAttention:
     module: ModuleType
     kernel: Kernel
     batch_axes: Mapping[str, int] = field(default_factory=dict)
-    fused: Fused = NO_MAPS
+    fused: Fused = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fused", fused_of(self.kernel.attention))
 
     def __call__(
         self,

@@ -25,7 +25,7 @@ from patternc.backends.key_ranges import KeyRange
 from patternc.backends.maps import Estimate, Part, Values
 from patternc.backends.planner import known_params, tables_of, wide_inputs
 from patternc.backends.probe import live_rows
-from patternc.backends.triton.fused import Fused, SummedBy
+from patternc.backends.triton.fused import Fused
 from patternc.backends.values import compared
 from patternc.ir.nodes import Attention
 from patternc.ir.selection import (
@@ -143,8 +143,8 @@ class FusedEstimate(Estimate):
             rows = rows.repeat_interleave(self.attention.group_size, dim=1)
         return Values(rows, self.all_live(3))
 
-    def probe(self, at: int) -> tuple[Any, int]:
-        """Map number `at`, its rows' sums made once, and the first of its rows."""
+    def probe(self, at: int) -> Any:
+        """Map number `at`, the `Probe` of the module, whose rows are summed once."""
         own = self.fused.probes[at]
         rows = self.ranges(own.map_)[0]
         start, stop = live_rows(own.map_, rows, self.sizes.n_k, self.params)
@@ -163,20 +163,20 @@ class FusedEstimate(Estimate):
                 own.stride,
                 own.residue,
             )
-        return self.probes[at], first
+        return self.probes[at]
 
     def summed(self, map_: Reduce) -> Values:
         """The sums, means or extremes of the scores of some rows."""
         found = self.fused.sums[map_]
-        probe, first = self.probe(found.probe)
+        probe = self.probe(found.probe)
         own = self.ranges(map_)
         shape = (*self.q.shape[:2], *(one.size for one in own))
         groups = Groups.empty(map_.how, shape, False, self.q)
         if 0 not in shape and probe.rows:
             joins = "sum" if map_.how is Reduction.MEAN else map_.how.value
-            pieces, starts = _sums(probe, first, found.by, found.sizes, joins)
+            sums = probe.summed(joins, found.by.value, *found.sizes)
+            values, counts, starts = sums
             neutral = _neutral(map_.how)
-            values, counts = pieces
             edges: list[int] = []
             for dim, start in reversed(list(enumerate(starts))):
                 before = start - own[dim].first
@@ -194,7 +194,7 @@ class FusedEstimate(Estimate):
         offset = self.q_offset if of_queries else 0
         how = map_.how.value
         numbers = self.module.pool(source, how, size, offset)
-        counts = self.module.block_counts(source, size, offset)
+        counts = self.module.rows_of_blocks(source, size, offset)
         if not of_queries:
             numbers = numbers.repeat_interleave(group, dim=1)
         counts = counts.expand(*numbers.shape[:2], -1)
@@ -231,27 +231,6 @@ class FusedEstimate(Estimate):
                 choose = self.module.choose_top
                 taken = choose(values, classes, amount, least, most)
         return taken.view(shape)  # type: ignore[no-any-return]
-
-
-def _sums(
-    probe: Any, first: int, by: SummedBy, sizes: tuple[int, ...], how: str
-) -> tuple[tuple[Tensor, Tensor], tuple[int, ...]]:
-    """Values and counts of the groups that a probe has, and the first of each key."""
-    n_k, last = probe.k.shape[2], first + probe.rows - 1
-    match by:
-        case SummedBy.COLUMN:
-            return probe.by_column(how, sizes[0]), (0,)
-        case SummedBy.DIAGONAL:
-            base = first - n_k + 1
-            return probe.by_diagonal(how, base, probe.rows + n_k - 1, False), (base,)
-        case SummedBy.BACK_DIAGONAL:
-            found = probe.by_diagonal(how, first - n_k + 1, probe.rows + n_k - 1, False)
-            values, counts = (x.flip(2) for x in found)
-            return (values, counts), (-last,)
-        case SummedBy.ANTIDIAGONAL:
-            return probe.by_diagonal(how, first, probe.rows + n_k - 1, True), (first,)
-        case SummedBy.BLOCK:
-            return probe.by_block(how, *sizes), (first // sizes[0], 0)
 
 
 def _neutral(how: Reduction) -> float:

@@ -95,9 +95,6 @@ class Recorder:
         self.__name__ = name
         self._found = found
 
-    def warmup(self, *arguments: Any, **options: Any) -> None:
-        """Compile ahead of a launch: nothing to do."""
-
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         (programs,) = grid
 
@@ -106,6 +103,9 @@ class Recorder:
             self._found.append(own)
 
         return launch
+
+    def warmup(self, *arguments: Any, **options: Any) -> None:
+        """Nothing is compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +192,8 @@ def stand_in(
     module.access_of, module.precision_of = access, precision
     module.check_runs = lambda *_: None
     module.multiprocessors = lambda _: 1 << 20 if is_idle else 1
-    module.compile_together = lambda *_: None
     module.is_hopper = lambda _: target == "sm_90"
+    module.compile_together = lambda *_: None
 
 
 def _tensors(module: Any, call: Call, dtype: str, head_dim: int) -> list[Tensor]:

@@ -34,7 +34,7 @@ from patternc.backends.triton.stripe_loops import (
     whole_loop_lines,
 )
 from patternc.backends.triton.stripes import Striped
-from patternc.backends.triton.tables import batch_lines
+from patternc.backends.triton.tables import batch_lines, call_lines
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import Weigher, prepare_lines, score_lines
 from patternc.ir.nodes import Axis, BoolExpr
@@ -115,7 +115,10 @@ def _query_lines(loads: Loads) -> list[str]:
 
 def _key_mask_lines(kind: str, weigher: Weigher, own: Striped) -> list[str]:
     if kind == "striped":
-        return [*_bits_lines(), f"s = tl.where(is_chosen, s, -{_INF})"]
+        arguments = ["words_at + t * N_WORDS", "None", "None", "None"]
+        arguments += ["BLOCK_K", "BLOCK_Q", "False"]
+        lines = call_lines("keep", "chosen_pairs", arguments, weigher.indent + 4)
+        return [*lines, f"s = tl.where(keep, s, -{_INF})"]
     if kind == "edge" and own.blocks is not None:
         lines = _within_lines(weigher.kernel, own.blocks.within, weigher.indent + 4)
         return [*lines, f"s = tl.where(keep, s, -{_INF})"]

@@ -49,7 +49,7 @@ def bounds_lines(kernel: Kernel, own: Striped) -> list[str]:
             "column_bits = column_words + stripe_row * n_column_words",
         ]
     if own.has_diagonals:
-        lines += [*bit_lines(own), *_list_lines("BLOCK_Q", "BLOCK_K")]
+        lines += [*bit_lines(own), *_list_lines("BLOCK_Q", "BLOCK_K", _words(own))]
     if own.has_both:
         lines += [
             "held_keys = stripe_held + stripe_row * (n_diagonals + BLOCK_Q + BLOCK_K)",
@@ -142,39 +142,41 @@ def key_lines() -> list[str]:
 
 def bit_lines(own: Striped) -> list[str]:
     """The bits of a head's diagonals."""
-    words = "2 * " if own.has_both else ""
     return [
         "n_diagonals = n_q + n_k - 1",
         "n_words = (n_diagonals + 31) // 32",
-        f"stripe_bits = stripe_words + stripe_row * {words}n_words",
+        "stripe_bits = stripe_words + stripe_row * n_words",
         "# The bit of the pair q, k is bit_of + k - q.",
         "bit_of = q_offset + n_q - 1",
     ]
 
 
-def _list_lines(own: str, other: str) -> list[str]:
+def _list_lines(own: str, other: str, words: str = "N_WORDS") -> list[str]:
     """The lists of tiles: `own` block is that of the program, `other` that they have."""
     return [
         f"n_stripe_tiles = (n_diagonals + {own} + {other} - 2) // {other} + 1",
         "striped_at = stripe_tiles + stripe_row * 2 * n_stripe_tiles",
+        "N_WORDS: tl.constexpr = (BLOCK_Q + 31) // 32 + (BLOCK_K + 31) // 32",
+        f"words_at = tile_words + stripe_row * n_stripe_tiles * {words}",
         "filled_at = striped_at + n_stripe_tiles",
     ]
 
 
 def diagonal_test_lines(own: Striped) -> list[str]:
     """Hides the pairs of a tile of diagonals that are neither on one nor in a column."""
-    arguments = ["stripe_bits", "bit_of + k0 - q"]
-    if own.has_both:
-        function = "chosen_pairs"
-        arguments += ["n_words", "column_bits", "k0", "n_column_words", "BLOCK_K"]
-    else:
-        function = "on_diagonals"
-        arguments += ["tl.arange(0, BLOCK_K)[None, :]", "n_words", "BLOCK_K"]
+    columns = ["column_bits", "k0", "n_column_words"] if own.has_both else ["None"] * 3
+    arguments = [f"words_at + t * {_words(own)}", *columns]
+    arguments += ["BLOCK_Q", "BLOCK_K", str(own.has_both)]
     return [
-        *call_lines("keep", function, arguments, _IN_LOOP),
-        "keep &= (k >= 0) & (k < n_k)",
+        *call_lines("keep", "chosen_pairs", arguments, _IN_LOOP),
         's = tl.where(keep, s, float("-inf"))',
+        "if (k0 < 0) | (k0 + BLOCK_K > n_k):",
+        '    s = tl.where((k >= 0) & (k < n_k), s, float("-inf"))',
     ]
+
+
+def _words(own: Striped) -> str:
+    return "(2 * N_WORDS)" if own.has_both else "N_WORDS"
 
 
 def column_test_lines(kernel: Kernel, within: BoolExpr, indent: int) -> list[str]:

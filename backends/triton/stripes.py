@@ -39,6 +39,7 @@ from patternc.plan.stripes import on_diagonal
 STRIPES = [
     "stripe_words",
     "stripe_tiles",
+    "tile_words",
     "stripe_held",
     "stripe_columns",
     "column_words",
@@ -156,12 +157,9 @@ def stripe_functions(kernel: Kernel, features: Features, own: Striped) -> list[s
     }
     if own.has_diagonals:
         mark = _mark_lines(kernel, own, "diagonals", "places")
-        within = _bits_within_lines(kernel, own) if own.has_both else []
-        texts.append(fill("mark_diagonals", {**holes, "mark": mark, "within": within}))
+        texts.append(fill("mark_diagonals", {**holes, "mark": mark}))
         texts.append(fill("stripe_tiles", {"places": _place_lines()}))
-        texts.append(fill("stripe_words"))
-    if own.has_both:
-        texts.append(fill("stripe_chosen"))
+        texts += [fill("tile_words"), fill("stripe_words"), fill("stripe_chosen")]
     if own.has_columns:
         mark = _mark_lines(kernel, own, "columns", "k")
         texts.append(fill("mark_columns", {**holes, "mark": mark}))
@@ -175,14 +173,16 @@ def stripe_lists(kernel: Kernel, own: Striped, gradients: bool) -> list[str]:
     """The host's half: what launches the functions that find stripes."""
     lines = []
     given = "rows, n_q, n_k, q_offset"
+    if own.has_lines:
+        lines.append("rest = pointers, q0")
     if own.has_diagonals:
         lines += [
-            f"found = chosen_diagonals({given}, numbers, pointers, q0)",
-            "words, tiles, held, bounds[:, :, :4], marks = found",
+            f"found = chosen_diagonals({given}, values, numbers, *rest)",
+            "words, tiles, tile_words, held, bounds[:, :, :4], marks = found",
         ]
     if own.has_columns:
         lines += [
-            f"found = chosen_columns({given}, values, numbers, pointers, q0)",
+            f"found = chosen_columns({given}, values, numbers, *rest)",
             "columns, column_words, bounds[:, :, 4:], about = found",
         ]
     if own.blocks is not None:
@@ -193,8 +193,15 @@ def stripe_lists(kernel: Kernel, own: Striped, gradients: bool) -> list[str]:
         ]
     texts = [fill("stripes", {"stripes": lines})]
     if own.has_diagonals:
-        count = str(2 if own.has_both else 1)
-        texts.append(fill("diagonals").replace("ROW_COUNT", count))
+        within = ["return None"]
+        if own.has_both:
+            within = [
+                "ahead = torch.arange(n_q + n_k - 1, device=device)",
+                "ahead -= q_offset + n_q - 1",
+                "found = counts_within(ahead, n_k, values, device)",
+                "return found.to(torch.int8).contiguous()",
+            ]
+        texts.append(fill("diagonals", {"within": within}))
     if own.has_columns:
         texts.append(fill("columns", {"within": _within_lines(kernel, own.within)}))
     if own.blocks is not None:
@@ -265,18 +272,6 @@ def _part_of(stripes: Stripes, part: str) -> BoolExpr:
     if part == "columns":
         return stripes.columns
     return EMPTY_PATTERN if stripes.blocks is None else stripes.blocks.mask
-
-
-def _bits_within_lines(kernel: Kernel, own: Striped) -> list[str]:
-    """The bits of the diagonals `d` where a column counts."""
-    mask = on_diagonal(own.within)
-    names = {Axis.QUERY: "d", Axis.HEAD: "h", Axis.LENGTH: "n_k"}
-    return [
-        *Printer(names, box_of(kernel)).assign("keep", mask, 4),
-        "keep &= places < n",
-        "bits = tl.sum(keep.to(tl.int32) << bit, 1)",
-        "tl.store(words + n_words, bits, mask=word < n_words)",
-    ]
 
 
 def _within_lines(kernel: Kernel, within: BoolExpr) -> list[str]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from patternc.bench.record import BACKWARD, FLEX, FORWARD, OURS, Records, Result
+from patternc.bench.record import BACKWARD, FA3, FLEX, FORWARD, OURS, Records, Result
 
 LEAST_MEAN = {FORWARD: 1.15, BACKWARD: 1.0}
 LEAST_RATIO = 0.95
@@ -20,6 +20,16 @@ LEAST = {
     "duo_2_of_8": 1.2,
 }
 """Forward, against FlexAttention."""
+
+LEAST_SELECTED = {
+    ("vertical_slash", 131072): 4.0,
+    ("vertical_slash", 1048576): 25.0,
+    ("xattention_10", 131072): 4.0,
+}
+"""Dense FA3 over choice and attention together."""
+
+PLANNED_AT, MOST_PLANNED = 131072, 0.15
+MOST_SLOWER = 0.05
 
 MOST_UNEVEN = 1.1
 """The dearest live tile over the cheapest, among calls that fill the device."""
@@ -46,7 +56,8 @@ def geometric_mean(ratios: Iterable[float]) -> float | None:
 
 def check(records: Records) -> tuple[Check, ...]:
     """Every promise, in the order of the report."""
-    return (*_ratios(records), *_flat(records), *_ready(records))
+    found = (*_ratios(records), *_flat(records), *_ready(records))
+    return (*found, *_selecting(records))
 
 
 def table(records: Records, direction: str, head_dim: int) -> tuple[Result, ...]:
@@ -96,6 +107,26 @@ def _least(promise: str, known: dict[str, float], name: str, bound: float) -> Ch
     if name not in known:
         return Check(promise, None, "not measured")
     return Check(promise, known[name] >= bound, f"{known[name]:.2f}")
+
+
+def _selecting(records: Records) -> Iterator[Check]:
+    for item in records.selected:
+        place = f"{item.choice} at {item.shape.length}"
+        ratio = item.ratio(FA3)
+        name = item.choice.removesuffix("_near")
+        bound = LEAST_SELECTED.get((name, item.shape.length))
+        if bound is not None:
+            figure = "not measured" if ratio is None else f"{ratio:.2f}"
+            verdict = None if ratio is None else ratio >= bound
+            yield Check(f"{place}: FA3 over both >= {bound}", verdict, figure)
+        if bound is not None and item.shape.length == PLANNED_AT and item.together_ms:
+            share = item.plan_ms / item.together_ms
+            promise = f"{place}: the plan takes at most {MOST_PLANNED:.0%}"
+            yield Check(promise, share <= MOST_PLANNED, f"{share:.1%}")
+        if item.choice.endswith("_or_dense") and ratio is not None:
+            promise = f"{place}: at most {MOST_SLOWER:.0%} slower than dense"
+            slower = 1 / ratio - 1
+            yield Check(promise, slower <= MOST_SLOWER, f"{slower:.1%}")
 
 
 def tile_cost(result: Result) -> float | None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 OURS = "patternc"
 FLEX = "FlexAttention"
@@ -124,12 +125,43 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Selected:
+    """A choice of keys at run time and attention to them, beside dense attention.
+
+    `choice` names the program, `values` are those of its parameters. `density` is the
+    share of visible pairs among all n x n, `recall` that of the causal softmax that
+    they keep. Milliseconds of the plan, of attention with that plan, of one call that
+    does both; `kernels` are those of such a call; `peers` compute causal attention.
+    """
+
+    choice: str
+    shape: Shape
+    values: tuple[tuple[str, float], ...] = ()
+    density: float = 0.0
+    recall: float = 0.0
+    plan_ms: float = 0.0
+    attend_ms: float = 0.0
+    together_ms: float = 0.0
+    kernels: tuple[tuple[str, float], ...] = ()
+    peers: tuple[Timing, ...] = ()
+    note: str = ""
+
+    def ratio(self, system: str) -> float | None:
+        """A peer's dense time over our choice and attention together."""
+        peer = next((item for item in self.peers if item.system == system), None)
+        if peer is None or peer.ms is None or not self.together_ms:
+            return None
+        return peer.ms / self.together_ms
+
+
+@dataclass(frozen=True, slots=True)
 class Records:
     """Everything measured on one machine."""
 
     machine: str
     results: tuple[Result, ...] = ()
     ready: tuple[Ready, ...] = ()
+    selected: tuple[Selected, ...] = ()
 
 
 def merge(parts: Iterable[Records]) -> Records:
@@ -145,7 +177,13 @@ def merge(parts: Iterable[Records]) -> Records:
         (r.part, r.row, r.direction, r.shape): r for part in found for r in part.results
     }
     ready = {(r.row, r.shape): r for part in found for r in part.ready}
-    return Records(machines[0], tuple(results.values()), tuple(ready.values()))
+    chosen = {(r.choice, r.shape): r for part in found for r in part.selected}
+    return Records(
+        machines[0],
+        tuple(results.values()),
+        tuple(ready.values()),
+        tuple(chosen.values()),
+    )
 
 
 def to_json(records: Records) -> str:
@@ -161,7 +199,9 @@ def from_json(text: str) -> Records:
         ready = tuple(
             Ready(**{**item, "shape": Shape(**item["shape"])}) for item in held["ready"]
         )
-        return Records(str(held["machine"]), results, ready)
+        # Records from before there were selections have none.
+        selected = tuple(_selected(item) for item in held.get("selected", ()))
+        return Records(str(held["machine"]), results, ready, selected)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"not the suite's records: {error}") from None
 
@@ -169,6 +209,16 @@ def from_json(text: str) -> Records:
 def read_all(paths: Sequence[Path]) -> Records:
     """The records of several files, merged. Raises `OSError` and `ValueError`."""
     return merge(from_json(path.read_text()) for path in paths)
+
+
+def _selected(item: dict[str, Any]) -> Selected:
+    made = {
+        "shape": Shape(**item["shape"]),
+        "peers": tuple(Timing(**timing) for timing in item["peers"]),
+        "values": tuple((str(name), value) for name, value in item["values"]),
+        "kernels": tuple((str(name), float(ms)) for name, ms in item["kernels"]),
+    }
+    return Selected(**{**item, **made})
 
 
 def _result(item: dict[str, object]) -> Result:

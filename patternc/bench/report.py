@@ -24,6 +24,7 @@ from patternc.bench.record import (
     Ready,
     Records,
     Result,
+    Selected,
 )
 
 _INTRODUCTION = """# Performance
@@ -64,6 +65,8 @@ def report(records: Records) -> str:
         sections.append(_long(long))
     if records.ready:
         sections.append(_ready(records.ready))
+    if records.selected:
+        sections.append(_selected(records.selected))
     return "\n".join(sections)
 
 
@@ -150,6 +153,38 @@ def _ready(rows: Sequence[Ready]) -> str:
     )
     notes = [f"- {row.row}: {row.note}" for row in rows if row.note]
     return _titled("Getting ready to run", [about, "", *_grid(head, lines), "", *notes])
+
+
+def _selected(rows: Sequence[Selected]) -> str:
+    lines = []
+    for row in rows:
+        cells = [
+            row.choice,
+            row.shape.title,
+            f"{row.density:.2%}",
+            f"{row.recall:.1%}",
+            *(_number(x, 3) for x in (row.plan_ms, row.attend_ms, row.together_ms)),
+        ]
+        for timing in row.peers:
+            cells += [_number(timing.ms, 3), _number(row.ratio(timing.system), 2)]
+        lines.append(cells)
+    head = ["choice", "shape", "density", "recall", "plan ms", "attend ms", "both ms"]
+    for timing in rows[0].peers:
+        head += [f"{timing.system} ms", "ratio"]
+    about = (
+        "Keys chosen from the data (standard patterns), on tensors whose attention has "
+        "sinks, a local part, columns and diagonals (`patternc/bench/structured.py`). "
+        "Density is the share of all n x n pairs, recall the share of the causal softmax "
+        "of the last queries on visible keys. The plan is estimate and selection; "
+        "peers compute dense causal attention; ratios are their time over both of ours."
+    )
+    notes = [f"- {row.choice}: {row.note}" for row in rows if row.note]
+    for row in rows:
+        dear = ", ".join(f"{name} {ms:.3f}" for name, ms in row.kernels)
+        if dear:
+            notes.append(f"- {row.choice} N{row.shape.length}, kernels in ms: {dear}")
+    title = "Selection at run time"
+    return _titled(title, [about, "", *_grid(head, lines), "", *notes])
 
 
 def _titled(title: str, lines: Iterable[str], rows: Sequence[Result] = ()) -> str:

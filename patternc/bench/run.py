@@ -8,6 +8,7 @@ run that is cut off leaves what it measured. Not its job: one measurement
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import triton
@@ -63,9 +64,9 @@ def run_suite(
     found = Records(machine())
     for item in _measurements(parts, rows, head_dims):
         if isinstance(item, Result):
-            found = Records(found.machine, (*found.results, item), found.ready)
+            found = replace(found, results=(*found.results, item))
         else:
-            found = Records(found.machine, found.results, (*found.ready, item))
+            found = replace(found, ready=(*found.ready, item))
         tell(_line(item))
         keep(found)
     return found

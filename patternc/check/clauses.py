@@ -30,9 +30,9 @@ from patternc.check.expand import Expansion
 from patternc.check.floats import Floats
 from patternc.check.inputs import inputs_of, lower_inputs
 from patternc.check.layouts import WHOLE, lower_layout, padded
-from patternc.check.maps import bind_lets
 from patternc.check.orders import Orders
 from patternc.check.schedules import lower_schedule
+from patternc.check.selecting import bind_lets
 from patternc.check.selections import selections_parts, with_selections
 from patternc.check.values import Binding, constant_of
 from patternc.diagnostics import Diagnostic, Label, PatternError

@@ -1,16 +1,15 @@
-"""`let` clauses to IR: maps and selections, with their keys.
+"""Maps to IR, with their keys.
 
-In: well-typed lets (`check.let_types`) and the environment of an attention. Out: the
-selections, and an environment that knows all lets by name. Not its job: types, what a
-map is worth (`backends.maps`).
+In: the well-typed value of a `let` (`check.let_types`) and the environment of an
+attention. Out: an `ir.selection` map. Not its job: types, choosing among keys
+(`check.selecting`), what a map is worth (`backends.maps`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from patternc.analysis.interval import Box, bounds_of, python_bounds
 from patternc.check import terms
 from patternc.check.environment import BoundMap, Environment
 from patternc.check.expand import Expansion
@@ -23,12 +22,10 @@ from patternc.check.keys import (
     truths_through,
 )
 from patternc.check.let_types import BASES, REDUCTIONS, written_keys
-from patternc.check.reads import INT_INPUT
 from patternc.check.terms import Number, Truths
 from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ir.fold import fold_bool, fold_int
 from patternc.ir.nodes import (
-    STEPS,
     Axis,
     BoolExpr,
     CompareOp,
@@ -42,7 +39,6 @@ from patternc.ir.selection import (
     KEY_AXES,
     Choice,
     Count,
-    Crossing,
     Logits,
     MapAt,
     MapBinary,
@@ -64,12 +60,11 @@ from patternc.ir.selection import (
     Softmax,
     Tokens,
     has_channels,
-    key_axis,
     keys_of,
 )
 from patternc.ir.text import print_expr
-from patternc.ir.walk import axes_of, params_of
-from patternc.limits import EXPANSION, POSITION
+from patternc.ir.walk import axes_of
+from patternc.limits import EXPANSION
 from patternc.source import Span
 from patternc.syntax import ast
 from patternc.syntax.measure import children
@@ -89,27 +84,6 @@ _MIRRORED = {
 }
 
 
-def bind_lets(
-    item: ast.Attention, env: Environment, found: list[Diagnostic]
-) -> Environment:
-    """The environment with every let of an attention; mistakes go to `found`."""
-    guards: dict[IntExpr, tuple[Truths, ...]] = {}
-    for clause in item.clauses:
-        if not isinstance(clause, ast.Let):
-            continue
-        maps = Maps(env, guards)
-        try:
-            bound = maps.made(clause)
-        except PatternError as error:
-            found.extend(error.diagnostics)
-            return env  # later ones may read it
-        if maps.found:
-            found.extend(maps.found)
-            return env
-        env = replace(env, lets={**env.lets, clause.name.text: bound})
-    return env
-
-
 @dataclass
 class Maps:
     """Lowers one let; errors of the integers in it go to `found`.
@@ -121,19 +95,6 @@ class Maps:
     guards: dict[IntExpr, tuple[Truths, ...]]
     found: list[Diagnostic] = field(default_factory=list)
     size: int = 0
-
-    def made(self, let: ast.Let) -> BoundMap | Selection:
-        """The map or the selection that a let names. Raises `PatternError`."""
-        name, value = let.name.text, let.value
-        match value:
-            case ast.Call(name=ast.Name(text=text)) if text in _CHOICES:
-                return self.selection(name, value)
-            case ast.Chain():
-                return self.test(name, value)
-            case ast.Name(text=text) if isinstance(self.env.lets.get(text), Selection):
-                return self.env.lets[text]
-        made = self.map(value)
-        return BoundMap(made, self.size)
 
     # --- maps
 
@@ -260,7 +221,7 @@ class Maps:
 
     def joined(self, op: MapOp, lhs: MapExpr, rhs: MapExpr, span: Span) -> MapExpr:
         """`lhs op rhs` over the keys of both: what one tells, the other may lack."""
-        keys = _joined_keys(keys_of(lhs), keys_of(rhs))
+        keys = joined_keys(keys_of(lhs), keys_of(rhs))
         self.check_keys(keys, span)
         sides = (self.at(lhs, keys, span), self.at(rhs, keys, span))
         return MapBinary(op, *sides, span)
@@ -339,7 +300,7 @@ class Maps:
         if how is Reduction.ENTROPY and has_channels(operand):
             message = "`entropy` needs one number for each key"
             raise self.error("type", message, call.span)
-        numbers = [self.key(one) for expr in written for one in _items(expr)]
+        numbers = [self.key(one) for expr in written for one in items_of(expr)]
         keys = tuple(fold_int(number.expr) for number in numbers)
         if not written and over is not None:
             keys = keys_of(operand)  # heads alone are put together
@@ -373,125 +334,6 @@ class Maps:
         self.guards[fold_int(number.expr)] = number.guards
         return number
 
-    # --- selections
-
-    def selection(self, name: str, call: ast.Call) -> Selection:
-        """`top(n, map per e, always P, min n, max n)` and its like."""
-        plain = [one for one in call.arguments if not isinstance(one, ast.Option)]
-        options = {
-            one.word: one.value for one in call.arguments if isinstance(one, ast.Option)
-        }
-        written, per, over = plain[1], None, options.get("over")
-        if isinstance(written, ast.Qualified):
-            per, over = written.per, written.over or over
-            values = self.limited(written)
-        else:
-            values = self.map(written)
-        self.check_values(values, written.span)
-        shared = Sharing.ALONE
-        if isinstance(over, ast.Name):
-            shared = Sharing(over.text)
-            keys = keys_of(values)
-            same = tuple(key_axis(place) for place in range(len(keys)))
-            values = Reduce(Reduction.SUM, values, same, keys, shared, over.span)
-        places = self.scope(per, keys_of(values))
-        scope = tuple(keys_of(values)[place] for place in places)
-        always = options.get("always")
-        crossing = options.get("crossing")
-        choice = _CHOICES[call.name.text]
-        amount = self.amount(plain[0], scope)
-        least = self.bound(options.get("min"), scope)
-        most = self.bound(options.get("max"), scope)
-        self.found.extend(amount_errors(choice, amount, least, most))
-        return Selection(
-            name,
-            choice,
-            values,
-            amount,
-            places,
-            least,
-            most,
-            None if always is None else self.condition(always, keys_of(values)),
-            Crossing.KEEP if crossing is None else Crossing(crossing.span.text),
-            shared=shared,
-            starts_at_0=self.starts(keys_of(values)),
-            span=call.span,
-        )
-
-    def test(self, name: str, chain: ast.Chain) -> Selection:
-        """`map < number`: every key for which it holds."""
-        link = chain.links[0]
-        if link.op is None:
-            raise TypeError(f"not a test: {chain}")
-        lhs, rhs, op = self.map(chain.first), self.map(link.operand), link.op
-        if len(keys_of(lhs)) < len(keys_of(rhs)):
-            lhs, rhs, op = rhs, lhs, _MIRRORED[op]
-        keys = _joined_keys(keys_of(lhs), keys_of(rhs))
-        self.check_keys(keys, chain.span)
-        values = self.at(lhs, keys, chain.span)
-        self.check_values(values, chain.span)
-        amount = self.at(rhs, keys, chain.span)
-        self.check_values(amount, chain.span)
-        return Selection(
-            name,
-            Choice.ABOVE,
-            values,
-            amount,
-            tuple(range(len(keys))) if keys_of(amount) else (),
-            compare=op,
-            starts_at_0=self.starts(keys),
-            span=chain.span,
-        )
-
-    def check_values(self, values: MapExpr, span: Span) -> None:
-        if has_channels(values):
-            message = "a selection ranks one number for each key"
-            label = "this has channels"
-            raise self.error("type", message, span, label)
-
-    def scope(self, per: ast.Expr | None, keys: Keys) -> tuple[int, ...]:
-        """The keys that `per` names, by number."""
-        if per is None:
-            return ()
-        found = []
-        for expr in _items(per):
-            key = fold_int(self.key(expr).expr)
-            if key not in keys:
-                message = f"`{expr.span.text}` is no key of this map"
-                help_text = "group it first: `sum(map by e1, e2) per e1`"
-                label = _shown(keys)
-                raise self.error("bad-key", message, expr.span, label, help_text)
-            found.append(keys.index(key))
-        return tuple(sorted(set(found)))
-
-    def bound(self, expr: ast.Expr | None, scope: Keys) -> MapExpr | None:
-        return None if expr is None else self.amount(expr, scope)
-
-    def amount(self, expr: ast.Expr, scope: Keys) -> MapExpr:
-        """A number for each scope. Raises `PatternError` if it needs other keys."""
-        made = self.map(expr)
-        if has_channels(made):
-            raise self.error("type", "an amount is a number", expr.span)
-        return self.at(made, scope, expr.span)
-
-    def starts(self, keys: Keys) -> tuple[bool, ...]:
-        """For each key whether its least value is 0 in every call."""
-        return tuple(self.least(key) == 0 for key in keys)
-
-    def least(self, key: IntExpr) -> int:
-        first = -POSITION if self.env.layout is None else 0
-        axes = {
-            Axis.QUERY: python_bounds(first, POSITION),
-            Axis.KEY: python_bounds(0, POSITION),
-            Axis.LENGTH: python_bounds(1, POSITION),
-        }
-        params = {
-            name: python_bounds(0 if name in STEPS else -POSITION, POSITION)
-            for name in params_of(key)
-        }
-        elements = python_bounds(*INT_INPUT)
-        return int(bounds_of(key, Box(axes, params, lambda read, at: elements)).lo)
-
     # --- limits and findings
 
     def check_keys(self, keys: Keys, span: Span) -> None:
@@ -499,7 +341,7 @@ class Maps:
         if len(keys) > len(KEY_AXES):
             message = f"a map has at most {len(KEY_AXES)} keys, this has {len(keys)}"
             help_text = "sum over some of them first: `sum(map by e1, e2)`"
-            raise self.error("bad-key", message, span, _shown(keys), help_text)
+            raise self.error("bad-key", message, span, shown_keys(keys), help_text)
         for key in keys:
             if Axis.HEAD in axes_of(key):
                 message = f"the key `{print_expr(key)}` differs from head to head"
@@ -511,7 +353,7 @@ class Maps:
         """The error for what the keys of a map do not tell."""
         message = "this reads a token that the map has put together with others"
         help_text = "use its keys, or group it later"
-        return self.error("bad-key", message, span, _shown(keys), help_text)
+        return self.error("bad-key", message, span, shown_keys(keys), help_text)
 
     def error(
         self, code: str, message: str, span: Span, label: str = "", help_: str = ""
@@ -521,30 +363,11 @@ class Maps:
         )
 
 
-def amount_errors(
-    choice: Choice, amount: MapExpr, least: MapExpr | None, most: MapExpr | None
-) -> Iterator[Diagnostic]:
-    """Errors for numbers of the program that no selection can use."""
-    match choice, amount:
-        case Choice.TOP_P, MapNumber(value=share) if not 0 <= share <= 1:
-            message = f"a share lies between 0 and 1, not {share:g}"
-            yield Diagnostic("bad-amount", message, amount.span)
-    budgets = [least, most, amount if choice is Choice.TOP else None]
-    for budget in budgets:
-        if isinstance(budget, MapNumber) and budget.value < 0:
-            message = f"a budget counts keys: it is not {budget.value:g}"
-            yield Diagnostic("bad-amount", message, budget.span)
-    match least, most:
-        case MapNumber(value=low), MapNumber(value=high, span=span) if low > high:
-            message = f"at least {low:g} and at most {high:g} keys"
-            yield Diagnostic("bad-amount", message, span)
-
-
-def _items(expr: ast.Expr) -> tuple[ast.Expr, ...]:
+def items_of(expr: ast.Expr) -> tuple[ast.Expr, ...]:
     return expr.items if isinstance(expr, ast.TupleOf) else (expr,)
 
 
-def _joined_keys(a: Keys, b: Keys) -> Keys:
+def joined_keys(a: Keys, b: Keys) -> Keys:
     """The fewest keys that tell those of both."""
     if all(number_through(key, a) is not None for key in b):
         return a
@@ -553,7 +376,7 @@ def _joined_keys(a: Keys, b: Keys) -> Keys:
     return (*a, *(key for key in b if number_through(key, a) is None))
 
 
-def _shown(keys: Keys) -> str:
+def shown_keys(keys: Keys) -> str:
     if not keys:
         return "the map has no keys"
     listed = ", ".join(f"`{print_expr(key)}`" for key in keys)

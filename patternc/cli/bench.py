@@ -4,9 +4,9 @@ In: programs. Out: with --compile the median milliseconds of each stage from the
 to the Triton source, for every attention; otherwise the median milliseconds of a
 forward pass at each length, beside dense causal attention. `--suite` takes no programs:
 it measures the performance suite beside its peers on a CUDA device and writes the
-report. `--tune` measures candidates for the table that schedules are chosen from.
-`--tiled` times the tiled backend beside its peers on the CPU. Not its job:
-correctness (`patternc verify`).
+report. `--select` does the same for choices of keys at run time. `--tune` measures
+candidates for the table that schedules are chosen from. `--tiled` times the tiled
+backend beside its peers on the CPU. Not its job: correctness (`patternc verify`).
 """
 
 from __future__ import annotations
@@ -90,6 +90,12 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
         "--suite", action="store_true", help="the performance suite, on a CUDA device"
     )
     parser.add_argument(
+        "--select",
+        action="store_true",
+        help="choosing keys at run time beside dense attention, on a CUDA device;"
+        " --n, --rows, --records and --out as for the suite",
+    )
+    parser.add_argument(
         "--part",
         action="append",
         metavar="P",
@@ -126,10 +132,12 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Time every attention of every file, or the suite."""
-    if [args.suite, args.tiled, bool(args.files)].count(True) != 1:
-        raise UsageError("bench: expected either files or --suite or --tiled")
+    if [args.suite, args.select, args.tiled, bool(args.files)].count(True) != 1:
+        raise UsageError("bench: expected files, --suite, --select or --tiled")
     if args.suite:
         return _run_suite(args)
+    if args.select:
+        return _run_select(args)
     if args.tiled:
         return _run_tiled()
     head_dims = args.head_dim or [64]
@@ -189,6 +197,35 @@ def _run_suite(args: argparse.Namespace) -> int:
         failed = warm.warm(parts, rows, head_dims)
         _tell(f"compiled ahead; {failed} processes failed")
     found = run.run_suite(parts, rows, head_dims, keep, _tell)
+    return _write(args.out, report(found))
+
+
+def _run_select(args: argparse.Namespace) -> int:
+    # Imports triton: other commands do without.
+    from patternc.bench import record, selecting
+    from patternc.bench.report import report
+
+    try:
+        names = [name for name in (args.rows or "").split(",") if name]
+        choices = [selecting.choice_named(name) for name in names]
+    except ValueError as error:
+        raise UsageError(f"bench: {error}") from None
+    if not torch.cuda.is_available():
+        raise UsageError("bench --select: expected a CUDA device, found none")
+
+    def keep(found: record.Records) -> None:
+        if args.records is not None:
+            write_whole(args.records, record.to_json(found).encode())
+
+    lengths = args.n or selecting.LENGTHS
+    wanted = choices or selecting.CHOICES
+    found = selecting.run_selecting(wanted, lengths, keep, _tell)
+    if not choices and not args.n:
+        short = selecting.run_selecting(
+            selecting.OR_DENSE, selecting.SHORT, lambda _: None, _tell
+        )
+        found = record.merge([found, short])
+        keep(found)
     return _write(args.out, report(found))
 
 

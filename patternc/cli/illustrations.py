@@ -48,10 +48,32 @@ def _per_head() -> dict[str, Table]:
     return {"sinks": 2 + heads, "recent": 4 + 2 * heads}
 
 
+def _jenga() -> dict[str, Table]:
+    """18 x 18 blocks, neighbours in the order of a curve, and a few beyond it."""
+    rows, columns = np.mgrid[0:18, 0:18]
+    return {"near": (np.abs(rows - columns) <= 1) | (rows + columns == 15)}
+
+
+def _longheads() -> dict[str, Table]:
+    """Scores of 16 chunks for 128 queries: those of chunk 5 and of every third rise."""
+    queries, chunks = np.mgrid[0:128, 0:16]
+    return {"rank": (np.cos(queries / 9 + 2 * chunks) + 2.0 * (chunks == 5))[None]}
+
+
+def _sparsifiner() -> dict[str, Table]:
+    """Scores of 49 patches and the class token: near ones are high, and some columns."""
+    queries, keys = np.mgrid[0:50, 0:50]
+    near = -np.hypot(queries // 7 - keys // 7, queries % 7 - keys % 7)
+    return {"predicted": (near + 4.0 * (keys % 11 == 3))[None]}
+
+
 ILLUSTRATIONS: Mapping[str, Callable[[], dict[str, Table]]] = {
     "axis_blocks": _axis_blocks,
     "block_table": _block_table,
     "documents": _documents,
+    "jenga": _jenga,
+    "longheads": _longheads,
     "per_head": _per_head,
+    "sparsifiner": _sparsifiner,
     "tree": _tree,
 }

@@ -73,12 +73,18 @@ def print_attention(attention: Attention) -> str:
     """An attention with every clause but its asserts, each with its heads."""
     lines = [f"attention {attention.name} {{"]
     lines.append(f"    heads {attention.heads} kv {attention.kv_heads}")
+    tables = {selection.table for selection in attention.selections}
     for param in attention.params:
         default = "" if param.default is None else f" = {param.default}"
         lines.append(f"    runtime {param.name}{default}")
     if attention.layout is not None:
         lines.append(f"    layout {print_layout(attention.layout)}")
-    lines += [f"    input {print_input(table)}" for table in attention.inputs]
+    lines += [
+        f"    input {print_input(table)}"
+        if table.name not in tables
+        else f"    table {print_input(table)}"
+        for table in attention.inputs
+    ]
     for words, heads in _clauses(attention):
         lines.append(f"    {words}  for h in {print_heads(heads)}")
     if attention.skipped:

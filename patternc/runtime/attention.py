@@ -285,17 +285,16 @@ def host_of(package: Package, code: Code) -> ModuleType:
 
 def _constants(facts: Facts) -> dict[str, object]:
     """What the host code calls the facts of a program."""
-    hopper = facts.hopper
     return {
         "NAME": facts.name,
         "HEADS": facts.heads,
         "KV_HEADS": facts.kv_heads,
         "BLOCK_Q": facts.block_q,
         "BLOCK_K": facts.block_k,
-        "HAS_HOPPER": hopper is not None,
-        "HOPPER_Q": 1 if hopper is None else hopper.block_q,
-        "HOPPER_K": 1 if hopper is None else hopper.block_k,
-        "HOPPER_STAGES": {x[0]: x[1] for x in (hopper.stages if hopper else ())},
+        "HAS_HOPPER": facts.hopper_blocks is not None,
+        "HOPPER_Q": (facts.hopper_blocks or (1, 1))[0],
+        "HOPPER_K": (facts.hopper_blocks or (1, 1))[1],
+        "HOPPER_STAGES": {x.columns: x.stages for x in facts.hopper_stages},
         "LARGEST_DIM": facts.largest_dim,
         "DELTA_ROWS": facts.delta_rows,
         "LAUNCHES": {

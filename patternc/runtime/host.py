@@ -219,11 +219,10 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
         is_whole = HAS_HOPPER and form == "none" and shares[0] is None
-        sizes = (q_offset, values)
-        if is_whole and runs_on_hopper(q, v, access, scale, *sizes):
-            more = tuple(values.values())
-            tensors = (q, k, v, output, lse, spoiled)
-            launch_hopper(*tensors, scale, q_offset, BLOCK_Q, more, None)
+        asked = (scale, q_offset, values)
+        if is_whole and runs_on_hopper(q, v, access, *asked):
+            sizes = (scale, q_offset, BLOCK_Q, tuple(values.values()), None)
+            launch_hopper(q, k, v, output, lse, spoiled, *sizes)
         else:
             start(kernel, programs, arguments, options, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
@@ -379,7 +378,7 @@ HOPPER_SWIZZLE = 128  # bytes
 HOPPER_TOGETHER = 4  # heads whose tiles start side by side, at most
 
 
-def runs_on_hopper(q, v, access, scale, q_offset, values):
+def runs_on_hopper(q, v, access, scale, q_offset, values, sequences=None):
     """Whether a call takes `hopper_kernel`; `forward_kernel` takes all others.
 
     It needs TMA, 16 bits, head sizes that it is faster for, a positive scale, enough
@@ -392,24 +391,26 @@ def runs_on_hopper(q, v, access, scale, q_offset, values):
         and v.shape[3] in HOPPER_STAGES
         and scale > 0
         and is_hopper(q.device)
-        and fills_device(q)
-        and has_long_rows(q, v, q_offset, values)
+        and fills_device(q, sequences)
+        and has_long_rows(q, v, q_offset, values, sequences)
     )
 
 
-def fills_device(q):
-    """Whether each multiprocessor has a query tile."""
+def fills_device(q, sequences):
+    """Whether each multiprocessor has a query tile; of sequences all are counted."""
     batch, heads, n_q, _ = q.shape
+    if sequences is not None and sequences[2] < HOPPER_Q:
+        return False
     return batch * heads * (n_q // HOPPER_Q) >= multiprocessors(q.device)
 
 
-def has_long_rows(q, v, q_offset, values):
-    """Whether the last query tile visits enough keys."""
+def has_long_rows(q, v, q_offset, values, sequences):
+    """Whether the last query tile, of the longest sequence, visits enough keys."""
     least = min(HOPPER_KEYS[q.shape[3]], HOPPER_KEYS[v.shape[3]])
     if least == 0:
         return True
-    last = (q_offset + q.shape[2] - 1) // BLOCK_Q
-    return most_steps(last, v.shape[2], values) * BLOCK_K >= least
+    n_q, n_k = (q.shape[2], v.shape[2]) if sequences is None else sequences[2:] * 2
+    return most_steps((q_offset + n_q - 1) // BLOCK_Q, n_k, values) * BLOCK_K >= least
 
 
 @functools.cache
@@ -419,7 +420,9 @@ def is_hopper(device):
     return is_nvidia and torch.cuda.get_device_capability(device)[0] == 9
 
 
-def launch_hopper(q, k, v, output, lse, spoiled, scale, q_offset, exact_q, more, exact):
+def launch_hopper(
+    q, k, v, output, lse, spoiled, scale, q_offset, exact_q, more, exact, sequences=None
+):
     """Start `hopper_kernel`, one program for each query tile, head and batch.
 
     `spoiled` gets flags for the tiles of `exact_q` queries of the portable kernel,
@@ -428,7 +431,11 @@ def launch_hopper(q, k, v, output, lse, spoiled, scale, q_offset, exact_q, more,
     """
     batch, _, n_q, dim = q.shape
     n_k, value_dim = v.shape[2:]
-    first, tiles = tiles_of(n_q, q_offset, HOPPER_Q)
+    longest, form, numbers = n_q, "none", None
+    if sequences is not None:
+        form, numbers, longest = sequences
+        batch = len(numbers) - 1 if form == "packed" else batch
+    first, tiles = tiles_of(longest, q_offset, HOPPER_Q)
     if exact_q > HOPPER_Q // 2:  # both halves of a tile may set one flag
         spoiled.zero_()
     arguments = (
@@ -439,13 +446,14 @@ def launch_hopper(q, k, v, output, lse, spoiled, scale, q_offset, exact_q, more,
         output,
         lse,
         spoiled,
+        numbers,
         n_q,
         n_k,
         q_offset,
         first,
         tiles,
         math.gcd(HEADS * batch, HOPPER_TOGETHER),
-        *tiles_of(n_q, q_offset, exact_q),
+        *tiles_of(longest, q_offset, exact_q),
         scale * LOG2_E,
         *more,
     )
@@ -458,6 +466,7 @@ def launch_hopper(q, k, v, output, lse, spoiled, scale, q_offset, exact_q, more,
         "BLOCK_K": HOPPER_K,
         "EXACT_Q": exact_q,
         "STAGES": HOPPER_STAGES[max(dim, value_dim)],
+        "SEQUENCES": form,
         "num_warps": 4,
     }
     grid = (tiles * HEADS * batch,)

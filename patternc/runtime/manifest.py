@@ -189,17 +189,15 @@ class Lists:
 
 
 @dataclass(frozen=True, slots=True)
-class HopperTiles:
-    """The tiles of the kernel for sm_90; `stages` are pairs of head size and stages."""
+class Stages:
+    """Tiles in flight in the kernel for sm_90, for one head size."""
 
-    block_q: int
-    block_k: int
-    stages: tuple[tuple[int, ...], ...]
+    columns: int
+    stages: int
 
     def __post_init__(self) -> None:
-        for block in (self.block_q, self.block_k):
-            _check(1 <= block <= 2**16, "no size of a tile")
-        _check(all(len(pair) == 2 for pair in self.stages), "no pairs of stages")
+        _check(1 <= self.columns <= 2**16, "no head size")
+        _check(1 <= self.stages <= 64, "no number of stages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +207,9 @@ class Facts:
     `launches` are (kernel, columns, bytes of an element, warps, stages); `whole_only`
     says why there may be no sequences, "" if there may be. `packs` and `shares` say
     whether heads share a tile of few queries, and programs a query tile.
-    `hopper` are the tiles of the kernel for sm_90, if there is one. `hides` says whether tiles
-    may hold hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
+    `hopper_blocks` are the tiles of the kernel for sm_90, if there is one, and
+    `hopper_stages` the head sizes that it is for. `hides` says whether tiles may hold
+    hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
     turned round, and `list_numbers` count what a kernel takes of its lists.
     """
 
@@ -220,7 +219,8 @@ class Facts:
     params: Mapping[str, int | None]
     block_q: int
     block_k: int
-    hopper: HopperTiles | None
+    hopper_blocks: tuple[int, ...] | None
+    hopper_stages: tuple[Stages, ...]
     largest_dim: int
     delta_rows: int
     launches: tuple[Launch, ...]
@@ -243,7 +243,9 @@ class Facts:
         _check(self.name.isidentifier(), "an attention without a name")
         _check(1 <= self.kv_heads <= self.heads <= 2**16, "no number of heads")
         _check(self.heads % self.kv_heads == 0, "heads that cannot share keys evenly")
-        for block in (self.block_q, self.block_k, self.delta_rows):
+        hopper = (1, 1) if self.hopper_blocks is None else self.hopper_blocks
+        _check(len(hopper) == 2, "tiles of Hopper's kernel that are none")
+        for block in (self.block_q, self.block_k, self.delta_rows, *hopper):
             _check(1 <= block <= 2**16, "no size of a tile")
         _check(1 <= self.largest_dim <= 2**16, "no head size")
         _check(all(x.isidentifier() for x in self.params), "a parameter without a name")

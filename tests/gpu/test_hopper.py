@@ -21,7 +21,13 @@ from patternc.backends.triton.load import (
 )
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.verify import verify
-from tests.backends.hopper.programs import LISTED, NAMES, PROGRAMS, kernel_of
+from tests.backends.hopper.programs import (
+    LISTED,
+    NAMES,
+    PROGRAMS,
+    SELECTED,
+    kernel_of,
+)
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9,
@@ -48,7 +54,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             launches.append(module.NAME)
             launch(*given)
 
-        monkeypatch.setattr(module, "fills_device", lambda q: True)
+        monkeypatch.setattr(module, "fills_device", lambda *given: True)
         monkeypatch.setattr(module, "has_long_rows", lambda *given: True)
         monkeypatch.setattr(module, "splits_of", lambda *given: 1)
         monkeypatch.setattr(module, "launch_hopper", counted)
@@ -71,7 +77,7 @@ def test_programs(name: str, head_dim: int, taken: list[str]) -> None:
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
-@pytest.mark.parametrize("name", LISTED)
+@pytest.mark.parametrize("name", (*LISTED, *SELECTED))
 def test_programs_with_inputs(name: str, head_dim: int, taken: list[str]) -> None:
     results = verify(
         kernel_of(name),
@@ -142,6 +148,33 @@ def test_offsets_strides_and_batches(q_offset: int, taken: list[str]) -> None:
     assert taken
     torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3)
     torch.testing.assert_close(lse, wanted_lse, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["causal", "duo", "everything", "window"])
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_sequences(name: str, form: str, taken: list[str]) -> None:
+    kernel = kernel_of(name)
+    modules = [
+        backend.load(kernel).module for backend in (HopperBackend(), TritonBackend())
+    ]
+    heads, kv = kernel.attention.heads, kernel.attention.kv_heads
+    batch, n = (4, 700) if form == "padded" else (1, 1300)
+    q = torch.randn(batch, heads, n, 128, device="cuda", dtype=torch.bfloat16)
+    k, v = torch.randn(2, batch, kv, n, 128, device="cuda", dtype=torch.bfloat16)
+    v[0, 0, 600] = math.nan
+    given: dict[str, Tensor | int] = {
+        "lengths": torch.tensor([700, 0, 130, 513], device="cuda", dtype=torch.int32)
+    }
+    if form == "packed":
+        ends = [0, 1, 1, 130, 643, 1280]  # and some rows of no sequence
+        starts = torch.tensor(ends, device="cuda", dtype=torch.int32)
+        given = {"cu_seqlens": starts, "max_seqlen": 637}
+    (found, lse), (wanted, wanted_lse) = (
+        module.forward(q, k, v, return_lse=True, **given) for module in modules
+    )
+    assert taken and bool(wanted.isnan().any()) and not bool(wanted.isnan().all())
+    torch.testing.assert_close(found, wanted, equal_nan=True, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(lse, wanted_lse, equal_nan=True, atol=1e-3, rtol=1e-3)
 
 
 def _launches(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[int]:

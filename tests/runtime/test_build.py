@@ -27,6 +27,7 @@ from patternc.runtime.package import Package, package_of
 from patternc.source import Source
 from tests.runtime.packages import (
     FORWARD,
+    PROGRAMS,
     fake_compile,
     kernel_of,
     quick_package,
@@ -303,3 +304,26 @@ def test_expected_times_follow_the_tiles() -> None:
     assert times[0].keys() == {("forward", 64), ("key", 64), ("query", 64)}
     assert times[1].keys() == {("forward", 64)}
     assert times[2]["forward", 64] < times[0]["forward", 64] / 10
+
+
+def test_a_program_is_linted_without_writing_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "causal.pat"
+    path.write_text(PROGRAMS["causal"])
+    with patch.object(build, "compile_job", fake_compile):
+        assert main(["lint", str(path), "--target", "sm_90", "--jobs", "2"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "no findings\n" and "kernels: " in said.err
+    assert [x.name for x in tmp_path.iterdir()] == ["causal.pat"]
+
+
+def test_a_program_with_errors_is_told_as_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wrong.pat"
+    path.write_text("attention a { heads 2 mask causal & nothing }")
+    command = ["build", str(path), "-o", str(tmp_path / "x.patk")]
+    assert main([*command, "--format", "json"]) == 1
+    assert json.loads(capsys.readouterr().out)["code"]
+    assert not (tmp_path / "x.patk").exists()

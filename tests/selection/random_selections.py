@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +39,11 @@ class Call:
 
     @property
     def heads(self) -> int:
-        return self.q.shape[1]
+        return int(self.q.shape[1])
 
     @property
     def n_k(self) -> int:
-        return self.k.shape[2]
+        return int(self.k.shape[2])
 
     def queries(self) -> range:
         return range(self.q_offset, self.q_offset + self.q.shape[2])
@@ -159,13 +160,13 @@ def product(a: Map, b: Map) -> Map:
 
 def bent(name: str, inner: Map) -> Map:
     """A function of every number, of every channel too."""
-    of = {
+    functions: dict[str, Callable[[Any], Any]] = {
         "relu": lambda x: np.maximum(x, 0),
         "abs": np.abs,
         "-": lambda x: -x,
-        "exp": np.exp,
         "tanh": np.tanh,
-    }[name]
+    }
+    of = functions[name]
 
     def at(call: Call, b: int, h: int) -> Entries:
         return {key: of(x) for key, x in inner.at(call, b, h).items()}
@@ -189,7 +190,7 @@ def table(name: str, sizes: tuple[int, int]) -> Map:
 
     def at(call: Call, e: int, h: int) -> Entries:
         values = call.inputs[name][e]
-        found = {}
+        found: Entries = {}
         for i in {q // a for q in call.queries()}:
             for j in {k // b for k in range(call.n_k)}:
                 inside = 0 <= i < values.shape[1]
@@ -256,7 +257,7 @@ def _reduced(how: str, values: list[Number]) -> Number:
 
 def combined(op: str, a: Map, b: Map, read: Callable[[Keys], Keys]) -> Map:
     """`a op b`, where a key of `a` tells that of `b`."""
-    of = {
+    of: Callable[[Any, Any], Any] = {
         "+": lambda x, y: x + y,
         "-": lambda x, y: x - y,
         "*": lambda x, y: x * y,
@@ -368,7 +369,7 @@ def choice(
 
 def tested(name: str, values: Map, op: str, limit: float) -> Choice:
     """`map > number`."""
-    of = {
+    of: Callable[[float], bool] = {
         "<": lambda x: x < limit,
         "<=": lambda x: x <= limit,
         ">": lambda x: x > limit,
@@ -410,7 +411,7 @@ def draw(rng: Random, channels: int = 4) -> Program:
     aware = None
     if rng.random() < 0.4:
         alone = reduced("mean", drawer.map(), [], "")
-        aware = tested("aware", alone, rng.choice(("<", ">=")), 0.1)
+        aware = tested("aware", alone, rng.choice(("<", ">=")), 0.1234)
     return assemble(rng, call, sizes, choices, aware)
 
 
@@ -546,6 +547,8 @@ class Drawer:
                 ("columns", "columns", "rows", "diagonals", "antidiagonals", "blocks")
             )
         ]
+        if len(new) == 1 and new[0][0] == first and how in ("sum", "mean"):
+            how = "max"  # the rows of a softmax all have the sum 1, but for rounding
         return reduced(how, inner, new, rng.choice(("", "", "g")))
 
     def choice(self, name: str) -> Choice:
@@ -554,7 +557,7 @@ class Drawer:
         if rng.random() < 0.6:
             values = self.grouped(values)
         if rng.random() < 0.1:
-            return tested(name, values, rng.choice(("<", "<=", ">", ">=")), 0.1)
+            return tested(name, values, rng.choice(("<", "<=", ">", ">=")), 0.1234)
         how = rng.choice(("top", "top", "top_p", "above"))
         places = range(len(values.keys))
         per = tuple(place for place in places if rng.random() < 0.4)

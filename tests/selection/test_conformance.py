@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ def test_vertical_slash_from_masses(tmp_path: Path) -> None:
         let diagonals = top(6, slash[q - k])
         mask causal & (k in verticals | q - k in diagonals)"""
     attn = attention(tmp_path, clauses)
-    given = {
+    given: dict[str, Any] = {
         "column": torch.from_numpy(inputs("O3")["vertical"]).float(),
         "slash": torch.from_numpy(inputs("O3")["slash"]).float(),
     }

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import patternc
 from tests.selection.programs import attention
 
 NAN, INF = math.nan, math.inf
@@ -143,3 +144,56 @@ def test_labels_are_keys(tmp_path: Path) -> None:
     assert mask.tables["chosen"].tolist() == [[[False, True, False, False]]]
     seen = attn.mask(1, 5, plan=mask, label=labels)
     assert seen.tolist() == [[[[False, True, False, False, False]]]]
+
+
+LAYOUT = "layout film = text[3] + video[f = 2, y = 2, x = 3]\n"
+
+
+def test_coordinates_are_keys_of_their_segment(tmp_path: Path) -> None:
+    """VMoBA's blocks: a token outside of the segment belongs to none."""
+    path = tmp_path / "film.pat"
+    path.write_text(
+        LAYOUT
+        + """attention film_blocks {
+        heads 1
+        layout film
+        let blocks = Q @ mean(K by k.f, k.x // 2)
+        let near = top(1, blocks per q)
+        mask k in text | (q, k.f, k.x // 2) in near
+    }"""
+    )
+    attn = patternc.load(path)
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 15, 4, generator=generator).double()
+    frame = torch.arange(12) // 6
+    column = torch.arange(12) % 3 // 2
+    means = torch.zeros(2, 2, 4).double()
+    for f in range(2):
+        for x in range(2):
+            means[f, x] = k[0, 0, 3:][(frame == f) & (column == x)].mean(0)
+    best = (q[0, 0] @ means.flatten(0, 1).T).argmax(-1)
+    wanted = torch.zeros(15, 15, dtype=torch.bool)
+    wanted[:, :3] = True
+    wanted[:, 3:] = best[:, None] == 2 * frame + column
+    plan = attn.plan(q, k)
+    assert torch.equal(plan.mask(0), wanted)
+    dense = torch.softmax((q @ k.mT / 2).masked_fill(~wanted, -torch.inf), -1) @ k
+    torch.testing.assert_close(attn(q, k, k), dense)
+
+
+def test_a_map_over_tokens_reads_one_over_their_segment(tmp_path: Path) -> None:
+    """A token outside of the segment has no entry to read."""
+    path = tmp_path / "film.pat"
+    path.write_text(
+        LAYOUT
+        + """attention centred {
+        heads 1
+        layout film
+        let apart = norm(K - mean(K by k.f))
+        let far = apart > 0
+        mask k in far
+    }"""
+    )
+    q, k = torch.randn(2, 1, 1, 15, 4, generator=torch.Generator().manual_seed(0))
+    plan = patternc.load(path).plan(q, k)
+    assert plan.tables["far"][0, 0].tolist() == [False] * 3 + [True] * 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -155,6 +156,23 @@ def test_a_plan_is_looked_at(attn: Attention) -> None:
         attn.mask(12, 16)
 
 
+def test_inputs_that_only_selections_read_are_not_missed(tmp_path: Path) -> None:
+    clauses = """input share[h] : float
+        input seen[k] : bool
+        let columns = top_p(share[h], sum(softmax(scores) by k))
+        mask causal & k in columns"""
+    attn = attention(tmp_path, clauses.replace("& k", "& seen[k] & k"), "heads 4 kv 2")
+    q, k, _ = drawn()
+    share, seen = torch.tensor([0.1, 0.5, 0.9, 1.0]), torch.ones(16, dtype=torch.bool)
+    plan = attn.plan(q, k, share=share, seen=seen)
+    with pytest.raises(ValueError, match="reads the input `seen`"):
+        plan.mask(0)
+    alone = attention(tmp_path, clauses, "heads 4 kv 2")
+    plan = alone.plan(q, k, share=share, seen=seen)
+    wanted = alone.mask(12, 16, plan=plan, seen=seen)
+    assert torch.equal(plan.mask(2, batch=1), wanted[1, 2])
+
+
 # --- wrong numbers
 
 
@@ -210,7 +228,9 @@ def test_a_plan_is_looked_at(attn: Attention) -> None:
 def test_wrong_numbers_are_errors(clauses: str, message: str, tmp_path: Path) -> None:
     attn = attention(tmp_path, clauses, "heads 4 kv 2")
     q, k, v = drawn()
-    given = {"x": torch.zeros(16, dtype=torch.int64)} if "input" in clauses else {}
+    given: dict[str, Any] = (
+        {"x": torch.zeros(16, dtype=torch.int64)} if "input" in clauses else {}
+    )
     with pytest.raises(ValueError, match=message):
         attn(q, k, v, **given)
     with pytest.raises(ValueError, match=message):

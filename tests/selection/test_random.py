@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from patternc import driver
-from patternc.backends import maps
+from patternc.backends import choosing, maps
 from patternc.backends.protocol import Backend
 from patternc.backends.reference import ReferenceBackend
 from patternc.backends.tiled import TiledBackend
+from patternc.backends.triton.emit import emit
 from patternc.backends.triton.load import TritonBackend
 from patternc.ir.nodes import Attention
+from patternc.ir.selection import Selection
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.samples import with_plan
 from patternc.source import Source
@@ -150,3 +155,87 @@ def test_rows_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         program = draw(Random(index))
         monkeypatch.setattr(maps, "NUMBERS_AT_ONCE", 2 ** (index % 8))
         check_sets(program, compiled(program).attention)
+
+
+def test_a_module_defines_every_name_once() -> None:
+    for index in range(300, 312):
+        kernel = compiled(draw_wide(index))
+        text = emit(kernel, kernel.attention.span.source.text, kernel.attention.name)
+        defined = [
+            node.name
+            for node in ast.parse(text).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        ]
+        assert len(defined) == len(set(defined)), sorted(defined)
+
+
+# --- what the programs must find
+
+
+def finds_a_difference() -> bool:
+    for index in range(60):
+        program = draw(Random(index))
+        try:
+            check_sets(program, compiled(program).attention)
+        except AssertionError:
+            return True
+    return False
+
+
+def test_without_a_fault_nothing_is_found() -> None:
+    assert not finds_a_difference()
+
+
+def smaller_last(given: choosing.Candidates) -> torch.Tensor:
+    """Ties to the greater key."""
+    turned = replace(
+        given,
+        **{
+            name: getattr(given, name).flip(-1)
+            for name in ("numbers", "live", "always")
+        },
+    )
+    return given.live.shape[-1] - 1 - RANKING(turned)
+
+
+def always_is_nothing(given: choosing.Candidates) -> torch.Tensor:
+    return RANKING(replace(given, always=torch.zeros_like(given.always)))
+
+
+def one_more(
+    selection: Selection, given: choosing.Candidates, order: torch.Tensor
+) -> torch.Tensor:
+    """`top_p` takes a key too many."""
+    return UNTIL(selection, given, order) + 1
+
+
+def of_all(found: maps.Values, size: int) -> maps.Values:
+    """A softmax over entries that are not there, too."""
+    every = maps.Values(found.numbers, torch.ones_like(found.live))
+    return maps.Values(SOFTMAX(every, size).numbers, found.live)
+
+
+def heads_alone(
+    groups: object, over: object, attention: object, *found: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    return found
+
+
+RANKING, UNTIL, SOFTMAX = choosing._ranking, choosing._until, maps._softmax
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "fault"),
+    [
+        (choosing, "_ranking", smaller_last),
+        (choosing, "_ranking", always_is_nothing),
+        (choosing, "_until", one_more),
+        (maps, "_softmax", of_all),
+        (maps, "join_heads", heads_alone),
+    ],
+)
+def test_a_fault_is_found(
+    module: ModuleType, name: str, fault: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, name, fault)
+    assert finds_a_difference()

@@ -178,7 +178,7 @@ def test_backward(name: str, folder: Path, data: st.DataObject) -> None:
 
 def test_the_kernel_for_hopper(folder: Path) -> None:
     one = both("duo", folder)
-    assert one.package.manifest.facts.hopper is not None
+    assert one.package.manifest.facts.hopper_blocks is not None
     variants = one.package.manifest.variants
     q = torch.empty(1, 4, 256, 128, dtype=torch.float16)
     k = torch.empty(1, 2, 256, 128, dtype=torch.float16)

@@ -24,6 +24,9 @@ NAMES = ("blind", "causal", "duo", "everything", "nothing", "streaming", "window
 LISTED = ("documents", "prefix", "table")
 """Those whose tiles follow inputs."""
 
+SELECTED = ("chosen",)
+"""Those whose tiles follow a selection."""
+
 PROGRAMS = {
     **programs.PROGRAMS,
     **data_programs.PROGRAMS,
@@ -31,6 +34,13 @@ PROGRAMS = {
     heads 4 kv 2
     input keep[h, q // 128, k // 128] : bool
     mask causal & keep[h, q // 128, k // 128]
+}
+""",
+    "chosen": """attention chosen(p = 0.7) {
+    heads 4 kv 2
+    let coarse = softmax(mean(Q by q // 128) @ mean(K by k // 128) * scale)
+    let some = top_p(p, coarse per q // 128, always k // 128 == q // 128)
+    mask causal & (q // 128, k // 128) in some
 }
 """,
 }

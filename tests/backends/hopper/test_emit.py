@@ -29,6 +29,7 @@ from tests.backends.hopper.programs import (
     LISTED,
     NAMES,
     PROGRAMS,
+    SELECTED,
     kernel_of,
     module_of,
     text_of,
@@ -128,7 +129,7 @@ def test_it_is_taken_where_it_was_measured_to_be_faster(
     assert "ms against" in told
 
 
-@pytest.mark.parametrize("name", LISTED)
+@pytest.mark.parametrize("name", (*LISTED, *SELECTED))
 def test_listed_tiles_are_taken_for_one_head_size(name: str) -> None:
     route = chosen_route(kernel_of(name))
     assert route is not None and list(route.stages) == [128]

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from patternc.backends.triton.offline import compile_offline
 from patternc.plan.kernel import Schedule
-from tests.backends.triton import data_programs, programs
+from tests.backends.triton import data_programs, programs, stripe_programs
+
+PARTS = (programs, data_programs, stripe_programs)
 
 
 def main(folder: Path, specifications: list[str]) -> None:
@@ -30,8 +32,7 @@ def main(folder: Path, specifications: list[str]) -> None:
         other = "".join(word for word in rest[4:] if word not in words)
         head_dim, value_dim = (int(dim) for dim in f"{dims}x{dims}".split("x")[:2])
         schedule = Schedule(block_q, block_k, warps, stages or None)
-        is_plain = program in programs.PROGRAMS
-        make = programs.module_of if is_plain else data_programs.module_of
+        (make,) = (x.module_of for x in PARTS if program in x.PROGRAMS)
         module = make(program, folder, schedule)
         gathers = access == "gather"
         report = compile_offline(

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from patternc import driver
+from patternc.backends.triton.emit import emit
+from patternc.backends.triton.load import import_file
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.source import Source
+from patternc.store import Store
 from tests.backends.triton.backward_calls import Step, step_of
 
 PROGRAMS = {
@@ -25,7 +30,7 @@ PROGRAMS = {
     mask causal & (columns[h, k] | diagonals[h, q - k] | k < 2 | q - k < 3)
 }
 """,
-    "columns": """attention columns {
+    "only_columns": """attention only_columns {
     heads 2 kv 1
     input columns[k] : bool
     mask columns[k] & abs(q - k) < 40
@@ -51,7 +56,7 @@ PROGRAMS = {
     weights sigmoid(-0.5)                                      for h in {2}
 }
 """,
-    "blocks": """attention blocks {
+    "chosen_blocks": """attention chosen_blocks {
     heads 4 kv 2
     input keep[b, h, q // 64, k // 64] : bool
     mask abs(q - k) < 70 & (keep[h, q // 64, k // 64] | k // 64 == 0)  for h in {0, 1}
@@ -100,8 +105,18 @@ class Call:
 @cache
 def kernel_of(name: str, block_q: int, block_k: int) -> Kernel:
     """The planned kernel of a program."""
+    return _planned(name, Schedule(block_q, block_k))
+
+
+def module_of(name: str, folder: Path, schedule: Schedule) -> ModuleType:
+    """The imported module of a program."""
+    text = emit(_planned(name, schedule), PROGRAMS[name], name)
+    return import_file(Store(folder).put(text, name, ".py"))
+
+
+def _planned(name: str, schedule: Schedule) -> Kernel:
     source = Source(f"{name}.pat", PROGRAMS[name])
-    return driver.compile_source(source, None, {}, Schedule(block_q, block_k))
+    return driver.compile_source(source, None, {}, schedule)
 
 
 def step_for(kernel: Kernel, call: Call) -> Step:
@@ -119,11 +134,11 @@ def inputs_of(kernel: Kernel, call: Call) -> dict[str, Tensor]:
     heads, n_k, end = kernel.attention.heads, call.n_k, call.q_offset + call.n_q
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "vertical_slash": {"columns": (heads, n_k), "diagonals": (2, heads, 96)},
-        "columns": {"columns": (n_k,)},
+        "only_columns": {"columns": (n_k,)},
         "both_sides": {"diagonals": (heads, 300)},
         "groups": {"columns": (2, heads, n_k)},
         "mixed": {"columns": (heads, n_k), "keep": (tiles(end, 16), tiles(n_k, 16))},
-        "blocks": {"keep": (2, heads, tiles(end, 64), tiles(n_k, 64))},
+        "chosen_blocks": {"keep": (2, heads, tiles(end, 64), tiles(n_k, 64))},
         "flexible": {
             "aware": (2, heads),
             "keep": (heads, tiles(end, 64), tiles(n_k, 128)),

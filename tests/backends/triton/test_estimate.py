@@ -179,5 +179,5 @@ def test_pooling(module: ModuleType, how: str) -> None:
     blocks = range(int(block[0]), int(block[-1]) + 1)
     wanted = [function(q[:, :, block == at], 2) for at in blocks]
     torch.testing.assert_close(found, torch.stack(wanted, 2))
-    counts = module.block_counts(q, 12, OFFSET)
+    counts = module.rows_of_blocks(q, 12, OFFSET)
     assert counts.tolist() == [int((block == at).sum()) for at in blocks]

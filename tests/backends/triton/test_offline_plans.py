@@ -8,27 +8,14 @@ from pathlib import Path
 from tests.backends.triton.test_offline import run
 
 HOPPER = (
-    "row_sums",
     "columns",
     "diagonals",
     "parts",
-    "part_sums_kernel",
     "join_kernel",
-    "pool_kernel",
-    "choose_kernel",
     "mass_kernel",
     "segment_kernel",
-    "mark_kernel",
-    "count_kernel",
-    "list_kernel",
 )
-OTHERS = (
-    "row_sums,sm_80,fp16",
-    "parts,sm_80,bf16",
-    "segment_kernel,sm_80,bf16",
-    "diagonals,gfx942,fp16",
-    "choose_kernel,gfx942,fp16",
-)
+OTHERS = ("row_sums,sm_80,fp16", "diagonals,gfx942,fp16")
 SHARED = {"sm_80": 166912, "sm_90": 232448, "gfx942": 65536}
 
 
@@ -38,12 +25,9 @@ def test_machine_code(tmp_path: Path) -> None:
     lines = run("compile_plans", str(tmp_path), *wanted).splitlines()
     for name, line in zip(wanted, lines, strict=True):
         report, target = json.loads(line), name.split(",")[1]
-        # On sm_80 products go through registers: a few more than there are.
-        spills = 64 if name == "parts,sm_80,bf16" else 0
-        assert report["spills"] <= spills, name
-        assert report["serialised"] == [], name
+        assert (report["spills"], report["serialised"]) == (0, []), name
         assert report["shared"] <= SHARED[target], name
-        if name.startswith(("row_sums,sm_90", "columns", "diagonals,sm_90")):
+        if name.startswith(("columns", "diagonals,sm_90")):
             assert report["counts"]["HGMMA"] > 0, name
             assert report["counts"]["LDGSTS"] > 0, name
         if name.startswith("diagonals,gfx942"):

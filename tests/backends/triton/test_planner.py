@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from patternc.backends import planner as definition
 from patternc.backends.triton import planner
+from patternc.backends.triton.emit import emit
 from patternc.backends.triton.fused import SummedBy, fused_of
 from patternc.backends.triton.load import TritonBackend
 from patternc.driver import trace_source
@@ -100,6 +102,40 @@ def test_tables_are_those_of_the_definition(name: str, tmp_path: Path) -> None:
     for key, table in wanted.items():
         assert bool(table.any()), key
         assert torch.equal(tables[key], table), key
+
+
+@pytest.mark.parametrize("name", ["vertical_slash", "antidiagonals", "pooled"])
+def test_a_module_plans_by_itself(name: str, tmp_path: Path) -> None:
+    """And attends: `forward` takes what its `plan` gives."""
+    kernel = kernel_of(PROGRAMS[name])
+    attention = kernel.attention
+    module = TritonBackend(Store(tmp_path)).load(kernel).module
+    vars(module).update(ROW_TILE=16, KEY_TILE=32, DIAGONAL_STEPS=2, PLANNED_AT_ONCE=30)
+    generator = torch.Generator().manual_seed(2)
+    shapes = ((1, 2, N_Q, 16), (1, 1, N_K, 16), (1, 1, N_K, 16))
+    q, k, v = (torch.randn(shape, generator=generator) for shape in shapes)
+    given = {"n": 5} if name == "vertical_slash" else {}
+    call: dict[str, Any] = {"scale": 0.5, "q_offset": OFFSET}
+    wanted = definition.plan_tables(attention, q, k, params=given, inputs={}, **call)
+    found = module.plan(q, k, **call, **given)
+    for key, table in wanted.items():
+        assert torch.equal(found[key], table), key
+    arguments = {**call, **found, **(given if "n" in module.PARAMS else {})}
+    torch.testing.assert_close(
+        module.forward(q, k, v, **arguments), module.reference(q, k, v, **arguments)
+    )
+    nothing = module.plan(q[:, :, :0], k, **given)
+    assert all(nothing[key].numel() == 0 for key in wanted)
+
+
+def test_plan_is_there_for_what_needs_nothing_else() -> None:
+    """Other programs are planned by patternc."""
+    for name, body in PROGRAMS.items():
+        kernel = kernel_of(body)
+        text = emit(kernel, "", name)
+        assert ("\ndef plan(" in text) == (name != "other_groups")
+        names = re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)
+        assert len(names) == len(set(names))
 
 
 def test_what_has_no_kernel_is_left_to_pytorch() -> None:

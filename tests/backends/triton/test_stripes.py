@@ -1,16 +1,26 @@
-"""Chosen diagonals and columns in one softmax, in Triton's interpreter."""
+"""Chosen diagonals, columns and blocks in one softmax, in Triton's interpreter."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from patternc.backends.triton.load import TritonAttention, TritonBackend
+from patternc.backends.triton.emit import emit
+from patternc.backends.triton.load import (
+    TritonAttention,
+    TritonBackend,
+    import_file,
+)
 from patternc.plan.kernel import Kernel
 from patternc.store import Store
-from tests.backends.triton.backward_calls import by_kernels, excess
+from tests.backends.triton.backward_calls import Step, by_kernels, excess
 from tests.backends.triton.stripe_programs import (
     PROGRAMS,
     Call,
@@ -24,6 +34,17 @@ CALLS = [
     (Call(37, 150, 113, 0.4), (16, 64)),
     (Call(50, 40, -20, 1.0), (64, 16)),
 ]
+TURNS = [(name, *CALLS[at % 3]) for at, name in enumerate(PROGRAMS)]
+OTHER_TURNS = [(name, *CALLS[(at + 1) % 3]) for at, name in enumerate(PROGRAMS)]
+
+random_calls = st.builds(
+    Call,
+    st.integers(1, 60),
+    st.integers(1, 70),
+    st.integers(-10, 70),
+    st.sampled_from((0.0, 0.03, 0.3, 0.95, 1.0)),
+    st.integers(0, 9),
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,32 +56,175 @@ def loaded(kernel: Kernel, folder: Path) -> TritonAttention:
     return TritonBackend(Store(folder)).load(kernel)
 
 
-def check_forward(kernel: Kernel, folder: Path, call: Call) -> None:
-    """The kernel says what the definition says."""
-    step = step_for(kernel, call)
-    own = loaded(kernel, folder)
+def is_right(own: TritonAttention, call: Call, step: Step | None = None) -> bool:
+    """Whether the kernel says what the definition says."""
     assert "stripe_words" in own.module.forward_kernel.arg_names
-    given = inputs_of(kernel, call)
-    arguments = {"scale": 0.125, "q_offset": call.q_offset, "return_lse": True}
-    found = own.module.forward(step.q, step.k, step.v, **arguments, **given)
+    step = step or step_for(own.kernel, call)
+    found = own.module.forward(
+        step.q,
+        step.k,
+        step.v,
+        scale=0.125,
+        q_offset=call.q_offset,
+        return_lse=True,
+        **inputs_of(own.kernel, call),
+    )
     wanted = step.run(step.q, step.k, step.v, step.inputs)
-    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5, equal_nan=True)
+    return all(
+        torch.allclose(a, b, atol=2e-5, rtol=2e-5, equal_nan=True)
+        for a, b in zip(found, wanted, strict=True)
+    )
 
 
-@pytest.mark.parametrize("call, blocks", CALLS)
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name, call, blocks", TURNS)
 def test_equals_the_definition(
     name: str, call: Call, blocks: tuple[int, int], folder: Path
 ) -> None:
-    check_forward(kernel_of(name, *blocks), folder, call)
+    assert is_right(loaded(kernel_of(name, *blocks), folder), call)
 
 
-@pytest.mark.parametrize("call, blocks", CALLS)
-@pytest.mark.parametrize("name", PROGRAMS)
+@settings(max_examples=8)
+@given(
+    st.sampled_from(("vertical_slash", "flexible")),
+    random_calls,
+    st.sampled_from(((32, 32), (64, 16))),
+)
+def test_random_calls(
+    folder: Path, name: str, call: Call, blocks: tuple[int, int]
+) -> None:
+    assert is_right(loaded(kernel_of(name, *blocks), folder), call)
+
+
+@pytest.mark.parametrize("name, call, blocks", OTHER_TURNS)
 def test_gradients_are_those_of_the_definition(
     name: str, call: Call, blocks: tuple[int, int], folder: Path
 ) -> None:
     kernel = kernel_of(name, *blocks)
     step = step_for(kernel, call)
-    found = excess(step, by_kernels(step, loaded(kernel, folder), (*step.learned,)))
+    own = loaded(kernel, folder)
+    found = excess(step, by_kernels(step, own, (*step.learned,)))
     assert max(found.values()) <= 1, found
+
+
+def test_gradients_have_the_same_bits_in_every_run(folder: Path) -> None:
+    step = step_for(kernel_of("vertical_slash", 32, 32), Call(40, 50, 10, 0.3))
+    own = loaded(step.kernel, folder)
+    first, second = (by_kernels(step, own) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("name", ["vertical_slash", "flexible"])
+def test_programs_may_share_what_one_query_tile_visits(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = Call(3, 90, 87, 0.2)
+    own = loaded(kernel_of(name, 32, 32), folder)
+    monkeypatch.setattr(own.module, "splits_of", lambda *rest: 3)
+    assert is_right(own, call)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_nothing_comes_from_hidden_pairs(folder: Path) -> None:
+    """Keys that no query sees are infinite or NaN; the last one fills up columns."""
+    kernel, call = kernel_of("vertical_slash", 32, 32), Call(30, 40, 9, 0.1)
+    step = step_for(kernel, call)
+    k, v = step.k.clone(), step.v.clone()
+    k[:, :, 39], v[:, :, 39] = torch.nan, torch.nan  # behind every query
+    v[:, :, 20] = torch.inf
+    step = replace(step, k=k, v=v)
+    own = loaded(kernel, folder)
+    assert is_right(own, call, step)
+    found, clean = (by_kernels(x, own) for x in (step, step_for(kernel, call)))
+    assert torch.equal(found["k"][:, :, 39], torch.zeros_like(k[:, :, 39]))
+    assert bool(clean["q"].isfinite().all())
+
+
+def test_lists_wait_for_nothing(folder: Path) -> None:
+    """As many entries as there can be: no number is read back from the device."""
+    own = loaded(kernel_of("flexible", 32, 32), folder)
+    step = step_for(own.kernel, Call(64, 256, 192, 0.1))
+    pointers = own.module.as_pointers(step.inputs)
+    found = [
+        own.module.stripes_of(64, 256, 192, {}, tables, step.q.device)
+        for tables in (pointers, [torch.zeros_like(x) for x in pointers])
+    ]
+    assert [x.shape for x in found[0][:9]] == [x.shape for x in found[1][:9]]
+
+
+def test_stripes_are_kept_for_the_same_unchanged_inputs(folder: Path) -> None:
+    module = loaded(kernel_of("only_columns", 32, 32), folder).module
+    cpu, chosen = torch.device("cpu"), torch.zeros(1, 90, dtype=torch.int8)
+
+    def stripes() -> object:
+        return module.kept_stripes(1, 90, 90, 0, {}, [chosen], cpu)
+
+    newest = stripes()
+    assert stripes() is newest
+    chosen[0, 40:] = 1
+    assert stripes() is not newest
+
+
+def test_text_is_formatted() -> None:
+    for name, text in PROGRAMS.items():
+        module = emit(kernel_of(name, 64, 64), text, name)
+        command = [sys.executable, "-m", "ruff", "format", "--check", "--isolated", "-"]
+        done = subprocess.run(
+            command, input=module, text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+MUTATIONS = [
+    (
+        "vertical_slash",
+        "k = tl.where(is_held, n_k, k_rows)[None, :]",
+        "k = k_rows[None, :]",
+    ),
+    (
+        "vertical_slash",
+        "in_tile == BLOCK_Q + BLOCK_K - 1",
+        "in_tile >= 5",
+    ),
+    (
+        "vertical_slash",
+        "is_live = count_before(counts, place, n) > before",
+        "is_live = place < 9",
+    ),
+    ("vertical_slash", "more |= row_bits(", "more &= row_bits("),
+    (
+        "only_columns",
+        "ends = [q0 + far, q0 + BLOCK_Q + near]",
+        "ends = [q0 + far, q0 + near]",
+    ),
+    ("vertical_slash", "first_of(tiles, n_k - q0)", "first_of(tiles, -q0)"),
+    ("vertical_slash", "shift = (first & 31)", "shift = ((first + 1) & 31)"),
+]
+BACKWARD_MUTATIONS = [
+    ("s = tl.where(keep & ~is_chosen, s", "s = tl.where(keep, s"),
+    ("n_k - 1 - q_offset", "n_k - q_offset"),
+    ("q_offset + 1 - k0 - BLOCK_Q", "q_offset + 1 - k0 + BLOCK_Q"),
+    ("last - tl.load(about + 1)", "last - tl.load(about + 2)"),
+    ("tl.store(places, before + rows, mask=stored)", "tl.store(places, rows, stored)"),
+]
+
+
+def mutant(folder: Path, kernel: Kernel, old: str, new: str) -> TritonAttention:
+    """The program with a mistake in its text."""
+    text = emit(kernel, "", kernel.attention.name)
+    assert old in text
+    path = Store(folder).put(text.replace(old, new), "mutant", ".py")
+    return TritonAttention(import_file(path), kernel, {"diagonals": 0})
+
+
+@pytest.mark.parametrize("name, old, new", MUTATIONS)
+def test_mistakes_are_found(name: str, old: str, new: str, folder: Path) -> None:
+    kernel = kernel_of(name, 16, 32)
+    assert not is_right(mutant(folder, kernel, old, new), Call(36, 40, 4, 0.15))
+
+
+@pytest.mark.parametrize("old, new", BACKWARD_MUTATIONS)
+def test_mistakes_in_gradients_are_found(old: str, new: str, folder: Path) -> None:
+    kernel = kernel_of("vertical_slash", 16, 32)
+    step = step_for(kernel, Call(52, 40, 4, 0.15))
+    found = excess(step, by_kernels(step, mutant(folder, kernel, old, new)))
+    assert max(found.values()) > 1
