@@ -39,7 +39,7 @@ LAYERS = (
     ("patternc.explain",),
     ("patternc.verify_gradients",),
     ("patternc.attention",),
-    ("patternc.functional",),
+    ("patternc.functional", "patternc.packaged"),
     ("patternc.nn",),
     ("patternc.timing",),
     ("patternc.__init__",),

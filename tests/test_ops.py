@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -327,16 +325,6 @@ def test_export_with_dynamic_batch_and_lengths() -> None:
     assert nodes.count(attention) == 1
     q, k, v = tensors(40, 5, torch.float32)
     found = program.module()(q[:, :, 20:], k, v)
-    torch.testing.assert_close(found, Model()(q[:, :, 20:], k, v))
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
-@pytest.mark.filterwarnings("ignore")
-def test_a_package_made_ahead_of_time(tmp_path: Path) -> None:
-    path = str(tmp_path / "model.pt2")
-    torch._inductor.aoti_compile_and_package(exported(), package_path=path)
-    q, k, v = tensors(40, 5, torch.float32)
-    found = torch._inductor.aoti_load_package(path)(q[:, :, 20:], k, v)
     torch.testing.assert_close(found, Model()(q[:, :, 20:], k, v))
 
 

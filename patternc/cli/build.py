@@ -1,8 +1,9 @@
 """`patternc build FILE -o X.patk`: kernels compiled ahead of time, into one file.
 
 In: a program, targets, dtypes, head sizes. Out: a package, written whole, that
-`patternc.runtime` runs without a compiler. Needs no GPU. Not its job: compiling
-(`patternc.backends.triton.build`).
+`patternc.runtime` runs without a compiler; with `--format c` a folder of C files that
+need no Python either. Needs no GPU. Not its job: compiling
+(`patternc.backends.triton.build`), C (`patternc.backends.c`).
 """
 
 from __future__ import annotations
@@ -19,26 +20,36 @@ from patternc.backends.triton.build import Wanted, build_package
 from patternc.backends.triton.emit import LARGEST_DIM
 from patternc.backends.triton.machine_code import SHARED_BYTES
 from patternc.backends.triton.recording import DTYPES
+from patternc.cli.c_files import refuse_c, write_c
 from patternc.cli.files import write_whole
-from patternc.cli.options import Value, add_entry, add_program, values_of
+from patternc.cli.options import Value, add_entry, values_of
 from patternc.cli.report import UsageError
 from patternc.plan.kernel import Kernel
+from patternc.runtime.package import package_of
 from patternc.syntax.load import read_source
 
 FORMS = ("padded", "packed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE, -o, --entry, --set, and what the package is for."""
-    add_program(parser)
+    """FILE, -o, --entry, --set, --format, and what the package is for."""
+    parser.add_argument("file", metavar="FILE", help="a .pat file")
     add_entry(parser)
+    parser.add_argument(
+        "--format",
+        dest="output_format",
+        choices=("package", "c"),
+        default="package",
+        help="one file for patternc.runtime (the default), or C files for NVIDIA's driver",
+    )
+    parser.set_defaults(format="text")  # of errors, as for all commands
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         required=True,
         metavar="X.patk",
-        help="the package",
+        help="the package, or the folder of C files",
     )
     add_build_options(parser)
 
@@ -95,6 +106,12 @@ def run(args: argparse.Namespace) -> int:
     source, values = read_source(args.file), values_of(args.set)
     began = time.monotonic()
     kernel = driver.compile_source(source, args.entry, values)
+    if args.output_format == "c":
+        refuse_c(kernel, args.target, args.backward)
+        package = package_of(build(kernel, values, args))
+        for path in write_c(package, kernel.attention, args.output):
+            print(path)
+        return 0
     content = build(kernel, values, args)
     write_whole(args.output, content)
     took = time.monotonic() - began

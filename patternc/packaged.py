@@ -1,0 +1,145 @@
+"""A package as an attention of this process: the operators run its kernels.
+
+In: the path of a package. Out: a `patternc.Attention` whose kernels on a GPU are the
+package's, which need neither Triton nor a C compiler; its program has the name that
+graphs exported with `patternc.load` hold. Not its job: running without the rest of
+patternc (`patternc.runtime` does).
+
+The program's text in the package is compiled again up to its schedule: what a graph asks
+for by name is a hash of that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from patternc import driver
+from patternc.attention import Attention
+from patternc.backends.protocol import NO_INPUTS
+from patternc.backends.sequences import Form, Sequences
+from patternc.diagnostics import Diagnostic
+from patternc.ops.program import add_program
+from patternc.runtime.attention import PackagedAttention
+from patternc.runtime.package import read_package
+from patternc.source import Source, Span
+
+BACKEND = "triton"
+"""The backend that a package stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedProgram:
+    """A `Trainable` that runs a package; `span` is the attention's place."""
+
+    attention: PackagedAttention
+    span: Span
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        return_lse: bool,
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+        sequences: Sequences | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """See `LoadedAttention`. Raises `PackageError` for what was not built."""
+        given: dict[str, Any] = {**params, **_named(sequences)}
+        given |= {"scale": scale, "q_offset": q_offset, "return_lse": return_lse}
+        found: Tensor | tuple[Tensor, Tensor] = self.attention(q, k, v, **given)
+        return found
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Trainable`."""
+        return self.attention.attend(q, k, v, scale=scale, q_offset=q_offset, **params)
+
+    def finish(
+        self,
+        out: Tensor,
+        lse: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> tuple[Tensor, Tensor]:
+        """Nothing follows: programs with sinks or outputs are not packaged."""
+        return out, lse
+
+    def gradients(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        d_out: Tensor,
+        d_lse: Tensor | None,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+        wanted: Collection[str] = (),
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """See `Trainable`."""
+        given = {"scale": scale, "q_offset": q_offset, **params}
+        found = self.attention.gradients(q, k, v, out, lse, d_out, d_lse, **given)
+        return *found, {}
+
+    def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
+        """What a package without gradients says."""
+        if self.attention.manifest.backward:
+            return None
+        message = f"the package of `{self.attention.name}` has no gradients"
+        advice = "build it with --backward, or call it under torch.no_grad()"
+        return Diagnostic("unsupported", message, self.span, "built without", advice)
+
+
+def load(path: str | os.PathLike[str]) -> Attention:
+    """The attention of a package, known to the operators from now on.
+
+    Where the process has loaded the same program from its `.pat` file before, that one
+    stays. Raises `OSError`, `PackageError`, and `PatternError` for a program that this
+    version of patternc refuses.
+    """
+    return attention_of(PackagedAttention(read_package(path)))
+
+
+def attention_of(packaged: PackagedAttention) -> Attention:
+    """The same of a package that was read."""
+    told = packaged.manifest.source
+    source = Source(told.file, told.text)
+    trace = driver.trace_source(source, told.entry, dict(told.values))
+    attention = Attention(trace, BACKEND)
+    own = PackagedProgram(packaged, trace.kernel.attention.span)
+    attention._loaded[BACKEND] = add_program(trace.kernel, BACKEND, own)
+    return attention
+
+
+def _named(sequences: Sequences | None) -> dict[str, Tensor | int]:
+    """Sequences as the runtime takes them."""
+    if sequences is None:
+        return {}
+    if sequences.form is Form.PADDED:
+        return {"lengths": sequences.numbers}
+    return {"cu_seqlens": sequences.numbers, "max_seqlen": sequences.longest}
