@@ -88,6 +88,7 @@ def tables(package: Package, images: Sequence[Image]) -> dict[str, str]:
         "least_steps": str(host.LEAST_STEPS),
         "waves": str(host.WAVES),
         "packs": _flag(facts.packs),
+        "packed_bytes": str(host.PACKED_BYTES),
         "shares": _flag(facts.shares),
         "hides": _flag(facts.hides),
         "hides_reversed": _flag(facts.hides_reversed),

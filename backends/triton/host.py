@@ -90,6 +90,7 @@ def _host() -> str:
         _launch(),
         _hopper(),
         fill("shares", {"groups": steps}),
+        fill("fits_packed"),
         _gradients(),
         ordered,
     ]
@@ -122,6 +123,7 @@ def _launch() -> str:
             "packed": [
                 'is_packed = PACKS and SHARES and form == "none"',
                 "is_packed = is_packed and n_q * (HEADS // KV_HEADS) <= BLOCK_Q",
+                "is_packed = is_packed and fits_packed(q, v)",
                 "if is_packed:",
                 "    programs = n_q_tiles * KV_HEADS * batch",
             ],

@@ -193,6 +193,7 @@ def packed_lines(is_packing: bool) -> list[str]:
         return ["is_packed = False"]
     return [
         'is_packed = form == "none" and n_q * (HEADS // KV_HEADS) <= BLOCK_Q',
+        "is_packed = is_packed and fits_packed(q, v)",
         "if is_packed:",
         "    programs = n_q_tiles * KV_HEADS * batch",
     ]

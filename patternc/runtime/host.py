@@ -159,6 +159,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
         lists, turned = stored_lists(n_q, n_k, q_offset, q.device)
     is_packed = PACKS and SHARES and form == "none"
     is_packed = is_packed and n_q * (HEADS // KV_HEADS) <= BLOCK_Q
+    is_packed = is_packed and fits_packed(q, v)
     if is_packed:
         programs = n_q_tiles * KV_HEADS * batch
     splits = 1
@@ -545,6 +546,19 @@ def most_steps(qt, n_k, values):
     most = 0
     most = visited(qt, n_k, values)
     return most
+
+
+PACKED_BYTES = 227 << 10
+"""The shared memory of one thread block on sm_90."""
+
+
+def fits_packed(q, v):
+    """Whether shared memory holds the tiles where rows of `q` are gathered.
+
+    A product of float32 keeps such a tile twice.
+    """
+    columns = max(padded(q.shape[3]), padded(v.shape[3]))
+    return 2 * (BLOCK_Q + BLOCK_K) * columns * q.element_size() <= PACKED_BYTES
 
 
 @torch.no_grad()
