@@ -112,7 +112,30 @@ def with_workspace(one: Both, handle: Any, call: Any, name: str) -> Tensor:
 @given(data=st.data())
 def test_forward(name: str, folder: Path, data: st.DataObject) -> None:
     one = both(name, folder)
-    call = data.draw(calls(one))
+    compare_forward(one, data.draw(calls(one)))
+
+
+@pytest.mark.parametrize("multiprocessors", [5, 40, 132])
+@pytest.mark.parametrize("name", ["causal", "window", "by_head"])
+def test_programs_that_share_a_query_tile(
+    name: str, multiprocessors: int, folder: Path
+) -> None:
+    one = both(name, folder)
+    heads, kv_heads = (
+        one.package.manifest.facts.heads,
+        one.package.manifest.facts.kv_heads,
+    )
+    for n_q, n_k in ((1, 513), (1, 9000), (100, 2000), (100, 9000)):
+        k = torch.empty(1, kv_heads, n_k, 64, dtype=torch.float16)
+        q = torch.empty(1, heads, n_q, 64, dtype=torch.float16)
+        named = {"w": 4000} if name == "window" else {}
+        call = {"tensors": (q, k, k), "d_out": q, "named": named, "has_lse": True}
+        own = {"target": "sm_90", "multiprocessors": multiprocessors}
+        compare_forward(one, {**call, **own})
+
+
+def compare_forward(one: Both, call: dict[str, Any]) -> None:
+    """Run a call in both forms."""
     variants = one.package.manifest.variants
     one.on(call["target"], call["multiprocessors"])
     q, k, v = call["tensors"]
