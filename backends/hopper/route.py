@@ -17,6 +17,7 @@ import numpy as np
 
 from patternc.backends.triton.features import features_of, reads_of
 from patternc.backends.triton.ranges import has_lists, is_listed
+from patternc.backends.triton.stripes import striped
 from patternc.ir.nodes import (
     Axis,
     Binary,
@@ -79,6 +80,8 @@ def refusal(kernel: Kernel) -> str:
         return "its tokens have an order"
     if features.natural or features.has_epilogue or features.skipped:
         return "it has scores, weights, sinks, outputs or skipped heads"
+    if striped(kernel) is not None:
+        return "what inputs choose has loops of its own there"
     if features.inputs:
         return _refusal_of_lists(kernel)
     if has_lists(kernel):

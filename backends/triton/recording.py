@@ -27,6 +27,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _LONG = 1 << 26
 """Keys of a call whose few query tiles several programs share."""
 
+_LONG_SEQUENCE = 1 << 20
+"""Rows of sequences that the kernel for Hopper may ask for."""
+
 _FEW_PROGRAMS = 1024
 """More of them leave no device idle."""
 
@@ -85,6 +88,8 @@ def calls_of(
     for form in forms:
         gradients = backward and has_gradient_forms
         found.append(Call(8 * block, 8 * block, form=form, backward=gradients))
+        found.append(Call(8 * block, 8 * block, is_idle=True, form=form))
+        found.append(Call(_LONG_SEQUENCE, _LONG_SEQUENCE, form=form))
     return tuple(found)
 
 
@@ -124,7 +129,7 @@ class Recording:
         module = self.module
         stand_in(module, self.access_of, target, is_idle=call.is_idle)
         # How many tiles there are to share may depend on a call's parameters.
-        is_shared = call.n_k == _LONG and module.PARAMS
+        is_shared = call.n_k >= _LONG_SEQUENCE and module.PARAMS
         module.most_steps = (lambda *_: _LONG) if is_shared else self.most_steps
         self.found.clear()
         q, k, v = _tensors(module, call, dtype, head_dim)

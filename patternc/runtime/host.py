@@ -218,11 +218,13 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
     with current(q.device):
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
-        is_whole = HAS_HOPPER and form == "none" and shares[0] is None
-        asked = (scale, q_offset, values)
-        if is_whole and runs_on_hopper(q, v, access, *asked):
-            sizes = (scale, q_offset, BLOCK_Q, tuple(values.values()), None)
-            launch_hopper(q, k, v, output, lse, spoiled, *sizes)
+        is_alone = HAS_HOPPER and shares[0] is None
+        how = (access, scale, q_offset, values, sequences)
+        if is_alone and runs_on_hopper(q, v, *how):
+            more = tuple(values.values())
+            tensors = (q, k, v, output, lse, spoiled)
+            rest = (scale, q_offset, BLOCK_Q, more, None, sequences)
+            launch_hopper(*tensors, *rest)
         else:
             start(kernel, programs, arguments, options, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.

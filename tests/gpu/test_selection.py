@@ -54,6 +54,7 @@ def test_a_plan_is_the_same_in_every_run() -> None:
         assert all(torch.equal(x, first[name]) for name, x in planned(q, k).items())
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_plan_is_captured_and_waits_for_nothing() -> None:
     q, k = drawn(torch.float32)
     wanted = planned(q, k)

@@ -111,3 +111,24 @@ def test_a_plan_is_captured_in_a_graph(name: str, tmp_path: Path) -> None:
     wanted = loaded.plan_tables(q, k, **call)
     for key, table in wanted.items():
         assert torch.equal(held[key], table), key
+
+
+def test_heads_that_lie_far_apart(tmp_path: Path) -> None:
+    """More than 2**31 elements between two heads, as at a million tokens."""
+    module = module_of(CAUSAL, tmp_path)
+    n, dim, apart = 192, 64, 2**31 + 64
+    room = torch.empty(apart + n * dim, device="cuda", dtype=torch.float16)
+    far = room.as_strided((1, 2, n, dim), (apart, apart, dim, 1))
+    q, k = rows_of(n, n, torch.float16, dim)
+    far.copy_(q[:1])
+    found, wanted = (
+        module.Probe(module.MAP_0, x, k[:1], 0.125, 0, 100, n, (), True)
+        for x in (far, far.contiguous())
+    )
+    torch.testing.assert_close(found.by_column("sum", 1), wanted.by_column("sum", 1))
+    ranges = ("sum", -n, 2 * n, False)
+    torch.testing.assert_close(found.by_diagonal(*ranges), wanted.by_diagonal(*ranges))
+    blocks = [probe.by_block("sum", 64, 64) for probe in (found, wanted)]
+    torch.testing.assert_close(*blocks)
+    pooled = [module.pool(x, "mean", 64, 0) for x in (far, far.contiguous())]
+    torch.testing.assert_close(*pooled)

@@ -321,3 +321,18 @@ def test_a_package_from_a_file(tmp_path: Path) -> None:
     assert load(path).manifest.head_dims == (64,)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "missing.patk")
+
+
+def test_sequences_have_kernels_for_every_length() -> None:
+    attn, driver = attention(forms=("padded", "packed"), head_dims=(64, 128))
+    attn._host.is_hopper = lambda _: True
+    for length, dim in ((70, 64), (70, 128), (3000, 64), (20_000, 64), (3000, 128)):
+        shape = (1, length, dim)
+        q = torch.empty(1, 4, *shape[1:], dtype=torch.float16)
+        k = torch.empty(1, 2, *shape[1:], dtype=torch.float16)
+        for cores in (1, 1 << 20):
+            attn._host.multiprocessors = lambda _, own=cores: own
+            attn(q, k, k, lengths=torch.tensor([length]))
+            ends = torch.tensor([0, length // 2, length])
+            attn(q, k, k, cu_seqlens=ends, max_seqlen=length)
+    assert {"hopper_kernel", "forward_kernel"} <= set(kernels(driver))

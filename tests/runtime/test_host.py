@@ -78,7 +78,7 @@ def calls(draw: st.DrawFn, name: str) -> dict[str, Any]:
     elif form == "none":
         n_k = draw(st.sampled_from([0, 1, 64, 127, 513, 5000, 70_000]))
         offset = draw(st.none() | st.integers(-100, 70_000))
-    dtype, dim = draw(st.sampled_from([*DTYPES])), draw(st.sampled_from([64, 40]))
+    dtype, dim = draw(st.sampled_from([*DTYPES])), draw(st.sampled_from([64, 40, 128]))
     is_transposed = draw(st.booleans())
 
     def tensor(heads: int, rows: int) -> Tensor:

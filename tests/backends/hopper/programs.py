@@ -21,11 +21,11 @@ from tests.backends.triton import data_programs, programs
 NAMES = ("blind", "causal", "duo", "everything", "nothing", "streaming", "window")
 """The programs that have one, of masks of arithmetic."""
 
-LISTED = ("documents", "prefix", "table")
+LISTED = ("documents", "prefix")
 """Those whose tiles follow inputs."""
 
-SELECTED = ("chosen",)
-"""Those whose tiles follow a selection."""
+CHOSEN = ("table", "chosen")
+"""Those whose blocks an input or a selection chooses: the portable kernels' own loops."""
 
 PROGRAMS = {
     **programs.PROGRAMS,

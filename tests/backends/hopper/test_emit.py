@@ -26,10 +26,10 @@ from patternc.plan.kernel import Kernel, Schedule
 from patternc.source import Source
 from patternc.store import Store
 from tests.backends.hopper.programs import (
+    CHOSEN,
     LISTED,
     NAMES,
     PROGRAMS,
-    SELECTED,
     kernel_of,
     module_of,
     text_of,
@@ -129,11 +129,17 @@ def test_it_is_taken_where_it_was_measured_to_be_faster(
     assert "ms against" in told
 
 
-@pytest.mark.parametrize("name", (*LISTED, *SELECTED))
+@pytest.mark.parametrize("name", LISTED)
 def test_listed_tiles_are_taken_for_one_head_size(name: str) -> None:
     route = chosen_route(kernel_of(name))
     assert route is not None and list(route.stages) == [128]
     assert "listed at a call" in in_words(kernel_of(name))
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_chosen_blocks_have_portable_loops(name: str) -> None:
+    assert chosen_route(kernel_of(name)) is None
+    assert "loops of its own" in in_words(kernel_of(name))
 
 
 def test_lists_for_other_tiles_are_those_of_a_module_with_such_tiles(
