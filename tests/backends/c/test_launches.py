@@ -84,6 +84,9 @@ def described(
                 address = int.from_bytes(content, "little")
                 name = known.get(address)
                 slots.append(name or scratch.setdefault(address, f"{len(scratch)}"))
+            elif len(content) == 128:  # the stub's maps hold the address at 8
+                address = int.from_bytes(content[8:16], "little")
+                slots.append((known[address], content[:8], content[16:]))
             else:
                 slots.append(content)
         found.append((launch.variant, launch.numbers, slots))
@@ -132,6 +135,26 @@ def test_programs_that_share_a_query_tile(
         call = {"tensors": (q, k, k), "d_out": q, "named": named, "has_lse": True}
         own = {"target": "sm_90", "multiprocessors": multiprocessors}
         compare_forward(one, {**call, **own})
+
+
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_sequences_on_hopper(form: str, folder: Path) -> None:
+    one = both("duo", folder)
+    variants = one.package.manifest.variants
+    names = {x.kernel for x in variants if x.constants.get("SEQUENCES") == form}
+    assert {"forward_kernel", "hopper_kernel"} <= names
+    numbers = torch.ones(3, dtype=torch.int32)
+    for n, longest, batch in ((300, 300, 3), (100, 100, 3), (300, 127, 3)):
+        batch = batch if form == "padded" else 1
+        q = torch.empty(batch, 4, n, 128, dtype=torch.float16)
+        k = torch.empty(batch, 2, n, 128, dtype=torch.float16)
+        named: dict[str, Any] = {"lengths": numbers}
+        if form == "packed":
+            named = {"cu_seqlens": numbers, "max_seqlen": longest}
+        call = {"tensors": (q, k, k), "d_out": q, "named": named, "has_lse": True}
+        for multiprocessors in (2, 9, 1000):
+            own = {"target": "sm_90", "multiprocessors": multiprocessors}
+            compare_forward(one, {**call, **own})
 
 
 def compare_forward(one: Both, call: dict[str, Any]) -> None:
