@@ -84,6 +84,9 @@ def described(
                 address = int.from_bytes(content, "little")
                 name = known.get(address)
                 slots.append(name or scratch.setdefault(address, f"{len(scratch)}"))
+            elif len(content) == 128:  # the stub's maps hold the address at 8
+                address = int.from_bytes(content[8:16], "little")
+                slots.append((known[address], content[:8], content[16:]))
             else:
                 slots.append(content)
         found.append((launch.variant, launch.numbers, slots))
@@ -112,7 +115,50 @@ def with_workspace(one: Both, handle: Any, call: Any, name: str) -> Tensor:
 @given(data=st.data())
 def test_forward(name: str, folder: Path, data: st.DataObject) -> None:
     one = both(name, folder)
-    call = data.draw(calls(one))
+    compare_forward(one, data.draw(calls(one)))
+
+
+@pytest.mark.parametrize("multiprocessors", [5, 40, 132])
+@pytest.mark.parametrize("name", ["causal", "window", "by_head"])
+def test_programs_that_share_a_query_tile(
+    name: str, multiprocessors: int, folder: Path
+) -> None:
+    one = both(name, folder)
+    heads, kv_heads = (
+        one.package.manifest.facts.heads,
+        one.package.manifest.facts.kv_heads,
+    )
+    for n_q, n_k in ((1, 513), (1, 9000), (100, 2000), (100, 9000)):
+        k = torch.empty(1, kv_heads, n_k, 64, dtype=torch.float16)
+        q = torch.empty(1, heads, n_q, 64, dtype=torch.float16)
+        named = {"w": 4000} if name == "window" else {}
+        call = {"tensors": (q, k, k), "d_out": q, "named": named, "has_lse": True}
+        own = {"target": "sm_90", "multiprocessors": multiprocessors}
+        compare_forward(one, {**call, **own})
+
+
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_sequences_on_hopper(form: str, folder: Path) -> None:
+    one = both("duo", folder)
+    variants = one.package.manifest.variants
+    names = {x.kernel for x in variants if x.constants.get("SEQUENCES") == form}
+    assert {"forward_kernel", "hopper_kernel"} <= names
+    numbers = torch.ones(3, dtype=torch.int32)
+    for n, longest, batch in ((300, 300, 3), (100, 100, 3), (300, 127, 3)):
+        batch = batch if form == "padded" else 1
+        q = torch.empty(batch, 4, n, 128, dtype=torch.float16)
+        k = torch.empty(batch, 2, n, 128, dtype=torch.float16)
+        named: dict[str, Any] = {"lengths": numbers}
+        if form == "packed":
+            named = {"cu_seqlens": numbers, "max_seqlen": longest}
+        call = {"tensors": (q, k, k), "d_out": q, "named": named, "has_lse": True}
+        for multiprocessors in (2, 9, 1000):
+            own = {"target": "sm_90", "multiprocessors": multiprocessors}
+            compare_forward(one, {**call, **own})
+
+
+def compare_forward(one: Both, call: dict[str, Any]) -> None:
+    """Run a call in both forms."""
     variants = one.package.manifest.variants
     one.on(call["target"], call["multiprocessors"])
     q, k, v = call["tensors"]
