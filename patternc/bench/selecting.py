@@ -347,7 +347,7 @@ def kernels_of(run: Callable[[], object]) -> tuple[tuple[str, float], ...]:
     """The device milliseconds of the kernels of a call, by name, the dearest first."""
     if not torch.cuda.is_available():
         return ()
-    with profile(activities=[ProfilerActivity.CUDA]) as log:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as log:
         run()
         torch.cuda.synchronize()
     found: dict[str, Any] = {
