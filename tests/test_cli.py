@@ -66,11 +66,16 @@ def test_check_in_json_is_one_object_a_line(
     assert all(item["severity"] == "error" and item["file"] == bad for item in found)
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"check", "patterns"}))
+OF_PROGRAMS = sorted(set(COMMANDS) - {"check", "patterns", "inspect"})
+
+
+@pytest.mark.parametrize("command", OF_PROGRAMS)
 def test_errors_of_a_program_end_every_command(
     command: str, bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = ["-o", str(tmp_path / "out")] if command == "compile" else []
+    writes = command in ("compile", "build", "export")
+    out = ["-o", str(tmp_path / "out")] if writes else []
+    out += ["--format", "hf-kernel"] if command == "export" else []
     assert main([command, bad, *out]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""

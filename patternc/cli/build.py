@@ -22,7 +22,7 @@ from patternc.backends.triton.machine_code import SHARED_BYTES
 from patternc.backends.triton.recording import DTYPES
 from patternc.cli.c_files import refuse_c, write_c
 from patternc.cli.files import write_whole
-from patternc.cli.options import Value, add_entry, values_of
+from patternc.cli.options import Value, add_entry, add_errors, values_of
 from patternc.cli.report import UsageError
 from patternc.plan.kernel import Kernel
 from patternc.runtime.package import package_of
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="package",
         help="one file for patternc.runtime (the default), or C files for NVIDIA's driver",
     )
-    parser.set_defaults(format="text")  # of errors, as for all commands
+    add_errors(parser)
     parser.add_argument(
         "-o",
         "--output",

@@ -15,7 +15,7 @@ from patternc import driver
 from patternc.backends.hub.emit import hub_of_kernel, hub_of_package
 from patternc.cli.c_files import write_c
 from patternc.cli.files import write_whole
-from patternc.cli.options import add_entry, values_of
+from patternc.cli.options import add_entry, add_errors, values_of
 from patternc.cli.report import UsageError
 from patternc.runtime.format import PackageError
 from patternc.runtime.package import Package, package_of, read_package
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="a folder for Hugging Face's kernels library, or a package's C files",
     )
-    parser.set_defaults(format="text")  # of errors, as for all commands
+    add_errors(parser)
     parser.add_argument(
         "-o",
         "--output",

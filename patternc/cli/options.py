@@ -34,6 +34,17 @@ def add_program(
     )
 
 
+def add_errors(parser: argparse.ArgumentParser) -> None:
+    """--errors: how errors are shown, where --format says what is written."""
+    parser.add_argument(
+        "--errors",
+        dest="format",
+        choices=("text", "json"),
+        default="text",
+        help="errors as text on stderr (the default) or JSON lines on stdout",
+    )
+
+
 def add_entry(parser: argparse.ArgumentParser) -> None:
     """--entry and --set."""
     parser.add_argument(

@@ -324,6 +324,6 @@ def test_a_program_with_errors_is_told_as_everywhere(
     path = tmp_path / "wrong.pat"
     path.write_text("attention a { heads 2 mask causal & nothing }")
     command = ["build", str(path), "-o", str(tmp_path / "x.patk")]
-    assert main([*command, "--format", "json"]) == 1
+    assert main([*command, "--errors", "json"]) == 1
     assert json.loads(capsys.readouterr().out)["code"]
     assert not (tmp_path / "x.patk").exists()

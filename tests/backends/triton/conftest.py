@@ -1,7 +1,0 @@
-"""Triton's interpreter for the whole process: it must be chosen before the import."""
-
-from __future__ import annotations
-
-from patternc.settings import interpret_triton
-
-interpret_triton()
