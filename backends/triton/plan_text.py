@@ -287,7 +287,7 @@ def _started(text: _Text, at: int, probe: Probe) -> list[str]:
                     first = f"max({first}, {printer.print(least)})"
     params = "".join(f"p_{name}, " for name in probe.params)
     scale = "scale" if probe.times == 1 else f"scale * {probe.times!r}"
-    arguments = [f"MAP_{at}, q, k, {scale}, q_offset", first, end]
+    arguments = [f"MAP_{at}", "q", "k", scale, "q_offset", first, end]
     arguments += [f"({params})", str(probe.is_softmax), str(stride), str(probe.residue)]
     return [
         f"probe_{at} = Probe(",

@@ -73,7 +73,7 @@ PROGRAMS = {
         | ~aware[h] & (columns[h, k] | diagonals[h, q - k]))
 }
 """,
-    "mixed": """attention mixed {
+    "two_kinds": """attention two_kinds {
     heads 2
     input columns[h, k] : bool
     input keep[q // 16, k // 16] : bool
@@ -137,7 +137,10 @@ def inputs_of(kernel: Kernel, call: Call) -> dict[str, Tensor]:
         "only_columns": {"columns": (heads, n_k)},
         "both_sides": {"diagonals": (300,)},
         "groups": {"columns": (2, heads, n_k)},
-        "mixed": {"columns": (heads, n_k), "keep": (tiles(end, 16), tiles(n_k, 16))},
+        "two_kinds": {
+            "columns": (heads, n_k),
+            "keep": (tiles(end, 16), tiles(n_k, 16)),
+        },
         "chosen_blocks": {"keep": (2, heads, tiles(end, 64), tiles(n_k, 64))},
         "flexible": {
             "aware": (2, heads),
@@ -155,6 +158,6 @@ def inputs_of(kernel: Kernel, call: Call) -> dict[str, Tensor]:
         found["far"] = torch.tensor([0, 0, 0, 30])
     if kernel.attention.name == "flexible":
         found["aware"] = torch.tensor([[True, False, True], [False, False, True]])
-    if kernel.attention.name == "mixed":
+    if kernel.attention.name == "two_kinds":
         found["slope"] = torch.rand(heads, generator=generator)
     return found

@@ -155,7 +155,8 @@ def test_lists_are_those_of_the_plan(name: str, tmp_path: Path) -> None:
     tables = checked(kernel, inputs_of(name, n, n, 0), (n, n, 0))
     own = {key: tables[key] for key in module.LIST_INPUTS}
     ordered = any(cover.order for cover in kernel.covers)
-    lists = module.build_lists(BATCH, n, n, 0, {}, own, ordered)
+    blocks = module.BLOCK_Q, module.BLOCK_K
+    lists = module.build_lists(BATCH, n, n, 0, {}, own, ordered, blocks)
     tiles, first, partial, full = lists[:4]
     for head in range(kernel.attention.heads):
         cover = kernel.cover_of(head)
@@ -209,7 +210,7 @@ def test_cost_follows_tokens_and_live_tiles(
     monkeypatch.setattr(module, "known", counting)
     n = 1 << 17  # 4096 x 4096 tiles of 32
     doc = (torch.arange(n, dtype=torch.int32) // 100)[None]
-    tiles = module.build_lists(1, n, n, 0, {}, {"doc": doc}, False)[0]
+    tiles = module.build_lists(1, n, n, 0, {}, {"doc": doc}, False, (32, 32))[0]
     assert 4096 <= len(tiles) <= 5 * 4096
     assert sum(judged) <= 8 * module.FIRST_BOXES + 40 * len(tiles)
 

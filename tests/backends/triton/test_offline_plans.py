@@ -15,7 +15,7 @@ HOPPER = (
     "mass_kernel",
     "segment_kernel",
 )
-WIDE = ("row_sums,sm_90,fp32", "columns,sm_90,fp32")
+WIDE = ("columns,sm_90,fp32",)
 """Products of float32 take the most shared memory; they spill."""
 
 OTHERS = ("row_sums,sm_80,fp16", "diagonals,gfx942,fp16")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +150,14 @@ def test_what_has_no_kernel_is_left_to_pytorch() -> None:
     ):
         found = fused_of(kernel_of(body).attention)
         assert not found.sums and not found.pools
+
+
+@pytest.mark.parametrize("name", ["vertical_slash", "antidiagonals"])
+def test_the_text_is_formatted(name: str) -> None:
+    kernel = kernel_of(PROGRAMS[name])
+    text = emit(kernel, PROGRAMS[name], kernel.attention.name)
+    command = [sys.executable, "-m", "ruff", "format", "--check", "--isolated", "-"]
+    done = subprocess.run(
+        command, input=text, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

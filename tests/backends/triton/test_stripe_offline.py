@@ -9,7 +9,6 @@ from tests.backends.triton.test_offline import run
 
 STRIPES = (
     "vertical_slash,sm_90,128,bf16,descriptor,64,64,4,3",
-    "vertical_slash,sm_90,64,fp16,descriptor,128,64,8,2",
     "flexible,sm_90,128,bf16,descriptor,64,64,4,2",
     "vertical_slash,sm_90,128,bf16,descriptor,64,64,4,2,query_gradient_kernel",
 )
