@@ -78,7 +78,7 @@ def test_explain_says_what_is_selected_and_where_it_does_not_pay() -> None:
     for line in (
         f"columns = top(1000, sum({probe} by k), always k < 30)",
         "for each head",
-        "warning: at N = 4096 and below this costs more than a dense mask",
+        "warning: at N = 16384 and below this costs more than a dense mask",
         "warning: at N = 524288 keys that lie apart reach",
     ):
         assert line in told
