@@ -103,7 +103,7 @@ def evaluate_float(expr: FloatExpr, at: FloatPoint) -> Tensor:
             lhs, rhs = evaluate_float(expr.lhs, at), evaluate_float(expr.rhs, at)
             return _binary(expr.op, lhs, rhs)
         case FloatCall():
-            return _call(expr.function, evaluate_float(expr.operand, at))
+            return call_function(expr.function, evaluate_float(expr.operand, at))
         case FloatSelect():
             return _select(expr, at)
         case _:
@@ -213,7 +213,8 @@ def _binary(op: FloatOp, lhs: Tensor, rhs: Tensor) -> Tensor:
             assert_never(op)
 
 
-def _call(function: FloatFunction, operand: Tensor) -> Tensor:
+def call_function(function: FloatFunction, operand: Tensor) -> Tensor:
+    """The value of a function of one number, for each element."""
     match function:
         case FloatFunction.NEGATE:
             return -operand

@@ -16,6 +16,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from patternc.backends.floats import call_function
 from patternc.ir.nodes import (
     Abs,
     All,
@@ -30,7 +31,6 @@ from patternc.ir.nodes import (
     FloatCall,
     FloatConst,
     FloatExpr,
-    FloatFunction,
     FloatOp,
     FloatRead,
     FloatSelect,
@@ -131,7 +131,7 @@ def numbers_at(expr: FloatExpr, at: Place) -> Numbers:
             return _arithmetic(expr.op, lhs, rhs, at)
         case FloatCall():
             operand = _tensor(numbers_at(expr.operand, at), at)
-            return _function(expr.function, operand)
+            return call_function(expr.function, operand)
         case FloatSelect():
             held = truths_at(expr.condition, at)
             then, other = numbers_at(expr.then, at), numbers_at(expr.otherwise, at)
@@ -175,7 +175,10 @@ def _read(table: str, indices: tuple[IntExpr, ...], at: Place) -> Tensor:
         inside = inside & (place >= 0) & (place < size)
         places.append(place.clamp(0, size - 1))
     found = values[tuple(places)]
-    return found if isinstance(inside, bool) else found * inside.to(found.dtype)
+    # Not a product: what lies at the place that stands in may be NaN.
+    if isinstance(inside, bool):
+        return found
+    return torch.where(inside, found, found.new_zeros(()))
 
 
 def _binary(op: IntOp, lhs: Integers, rhs: Integers) -> Integers:
@@ -223,30 +226,6 @@ def _arithmetic(op: FloatOp, lhs: Numbers, rhs: Numbers, at: Place) -> Numbers:
             return torch.maximum(_tensor(lhs, at), _tensor(rhs, at))
         case _:
             assert_never(op)
-
-
-def _function(function: FloatFunction, x: Tensor) -> Tensor:
-    match function:
-        case FloatFunction.NEGATE:
-            return -x
-        case FloatFunction.ABS:
-            return x.abs()
-        case FloatFunction.EXP:
-            return x.exp()
-        case FloatFunction.LOG:
-            return x.log()
-        case FloatFunction.TANH:
-            return x.tanh()
-        case FloatFunction.SIGMOID:
-            return x.sigmoid()
-        case FloatFunction.SQRT:
-            return x.sqrt()
-        case FloatFunction.RELU:
-            return x.relu()
-        case FloatFunction.SIGN:
-            return x.sign()
-        case _:
-            assert_never(function)
 
 
 def _tensor(x: Numbers, at: Place) -> Tensor:
