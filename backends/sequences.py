@@ -47,6 +47,15 @@ class Sequences:
         return [(0, start, stop - start) for start, stop in pairs]
 
 
+def named(sequences: Sequences | None) -> dict[str, Tensor | int]:
+    """Sequences as the arguments of a call; none for a call without."""
+    if sequences is None:
+        return {}
+    if sequences.form is Form.PADDED:
+        return {"lengths": sequences.numbers}
+    return {"cu_seqlens": sequences.numbers, "max_seqlen": sequences.longest}
+
+
 def by_sequence(
     attend: Attend, sequences: Sequences, tensors: tuple[Tensor, Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:

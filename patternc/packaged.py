@@ -21,7 +21,7 @@ from torch import Tensor
 from patternc import driver
 from patternc.attention import Attention
 from patternc.backends.protocol import NO_INPUTS
-from patternc.backends.sequences import Form, Sequences
+from patternc.backends.sequences import Sequences, named
 from patternc.diagnostics import Diagnostic
 from patternc.ops.program import add_program
 from patternc.runtime.attention import PackagedAttention
@@ -53,7 +53,7 @@ class PackagedProgram:
         sequences: Sequences | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`. Raises `PackageError` for what was not built."""
-        given: dict[str, Any] = {**params, **_named(sequences)}
+        given: dict[str, Any] = {**params, **named(sequences)}
         given |= {"scale": scale, "q_offset": q_offset, "return_lse": return_lse}
         found: Tensor | tuple[Tensor, Tensor] = self.attention(q, k, v, **given)
         return found
@@ -134,12 +134,3 @@ def attention_of(packaged: PackagedAttention) -> Attention:
     own = PackagedProgram(packaged, trace.kernel.attention.span)
     attention._loaded[BACKEND] = add_program(trace.kernel, BACKEND, own)
     return attention
-
-
-def _named(sequences: Sequences | None) -> dict[str, Tensor | int]:
-    """Sequences as the runtime takes them."""
-    if sequences is None:
-        return {}
-    if sequences.form is Form.PADDED:
-        return {"lengths": sequences.numbers}
-    return {"cu_seqlens": sequences.numbers, "max_seqlen": sequences.longest}

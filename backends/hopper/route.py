@@ -143,13 +143,17 @@ def chosen_route(kernel: Kernel) -> Route | None:
     if has_lists(route.kernel):
         own = {size: route.stages[size] for size in LISTED_SIZES}
         return replace(route, stages=own)
-    times = forecasts(kernel, route)
-    stages = {
+    stages = _faster(route, forecasts(kernel, route))
+    return replace(route, stages=stages) if stages else None
+
+
+def _faster(route: Route, times: Mapping[int, Forecast]) -> dict[int, int]:
+    """The head sizes that it is predicted to be faster for, and their stages."""
+    return {
         columns: stages
         for columns, stages in route.stages.items()
         if columns in times and times[columns].own < times[columns].portable
     }
-    return replace(route, stages=stages) if stages else None
 
 
 def forecasts(kernel: Kernel, route: Route) -> dict[int, Forecast]:
@@ -193,10 +197,10 @@ def in_words(kernel: Kernel) -> str:
         for columns, item in sorted(times.items())
     )
     measured = f"measured: the model predicts {tried}"
-    chosen = chosen_route(kernel)
-    if chosen is None:
+    faster = _faster(route, times)
+    if not faster:
         return f"the kernels above ({measured})"
-    sizes = " and ".join(str(columns) for columns in sorted(chosen.stages))
+    sizes = " and ".join(map(str, sorted(faster)))
     return (
         f"for 16 bits and head size {sizes} a forward kernel of its own, {where}"
         f" ({measured})"

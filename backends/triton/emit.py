@@ -43,7 +43,12 @@ from patternc.backends.triton.ranges import (
     place,
     printable,
 )
-from patternc.backends.triton.shares import combine_text, packs, shares_text
+from patternc.backends.triton.shares import (
+    combine_text,
+    fits_packed_text,
+    packs,
+    shares_text,
+)
 from patternc.backends.triton.stripe_gradients import has_gradients
 from patternc.backends.triton.stripes import (
     stripe_functions,
@@ -126,7 +131,7 @@ def emit(
         *([gluon.launch_text(hopper)] if hopper else []),
         *(stripe_lists(kernel, stripes, own is not None) if stripes else []),
         shares_text(kernel),
-        fill("fits_packed") if packs(kernel, features) else "",
+        fits_packed_text() if packs(kernel, features) else "",
         gradients_text(back, reversed_, behind, printer, own),
         finish_text(features, printer),
         *_lists(listing, behind),

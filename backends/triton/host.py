@@ -19,7 +19,7 @@ from pathlib import Path
 from patternc.backends import hopper
 from patternc.backends.triton import shared_text
 from patternc.backends.triton.features import Features
-from patternc.backends.triton.shares import combine_launch_lines
+from patternc.backends.triton.shares import combine_launch_lines, fits_packed_text
 from patternc.backends.triton.template import fill
 
 CHECKS = ("check_call", "check_length", "check_params", "check_sequences")
@@ -90,7 +90,7 @@ def _host() -> str:
         _launch(),
         _hopper(),
         fill("shares", {"groups": steps}),
-        fill("fits_packed"),
+        fits_packed_text(),
         _gradients(),
         ordered,
     ]

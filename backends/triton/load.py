@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from patternc.backends.hopper.route import Route
 from patternc.backends.planner import plan_tables
 from patternc.backends.protocol import NO_INPUTS
-from patternc.backends.sequences import Form, Sequences
+from patternc.backends.sequences import Sequences, named
 from patternc.backends.triton import planner
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.fused import Fused, fused_of
@@ -115,7 +115,7 @@ class TritonAttention:
             scale=scale,
             q_offset=q_offset,
             return_lse=return_lse,
-            **_named(sequences),
+            **named(sequences),
             **params,
             **self._declared(inputs),
         )
@@ -169,7 +169,7 @@ class TritonAttention:
             v,
             scale=scale,
             q_offset=q_offset,
-            **_named(sequences),
+            **named(sequences),
             **params,
             **self._declared(inputs),
         )
@@ -211,7 +211,7 @@ class TritonAttention:
             tuple(wanted),
             scale=scale,
             q_offset=q_offset,
-            **_named(sequences),
+            **named(sequences),
             **params,
             **self._declared(inputs),
         )
@@ -304,15 +304,6 @@ class SequencesStep(torch.autograd.Function):
 
 def _needs_gradient(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
-
-def _named(sequences: Sequences | None) -> dict[str, Tensor | int]:
-    """Sequences as a module's functions take them."""
-    if sequences is None:
-        return {}
-    if sequences.form is Form.PADDED:
-        return {"lengths": sequences.numbers}
-    return {"cu_seqlens": sequences.numbers, "max_seqlen": sequences.longest}
 
 
 def import_file(path: Path) -> ModuleType:

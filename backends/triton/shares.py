@@ -27,6 +27,7 @@ from patternc.ir.floats import discrete_parts
 from patternc.ir.nodes import Axis, BoolExpr, IntExpr, Truth
 from patternc.ir.text import print_heads
 from patternc.ir.walk import axes_of
+from patternc.plan.choose import FAMILY, SHARED_BYTES
 from patternc.plan.kernel import Kernel, KeyRange, TileCover
 
 _STRIDES = ("stride_vb", "stride_vh", "stride_vn", "stride_vd")
@@ -197,6 +198,11 @@ def packed_lines(is_packing: bool) -> list[str]:
         "if is_packed:",
         "    programs = n_q_tiles * KV_HEADS * batch",
     ]
+
+
+def fits_packed_text() -> str:
+    """`fits_packed`, for the family that the other launches are chosen for."""
+    return fill("fits_packed", {"limit": [f"PACKED_BYTES = {SHARED_BYTES[FAMILY]}"]})
 
 
 def combine_launch_lines(features: Features) -> list[str]:

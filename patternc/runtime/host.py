@@ -548,8 +548,8 @@ def most_steps(qt, n_k, values):
     return most
 
 
-PACKED_BYTES = 227 << 10
-"""The shared memory of one thread block on sm_90."""
+PACKED_BYTES = 232448
+"""The shared memory that a thread block may take."""
 
 
 def fits_packed(q, v):

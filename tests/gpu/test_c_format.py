@@ -30,8 +30,8 @@ from tests.backends.c.libraries import (
 from tests.programs import EXAMPLES
 
 pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() or shutil.which("cc") is None,
-    reason="no CUDA device, or no C compiler here",
+    shutil.which("cc") is None,
+    reason="no C compiler here",
 )
 
 SLIDING = """layout clip = text[226] + video[f = 5, y = 12, x = 16]

@@ -13,8 +13,6 @@ from patternc import driver
 from patternc.backends.planner import plan_tables
 from patternc.source import Source
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
 PROGRAM = """attention chooses {
     heads 8 kv 2
     let probe = softmax(scores where causal for q >= N - 64)

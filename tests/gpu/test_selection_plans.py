@@ -18,10 +18,6 @@ from tests.backends.triton.planning import module_of
 from tests.backends.triton.test_planner import PROGRAMS, kernel_of
 from tests.kernels import CAUSAL
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device here"
-)
-
 
 def call_of(params: dict[str, int], n_q: int, n_k: int) -> dict[str, Any]:
     return {"scale": 0.125, "q_offset": n_k - n_q, "params": params, "inputs": {}}

@@ -16,10 +16,6 @@ from tests.bench.test_structured import shares_of
 from tests.stdlib.selector_cases import CASES, Case
 from tests.stdlib.test_selectors import inputs_of, loaded, tensors
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device here"
-)
-
 
 def there(x: Tensor) -> Tensor:
     """On the device, in single precision if it is floating."""

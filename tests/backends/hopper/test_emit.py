@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +32,7 @@ from tests.backends.hopper.programs import (
     module_of,
     text_of,
 )
+from tests.formatting import assert_formatted
 
 GOLDEN = Path(__file__).parent / "golden" / "window.py.txt"
 
@@ -68,11 +67,7 @@ def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     text = text_of(name)
     assert text == text_of(name)
     assert all(part in text for part in hopper_texts(name))
-    command = [sys.executable, "-m", "ruff", "format", "--check", "--isolated", "-"]
-    done = subprocess.run(
-        command, input=text, text=True, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert_formatted(text)
 
 
 @pytest.mark.parametrize("name", (*NAMES, *LISTED))

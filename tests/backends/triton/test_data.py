@@ -5,8 +5,6 @@ In Triton's interpreter, against the definition; tile lists against the plan's.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from tests.backends.triton.data_programs import (
     text_of,
 )
 from tests.float_strategies import FEW, DataCall, data_calls
+from tests.formatting import assert_clean
 
 LAYOUTS = {"scene", "axes"}
 OWN_VALUES = {"outputs", "clusters"}
@@ -255,11 +254,7 @@ def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     assert text == text_of(name)
     checks = (["format", "--check"], ["check", "--select", "F821"])
     for check in checks:
-        command = [sys.executable, "-m", "ruff", *check, "--isolated", "-"]
-        done = subprocess.run(
-            command, input=text, text=True, capture_output=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert_clean(text, *check)
 
 
 @settings(max_examples=FEW, phases=[Phase.explicit, Phase.generate])

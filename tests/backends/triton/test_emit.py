@@ -19,6 +19,7 @@ from patternc.ir.nodes import RuntimeParam
 from patternc.plan.kernel import Schedule
 from patternc.source import Source, Span
 from tests.backends.triton.programs import PROGRAMS, kernel_of, module_of, text_of
+from tests.formatting import assert_formatted
 
 GOLDEN = Path(__file__).with_name("golden") / "window.py.txt"
 EVIL = (
@@ -35,11 +36,7 @@ def test_one_module_is_as_it_was() -> None:
 def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     text = text_of(name)
     assert text == text_of(name)
-    command = [sys.executable, "-m", "ruff", "format", "--check", "--isolated", "-"]
-    done = subprocess.run(
-        command, input=text, text=True, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert_formatted(text)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

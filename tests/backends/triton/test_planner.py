@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from patternc.driver import trace_source
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.source import Source
 from patternc.store import Store
+from tests.formatting import assert_formatted
 
 N_Q, N_K, OFFSET = 22, 41, 17
 
@@ -156,8 +155,4 @@ def test_what_has_no_kernel_is_left_to_pytorch() -> None:
 def test_the_text_is_formatted(name: str) -> None:
     kernel = kernel_of(PROGRAMS[name])
     text = emit(kernel, PROGRAMS[name], kernel.attention.name)
-    command = [sys.executable, "-m", "ruff", "format", "--check", "--isolated", "-"]
-    done = subprocess.run(
-        command, input=text, text=True, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert_formatted(text)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from tests.backends.triton.stripe_programs import (
     kernel_of,
     step_for,
 )
+from tests.formatting import assert_formatted
 
 CALLS = [
     (Call(70, 70, 0, 0.05), (32, 32)),
@@ -168,11 +167,7 @@ def test_stripes_are_kept_for_the_same_unchanged_inputs(folder: Path) -> None:
 def test_text_is_formatted() -> None:
     for name, text in PROGRAMS.items():
         module = emit(kernel_of(name, 64, 64), text, name)
-        command = [sys.executable, "-m", "ruff", "format", "--check", "--isolated", "-"]
-        done = subprocess.run(
-            command, input=module, text=True, capture_output=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        assert_formatted(module)
 
 
 MUTATIONS = [
