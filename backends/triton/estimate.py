@@ -72,7 +72,7 @@ def printer_of(box: Box) -> Printer:
 
 def host_texts() -> list[str]:
     """Tiles, pooling and selection: what every module that selects has once."""
-    return [fill("probe_tiles"), fill("probe_calls"), fill("choose")]
+    return [fill(x) for x in ("probe_tiles", "probe_calls", "choose", "choose_calls")]
 
 
 def plan_texts(fused: Fused, box: Box) -> list[str]:

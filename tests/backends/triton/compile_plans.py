@@ -64,9 +64,7 @@ def main(folder: Path, words: list[str]) -> None:
             "BLOCK_D": HEAD_DIM,
             **tiles,
             "PRECISION": "tf32x3" if dtype == "fp32" else "ieee",
-            "stride_qd": 1,
-            "stride_kd": 1,
-            "stride_d": 1,
+            "ALIGNED": True,
             **PROBES.get(name, {}),
             **SEARCHES.get(name, {}),
         }
@@ -93,7 +91,6 @@ def main(folder: Path, words: list[str]) -> None:
             "prefixes": "i32",
             **dict.fromkeys(("left", "rests", "sums"), whole),
         }
-        strides = [f"stride_{side}{axis}" for side in "qk" for axis in "bhn"]
         report = compile_kernel(
             kernel,
             target,
@@ -101,7 +98,6 @@ def main(folder: Path, words: list[str]) -> None:
             {x: constants[x] for x in kernel.arg_names if x in constants},
             warps=warps,
             stages=stages,
-            aligned=(*strides, "stride_b", "stride_h", "stride_n", "groups"),
         )
         print(json.dumps(asdict(report)), flush=True)
 
