@@ -28,7 +28,8 @@ from patternc.ir.nodes import (
     Read,
     Truth,
 )
-from patternc.runtime.manifest import Facts, Formula, HeadGroup
+from patternc.runtime.formula import Formula
+from patternc.runtime.manifest import Facts, HeadGroup
 
 FUNCTIONS = {
     "floor_mod": """\

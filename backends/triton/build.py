@@ -28,12 +28,18 @@ from patternc.backends.hopper.route import Route, chosen_route
 from patternc.backends.triton.build_refusal import build_refusal
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit
 from patternc.backends.triton.expected import expected_times
-from patternc.backends.triton.features import features_of
+from patternc.backends.triton.features import Features, features_of
 from patternc.backends.triton.formulas import head_groups
 from patternc.backends.triton.gradients import gradient_whole_only
 from patternc.backends.triton.kernels import takes_lists
 from patternc.backends.triton.launches import whole_only
 from patternc.backends.triton.machine_code import Compiled, Job, compile_job, job_of
+from patternc.backends.triton.plan_facts import (
+    input_facts,
+    plan_facts,
+    score_reads,
+    stripe_facts,
+)
 from patternc.backends.triton.ranges import has_lists, hides_pairs
 from patternc.backends.triton.recording import (
     calls_of,
@@ -41,6 +47,7 @@ from patternc.backends.triton.recording import (
     recording_of,
 )
 from patternc.backends.triton.shares import packs
+from patternc.backends.triton.stripes import Striped, striped, without_stripes
 from patternc.diagnostics import PatternError
 from patternc.plan.choose import bytes_beside, launches
 from patternc.plan.kernel import Kernel
@@ -131,7 +138,7 @@ def build_package(
         wanted.head_dims,
         wanted.backward,
         expected_times(kernel, hopper, wanted.head_dims, wanted.backward),
-        _facts(kernel, hopper, lists, wanted.decode),
+        _facts(kernel, hopper, lists, wanted),
         variants,
         tuple(blobs.sections),
     )
@@ -140,10 +147,11 @@ def build_package(
 
 def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
     """What to compile, in an order that only the arguments decide, each once."""
-    module, features = fresh_module(path), features_of(kernel)
-    reversed_ = reverse(kernel, kernel.schedule)
-    forms = () if whole_only(kernel, features) else wanted.forms
-    gradients = not gradient_whole_only(kernel, reversed_, features)
+    module = fresh_module(path)
+    other, features, _ = _visited(kernel)
+    reversed_ = reverse(other, kernel.schedule)
+    forms = () if whole_only(other, features) else wanted.forms
+    gradients = not gradient_whole_only(other, reversed_, features)
     calls = calls_of(kernel, wanted.backward, forms, gradients, wanted.decode)
     recording, found = recording_of(path), dict[Job, None]()
     for target in wanted.targets:
@@ -227,8 +235,8 @@ def _stored_lists(
     path: Path, kernel: Kernel, backward: bool, blobs: _Blobs
 ) -> tuple[Lists, ...]:
     """The tile lists of whole calls, which the generated module builds."""
-    layout, features = kernel.attention.layout, features_of(kernel)
-    if layout is None or not takes_lists(kernel, features):
+    layout, (other, features, _) = kernel.attention.layout, _visited(kernel)
+    if layout is None or not takes_lists(other, features):
         return ()
     module: Any = fresh_module(path)
     size, values = layout.size, dict(module.PARAMS)
@@ -250,14 +258,23 @@ def _array(tensor: torch.Tensor, blobs: _Blobs) -> Array:
     return Array(word, tuple(tensor.shape), blobs.add(tensor.numpy().tobytes()))
 
 
+def _visited(kernel: Kernel) -> tuple[Kernel, Features, Striped | None]:
+    """What loops over tiles visit, as in the text of a module; and chosen stripes."""
+    features, own = features_of(kernel), striped(kernel)
+    if own is None:
+        return kernel, features, None
+    return *without_stripes(kernel, features, own), own
+
+
 def _facts(
-    kernel: Kernel, hopper: Route | None, lists: tuple[Lists, ...], decode: bool
+    kernel: Kernel, hopper: Route | None, lists: tuple[Lists, ...], wanted: Wanted
 ) -> Facts:
     attention, schedule = kernel.attention, kernel.schedule
-    features, reversed_ = features_of(kernel), reverse(kernel, schedule)
+    other, features, stripes = _visited(kernel)
+    reversed_, is_striped = reverse(other, schedule), stripes is not None
     beside = bytes_beside(attention, schedule.block_k)
     ordered = features.is_ordered
-    taken = 4 if takes_lists(kernel, features) else 0
+    taken = 4 if takes_lists(other, features) else 0
     turned = 4 if has_lists(reversed_) else 0
     blocks = schedule if hopper is None else hopper.kernel.schedule
     stages = {} if hopper is None else hopper.stages
@@ -280,18 +297,23 @@ def _facts(
         ),
         None if attention.layout is None else attention.layout.size,
         ordered,
-        packs(kernel, features),
-        decode,
-        hides_pairs(kernel),
-        hides_pairs(reversed_),
-        whole_only(kernel, features),
-        gradient_whole_only(kernel, reversed_, features),
+        packs(other, features),
+        wanted.decode,
+        hides_pairs(other) or is_striped,
+        hides_pairs(reversed_) or is_striped,
+        whole_only(other, features),
+        gradient_whole_only(other, reversed_, features),
         not features.unnormalised,
         head_groups(kernel),
         6 if ordered else taken,
         6 if ordered else turned,
         1 if features.lists_data else 0,
         lists,
+        input_facts(attention),
+        tuple(item.name for item in features.tables),
+        stripe_facts(stripes),
+        score_reads(features),
+        plan_facts(attention, wanted.targets),
     )
 
 

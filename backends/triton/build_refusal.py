@@ -6,10 +6,15 @@ has, or None. Not its job: what a call asks for (the runtime checks that).
 
 from __future__ import annotations
 
-from patternc.backends.triton.features import features_of
+from patternc.backends.triton.features import Features, features_of, labels_of
+from patternc.backends.triton.plan_facts import plan_facts
+from patternc.backends.triton.plan_steps import Unplanned
 from patternc.backends.triton.ranges import is_listed
+from patternc.backends.triton.stripe_gradients import has_gradients
+from patternc.backends.triton.stripes import striped, without_stripes
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import OutputCase, SinkCase
+from patternc.ir.walk import tables_of
 from patternc.plan.kernel import Kernel
 from patternc.plan.reverse import reverse
 from patternc.source import Span
@@ -18,23 +23,10 @@ from patternc.source import Span
 def build_refusal(kernel: Kernel, backward: bool) -> Diagnostic | None:
     """The first part of a program whose launches a package can't describe.
 
-    It holds launches of kernels, tile lists of a layout, and numbers; no PyTorch code of
-    the program: a package is data.
+    It holds launches of kernels, tile lists of a layout, steps of plans, and numbers; no
+    PyTorch code of the program: a package is data.
     """
     attention, features = kernel.attention, features_of(kernel)
-    if attention.selections:
-        return _refusal(
-            "a package has no selections yet",
-            attention.selections[0].span,
-            "PyTorch code of the program plans which keys it chooses",
-        )
-    if attention.inputs:
-        item = attention.inputs[0]
-        return _refusal(
-            f"a package has no inputs yet, and this program reads `{item.name}`",
-            item.span,
-            "it is declared here",
-        )
     rows: list[SinkCase | OutputCase] = [*features.sinks, *features.outputs]
     if rows:
         return _refusal(
@@ -42,14 +34,60 @@ def build_refusal(kernel: Kernel, backward: bool) -> Diagnostic | None:
             rows[0].span,
             "PyTorch finishes the rows of these heads",
         )
-    listed = [cover for cover in kernel.covers if is_listed(cover)]
+    if attention.dense_cases:
+        return _refusal(
+            "a package has no `else dense when cheaper` yet",
+            attention.dense_cases[0].span,
+            "it would hold two programs, and choose by the sizes of a call",
+        )
+    try:
+        plan_facts(attention, ())
+    except Unplanned as error:
+        return _refusal(
+            "a package has no plan for this selection yet",
+            error.span,
+            "PyTorch computes parts of its map",
+        )
+    return _lists_refusal(kernel, features, backward)
+
+
+def _lists_refusal(
+    kernel: Kernel, features: Features, backward: bool
+) -> Diagnostic | None:
+    """Tiles that are listed anew for each call."""
+    attention, stripes = kernel.attention, striped(kernel)
+    own = kernel
+    if stripes is not None:
+        own, features = without_stripes(kernel, features, stripes)
+        if backward and not has_gradients(features):
+            return _refusal(
+                "a package has no gradients of chosen tiles whose scores read inputs",
+                features.scores[0].span,
+                "the backward pass lists the tiles of these heads",
+            )
+    listed = [cover for cover in own.covers if is_listed(cover)]
     if backward:
-        listed += [x for x in reverse(kernel, kernel.schedule).covers if is_listed(x)]
+        listed += [x for x in reverse(own, kernel.schedule).covers if is_listed(x)]
+    follow = [cover for cover in listed if tables_of(cover.mask)]
+    if follow:
+        return _refusal(
+            "a package has no tile lists that follow inputs yet, and this mask reads"
+            f" `{min(tables_of(follow[0].mask))}`",
+            follow[0].span,
+            "the tiles of this mask are listed anew for every call",
+        )
     if listed and attention.layout is None:
         return _refusal(
             "a package has tile lists for a layout's one length only",
             listed[0].span,
             "the tiles of this mask are listed anew for every length",
+        )
+    labels = [name for cover in kernel.covers for name in labels_of(cover)]
+    if labels:
+        return _refusal(
+            f"a package has no order by an input yet, and this one sorts by `{labels[0]}`",
+            attention.orders[0].span,
+            "its tiles are listed anew for every call",
         )
     if attention.params and (listed or features.is_ordered):
         return _refusal(

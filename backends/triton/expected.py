@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from patternc.backends.hopper.route import Route
+from patternc.ir.walk import tables_of
 from patternc.plan.choose import REFERENCE_LENGTH, predict
 from patternc.plan.kernel import Kernel
 from patternc.plan.measured import HOPPER, MEASURED, Measured, Work
@@ -22,9 +23,12 @@ def expected_times(
 ) -> tuple[Expected, ...]:
     """The times of whole calls, for what was measured; the faster of two forward kernels.
 
-    Empty for a program whose run-time parameters have no value.
+    Empty for a program whose run-time parameters have no value, or whose tiles follow
+    inputs.
     """
     attention = kernel.attention
+    if any(tables_of(cover.mask) for cover in kernel.covers):
+        return ()
     values = {x.name: x.default for x in attention.params if x.default is not None}
     if len(values) < len(attention.params):
         return ()

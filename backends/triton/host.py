@@ -21,8 +21,15 @@ from patternc.backends.triton import shared_text
 from patternc.backends.triton.features import Features
 from patternc.backends.triton.shares import combine_launch_lines, fits_packed_text
 from patternc.backends.triton.template import fill
+from patternc.ir.nodes import Element, Input
 
-CHECKS = ("check_call", "check_length", "check_params", "check_sequences")
+CHECKS = (
+    "check_call",
+    "check_inputs",
+    "check_length",
+    "check_params",
+    "check_sequences",
+)
 
 FOLDER = Path(__file__).resolve().parents[2] / "patternc" / "runtime"
 
@@ -52,12 +59,26 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
-stored_lists = visited = None
+INPUTS, TABLES, LIST_INPUTS = {}, [], []
+SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
+HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
+SIZE_Q = SIZE_K = 0  # of chosen blocks
+WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
+ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
+READS, PAIR_READS = (), ()
+MAPS, PLAN_PARAMS, MADE_KEYS, PLACES = [], {}, {}, ()
+mark_diagonals_kernel = stripe_tiles_kernel = tile_words_kernel = None
+mark_columns_kernel = list_blocks_kernel = column_gradient_kernel = None
+pool_kernel = part_sums_kernel = join_kernel = None
+choose_kernel = mass_kernel = segment_kernel = mark_kernel = count_kernel = None
+stored_lists = visited = keep_within = input_gradients = select_keys = None
 
 LOG2_E = 1.4426950408889634
 """
 
-_PLAIN = Features((), (), (), (), (), (), (), False, False)
+_SOME = Input("some", Element.INT, ())
+_PLAIN = Features((_SOME,), (_SOME,), (), (), (), (), (), False, False)
+"""What the launch of a kernel is asked for: the tables of inputs, of which may be none."""
 
 
 def texts() -> Mapping[str, str]:
@@ -79,7 +100,9 @@ def _host() -> str:
     imports = ["import contextlib", "import functools", "import math", ""]
     imports += ["import torch", ""]
     imports += [f"from .checks import {', '.join(('LIMIT', *CHECKS))}"]
-    imports += ["from .launch import OutOfResources, TensorDescriptor, cdiv"]
+    imports += [
+        "from .launch import OutOfResources, TensorDescriptor, cdiv, next_power_of_2"
+    ]
     ordered = fill("orders").split("\n\n\n")[0] + "\n"
     steps = ["most = visited(qt, n_k, values)"]
     parts = [
@@ -93,6 +116,11 @@ def _host() -> str:
         fits_packed_text(),
         _gradients(),
         ordered,
+        fill("inputs"),
+        fill("read"),
+        fill("add_reads"),
+        *_stripes(),
+        *_plan(),
     ]
     text = "\n\n".join(part.strip("\n") + "\n" for part in parts)
     text = text.replace("triton.", "")  # `cdiv` and `OutOfResources` are the runtime's
@@ -100,7 +128,7 @@ def _host() -> str:
 
 
 def _launch() -> str:
-    head = "q, k, v, output, lse, scale, q_offset, values, sequences"
+    head = "q, k, v, output, lse, scale, q_offset, values, inputs, sequences"
     run = "run(q, k, v, scale, q_offset, params, given)"
     names = ("lengths", "cu_seqlens", "max_seqlen")
     arguments = ["q", "k", "v", "/", "*", "scale=None", "q_offset=None"]
@@ -127,8 +155,8 @@ def _launch() -> str:
                 "if is_packed:",
                 "    programs = n_q_tiles * KV_HEADS * batch",
             ],
-            "values": ["values = check_params(NAME, PARAMS, params)"],
-            "more": _more(),
+            "values": ["values = check_params(NAME, PARAMS, params, INPUTS)"],
+            "more": [*_more(), "check_no_gradients(inputs)"],
             "if_nothing": [
                 "if batch * n_q == 0 or n_k == 0 and not RUNS_WITHOUT_KEYS:"
             ],
@@ -137,8 +165,13 @@ def _launch() -> str:
             "sequences": _sequences("WHOLE_ONLY"),
             "access": _access("q, k, v"),
             "tile_lists": _lists(),
-            "list_arguments": ["*lists[:LIST_TENSORS],"],
-            "numbers": ["*[0] * LIST_NUMBERS,"],
+            "list_arguments": [
+                "*lists[:LIST_TENSORS],",
+                "*stripes[:9],",
+                "*pointers,",
+                "*((k, v) if HAS_STRIPES else ()),",
+            ],
+            "numbers": _numbers(),
             "start": [
                 "kernel = ordered_kernel if ordered else forward_kernel",
                 "kind = (q.device, q.dtype, dim, value_dim, access)",
@@ -186,33 +219,53 @@ def _without(text: str, first: str, end: str) -> str:
 def _gradients() -> str:
     call = "launch_gradients("
     inner = "q, k, v, out, lse, d_out, d_lse, dq, dk, dv"
-    inner += ", scale, q_offset, values, sequences"
+    inner += ", scale, q_offset, values, sequences, inputs, read_gradients"
     arguments = [f"    {item}," for item in inner.split(", ")]
     return fill(
         "gradients",
         {
-            "values": ["values = check_params(NAME, PARAMS, params)"],
+            "values": ["values = check_params(NAME, PARAMS, params, INPUTS)"],
             "more": _more(),
             "sequences": _sequences("WHOLE_ONLY_REVERSED"),
             "wanted": [
                 "for name in wanted:",
-                '    raise ValueError(f"{NAME}: no score reads an input `{name}`")',
+                "    if name not in READS:",
+                '        raise ValueError(f"{NAME}: no score reads an input `{name}`")',
+                "    if name in PAIR_READS:",
+                "        raise ValueError(",
+                '            f"{NAME}: `{name}`: expected no gradient to be asked for, as"',
+                '            " it is read at pairs of a query and a key"',
+                "        )",
             ],
             "nothing": [
                 "dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))",
-                "return dq, dk, dv, {}",
+                "found = {name: torch.zeros_like(inputs[name]) for name in wanted}",
+                "return dq, dk, dv, found",
             ],
-            "zero_reads": [],
+            "zero_reads": [
+                "read_gradients = []",
+                "for slots, n in ((ROW_SLOTS, n_q), (COLUMN_SLOTS, n_k)):",
+                "    shape = (slots if wanted else 0, batch, HEADS, n)",
+                "    own = q.new_zeros(shape, dtype=torch.float32) if READS else None",
+                "    read_gradients.append(own)",
+            ],
             "launch": [call, *arguments, ")"],
-            "found": ["return dq, dk, dv, {}"],
+            "found": [
+                "found = {}",
+                "if wanted:",
+                "    rows, columns = read_gradients",
+                "    reads = (rows, columns, q_offset, values, inputs, wanted)",
+                "    found = input_gradients(*reads)",
+                "return dq, dk, dv, found",
+            ],
             "launch_head": [f"def {call}", *arguments, "):"],
             "access": _access("q, k, v, d_out"),
-            "tile_lists": _lists(),
+            "tile_lists": [*_lists(), *_key_stripes()],
             "members": [
                 "# Heads of one key/value head may have orders of their own.",
                 "members = 1 if ordered else HEADS // KV_HEADS",
             ],
-            "numbers": ["*[0] * LIST_NUMBERS,"],
+            "numbers": _numbers(),
             "query_gradient": _gradient("query", "n_q_tiles * HEADS * batch"),
             "key_gradient": _key_gradient(),
         },
@@ -223,16 +276,17 @@ def _gradient(work: str, programs: str) -> list[str]:
     """The launches of one gradient kernel."""
     is_key = work == "key"
     outputs = ["dk_parts,", "dv_parts,"] if is_key else ["dq,"]
-    lists = "*turned[:TURNED_TENSORS]," if is_key else "*lists[:LIST_TENSORS],"
-    inner = ["*sources,", "spoiled,", *outputs, lists, "*numbers,"]
+    lists = ["*lists[:LIST_TENSORS],", "*stripes[:9],"]
+    if is_key:
+        lists = ["*turned[:TURNED_TENSORS],", "*key_stripes,"]
+    slots, at = ("COLUMN_SLOTS", 1) if is_key else ("ROW_SLOTS", 0)
+    reads = f"*([read_gradients[{at}]] if {slots} else []),"
     members = ['    "MEMBERS": members,'] if is_key else []
     name = f"{work}_gradient_kernel"
     return [
         f"programs = {programs}",
         "spoiled = q.new_empty(programs, dtype=torch.int8)",
-        "arguments = (",
-        *(f"    {line}" for line in inner),
-        ")",
+        *_arguments(outputs, reads, lists),
         f"kernel = ordered_{name} if ordered else {name}",
         f'warps, stages = launch_of("{work}", columns, q)',
         "more = {",
@@ -240,30 +294,141 @@ def _gradient(work: str, programs: str) -> list[str]:
         *members,
         '    "num_warps": warps,',
         "}",
+        f"if {slots}:",
+        f'    more["READ_GRADIENTS"] = read_gradients[{at}].numel() > 0',
         "start(kernel, programs, arguments, more, stages, kind)",
         *_again("more", "HIDES_REVERSED" if is_key else "HIDES"),
     ]
 
 
+def _arguments(
+    outputs: list[str], reads: str, lists: list[str], *last: str
+) -> list[str]:
+    inner = ["*sources,", "spoiled,", *outputs, *([reads] if reads else []), *lists]
+    inner += ["*pointers,", "*((k, v) if HAS_STRIPES else ()),", "*numbers,", *last]
+    return ["arguments = (", *(f"    {line}" for line in inner), ")"]
+
+
 def _key_gradient() -> list[str]:
-    """Key gradients of single query heads are added up on the host."""
+    """Key gradients of single query heads are added up on the host.
+
+    Chosen columns add to those of their keys, in single precision till the end.
+    """
+    columns = [
+        "programs = n_k_tiles * KV_HEADS * batch",
+        "spoiled = q.new_empty(programs, dtype=torch.int8)",
+        "of_columns = (*stripes[:6], stripes[12], *stripes[7:9])",
+        "for member in range(HEADS // KV_HEADS):",
+    ]
+    lists = ["*turned[:TURNED_TENSORS],", "*of_columns,"]
+    inner = [
+        *_arguments(["dk_parts,", "dv_parts,"], "", lists, "member,"),
+        "kernel = column_gradient_kernel",
+        'warps, stages = launch_of("key", columns, q)',
+        'more = {**options, "num_warps": warps}',
+        "start(kernel, programs, arguments, more, stages, kind)",
+        *_again("more", "HAS_STRIPES"),
+    ]
+    columns += [f"    {line}" for line in inner]
     return [
         "dk_parts, dv_parts = dk, dv",
-        "if members < HEADS // KV_HEADS:",
-        "    shape, wide = (batch, HEADS, n_k), torch.float32",
+        "wide = torch.float32",
+        "if HAS_COLUMNS:",
+        "    dk_parts, dv_parts = (torch.empty_like(x, dtype=wide) for x in (dk, dv))",
+        "elif members < HEADS // KV_HEADS:",
+        "    shape = (batch, HEADS, n_k)",
         "    dk_parts = k.new_empty((*shape, dim), dtype=wide)",
         "    dv_parts = v.new_empty((*shape, value_dim), dtype=wide)",
         *_gradient("key", "n_k_tiles * (HEADS // members) * batch"),
-        "if members < HEADS // KV_HEADS:",
+        "if HAS_COLUMNS:",
+        *(f"    {line}" for line in columns),
+        "    dk.copy_(dk_parts)",
+        "    dv.copy_(dv_parts)",
+        "elif members < HEADS // KV_HEADS:",
         "    for whole, some in ((dk, dk_parts), (dv, dv_parts)):",
         "        whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))",
     ]
+
+
+def _key_stripes() -> list[str]:
+    return [
+        "key_stripes = stripes[:9]",
+        "if HAS_DIAGONALS:",
+        "    key_stripes = key_stripes_of(stripes, n_q, n_k, q_offset)",
+        "if SIZE_Q:",
+        "    given = (n_q, n_k, q_offset, values, pointers, q.device)",
+        "    key_stripes = (*key_stripes[:7], *blocks_of(*given, reverse=True))",
+    ]
+
+
+def _numbers() -> list[str]:
+    return [
+        "*(lists[6:] or [0])[:LIST_NUMBERS],",
+        "*stripes[9:11],",
+        "*as_numbers(pointers),",
+    ]
+
+
+def _stripes() -> list[str]:
+    """What finds chosen diagonals, columns and blocks, and lists them."""
+    given = "rows, n_q, n_k, q_offset, values, numbers, pointers, q0"
+    lines = [
+        f"given = ({given})",
+        "if HAS_DIAGONALS:",
+        "    found = chosen_diagonals(*given)",
+        "    words, tiles, tile_words, held, bounds[:, :, :4], marks = found",
+        "if HAS_COLUMNS:",
+        "    found = chosen_columns(*given)",
+        "    columns, column_words, bounds[:, :, 4:], about = found",
+        "if SIZE_Q:",
+        "    first_q_block = block_counts(n_q, n_k, q_offset)[0]",
+        "    given = (n_q, n_k, q_offset, values, pointers, device)",
+        "    blocks, ends = blocks_of(*given)",
+    ]
+    within = [
+        "if not HAS_COLUMNS:",
+        "    return None",
+        "ahead = torch.arange(n_q + n_k - 1, device=device)",
+        "ahead -= q_offset + n_q - 1",
+        "found = counts_within(ahead, n_k, values, device)",
+        "return found.to(torch.int8).contiguous()",
+    ]
+    keep = 'keep = keep_within("{}", ahead, n_k, values)'
+    blocks = fill("blocks", {"within": [keep.format("blocks")]})
+    return [
+        fill("stripes", {"stripes": lines}),
+        fill("diagonals", {"within": within}),
+        fill("columns", {"within": [keep.format("columns")]}),
+        blocks[: blocks.index("\n\nWIDE_BLOCKS =")] + "\n",  # a program's own sizes
+        fill("key_stripes"),
+    ]
+
+
+def _plan() -> list[str]:
+    """What chooses keys before the attention."""
+    plan = fill(
+        "plan",
+        {
+            "nothing": [
+                "for name, keys in MADE_KEYS.items():",
+                "    shape = (*q.shape[:2], *[0] * keys)",
+                "    found[name] = q.new_zeros(shape, dtype=torch.bool)",
+                "found |= dict.fromkeys(PLACES, 0)",
+            ],
+            "names": [],
+            "selections": ["found = select_keys(q, k, scale, q_offset, values)"],
+        },
+    )
+    choose = fill("choose_calls")
+    choose = choose[: choose.index("\n\ndef list_chosen")]  # of no plan
+    return [plan, fill("plan_parts"), fill("probe_calls"), choose]
 
 
 def _more() -> list[str]:
     return [
         "if LAYOUT_SIZE is not None:",
         "    check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)",
+        "inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}",
     ]
 
 
@@ -290,6 +455,10 @@ def _access(tensors: str) -> list[str]:
 
 def _lists() -> list[str]:
     return [
+        "pointers, stripes = as_pointers(inputs), ()",
+        "if HAS_STRIPES:",
+        "    sizes = (batch, n_q, n_k, q_offset)",
+        "    stripes = kept_stripes(*sizes, values, pointers, q.device)",
         "lists, turned = (), ()",
         "if LIST_TENSORS or TURNED_TENSORS:",
         "    lists, turned = stored_lists(n_q, n_k, q_offset, q.device)",

@@ -28,31 +28,17 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 from patternc.backends.triton.load import import_file
 from patternc.backends.triton.recording import Launch
+from patternc.backends.triton.targets import SHARED_BYTES
 from patternc.runtime.layout import slots_of
 from patternc.runtime.manifest import Argument, Tile, Usage
 
 Constant = bool | int | float | str | None
 
-SHARED_BYTES: Mapping[str, int] = {
-    "sm_80": 166_912,
-    "sm_86": 101_376,
-    "sm_87": 166_912,
-    "sm_89": 101_376,
-    "sm_90": 232_448,
-    "gfx90a": 65_536,
-    "gfx942": 65_536,
-    "gfx950": 163_840,
-}
-"""Every target, and the shared memory that one of its blocks may have.
-
-NVIDIA: CUDA C++ Programming Guide, "Compute Capabilities", shared memory per block; AMD:
-the LDS of a compute unit in the CDNA ISA documents.
-"""
-
 WORDS: Mapping[torch.dtype, str] = {
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
     torch.float32: "fp32",
+    torch.float64: "fp64",
     torch.int8: "i8",
     torch.int16: "i16",
     torch.int32: "i32",
@@ -112,6 +98,25 @@ class Compiled:
     usage: Usage
 
 
+READ_NO_TOKENS = frozenset(
+    {
+        "mark_diagonals_kernel",
+        "stripe_tiles_kernel",
+        "tile_words_kernel",
+        "mark_columns_kernel",
+        "list_blocks_kernel",
+        "part_sums_kernel",
+        "join_kernel",
+        "choose_kernel",
+        "mass_kernel",
+        "segment_kernel",
+        "mark_kernel",
+        "count_kernel",
+    }
+)
+"""Kernels without an argument whose elements are of the call's dtype: one for all."""
+
+
 def job_of(kernel: Any, launch: Launch, target: str, dtype: str) -> Job:
     """The types that Triton would specialise a launch of this kernel on."""
     options = dict(launch.options)
@@ -142,7 +147,7 @@ def job_of(kernel: Any, launch: Launch, target: str, dtype: str) -> Job:
     return Job(
         launch.kernel,
         target,
-        dtype,
+        "" if launch.kernel in READ_NO_TOKENS else dtype,
         tuple(types),
         tuple(constants),
         tuple(aligned),

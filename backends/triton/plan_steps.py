@@ -225,16 +225,19 @@ def _ends(key: IntExpr, span: Span) -> tuple[IntExpr, IntExpr]:
             return _ZERO, Binary(IntOp.SUB, _LENGTH, _ONE)
         case Binary(op=IntOp.FLOORDIV, lhs=inner, rhs=Const(value=size)) if size > 0:
             low, high = _ends(inner, span)
-            least = low if low == _ZERO else Binary(IntOp.FLOORDIV, low, key.rhs)
-            return least, Binary(IntOp.FLOORDIV, high, key.rhs)
+            if low != _ZERO:
+                low = Binary(IntOp.FLOORDIV, low, key.rhs)
+            return low, Binary(IntOp.FLOORDIV, high, key.rhs)
         case Binary(op=IntOp.SUB, lhs=lhs, rhs=rhs):
             (low, high), (least, most) = _ends(lhs, span), _ends(rhs, span)
-            top = high if least == _ZERO else Binary(IntOp.SUB, high, least)
-            return Binary(IntOp.SUB, low, most), top
+            if least != _ZERO:
+                high = Binary(IntOp.SUB, high, least)
+            return Binary(IntOp.SUB, low, most), high
         case Binary(op=IntOp.ADD, lhs=lhs, rhs=rhs):
             (low, high), (least, most) = _ends(lhs, span), _ends(rhs, span)
-            start = low if least == _ZERO else Binary(IntOp.ADD, low, least)
-            return start, Binary(IntOp.ADD, high, most)
+            if least != _ZERO:
+                low = Binary(IntOp.ADD, low, least)
+            return low, Binary(IntOp.ADD, high, most)
     raise Unplanned(span)
 
 
@@ -268,9 +271,9 @@ class _Maps:
             case Softmax() if len(keys_of(map_)) > 1 or not self.by_rows:
                 return Shares(self.add(map_.operand))
             case MapBinary() if map_.op in _SIGNS:
-                lhs, rhs = self._side(map_.lhs), self._side(map_.rhs)
-                if isinstance(lhs, int) or isinstance(rhs, int):
-                    return Arithmetic(_SIGNS[map_.op], lhs, rhs)
+                sides = self._side(map_.lhs), self._side(map_.rhs)
+                if any(isinstance(side, int) for side in sides):
+                    return Arithmetic(_SIGNS[map_.op], *sides)
         raise Unplanned(self.span)
 
     def _side(self, map_: MapExpr) -> Side:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,15 +20,25 @@ import torch
 import triton
 from torch import Tensor
 
+from patternc.backends.triton.features import features_of
+from patternc.backends.triton.plan_facts import score_reads
+from patternc.backends.triton.targets import SHARED_BYTES
 from patternc.plan.kernel import Kernel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+TABLES = {"bool": torch.bool, "int": torch.int32, "float": torch.float32}
+"""Of what type a package takes inputs; narrower integers are widened."""
 
 _LONG = 1 << 26
 """Keys of a call whose few query tiles several programs share."""
 
 _LONG_SEQUENCE = 1 << 20
 """Rows of sequences that the kernel for Hopper may ask for."""
+
+_PLANNED = range(4, 25)
+"""Bits of the numbers of keys that plans are recorded for: of groups as well, whose
+number decides how they are searched."""
 
 _FEW_PROGRAMS = 1024
 """More of them leave no device idle."""
@@ -39,7 +49,7 @@ class Launch:
     """One launch, as the host code asks for it; `kernel` is the module's function."""
 
     kernel: str
-    programs: int
+    grid: tuple[int, ...]
     arguments: tuple[Any, ...]
     options: Mapping[str, Any]
 
@@ -47,7 +57,8 @@ class Launch:
 @dataclass(frozen=True, slots=True)
 class Call:
     """One kind of call: numbers of queries and keys, whether the device is idle, and
-    the form of sequences ("none", "padded" or "packed").
+    the form of sequences ("none", "padded" or "packed"). `plans`: keys are chosen for
+    it, and nothing more. `wanted` are inputs whose gradients are asked for, too.
     """
 
     n_q: int
@@ -55,6 +66,8 @@ class Call:
     is_idle: bool = False
     form: str = "none"
     backward: bool = False
+    plans: bool = False
+    wanted: tuple[str, ...] = ()
 
 
 def calls_of(
@@ -75,8 +88,9 @@ def calls_of(
         size = layout.size
         programs = kernel.attention.heads * -(-size // block)
         is_idle = decode and programs < _FEW_PROGRAMS
-        idle = (Call(size, size, is_idle=True),) if is_idle else ()
-        return (Call(size, size, backward=backward), *idle)
+        idle = [Call(size, size, is_idle=True)] if is_idle else []
+        whole = [Call(size, size, backward=backward), *idle]
+        return tuple(_with_data(kernel, whole))
     # Of few steps, which are not shared, and too few tiles for the kernel for Hopper.
     few = Call(2 * block, 2 * block, is_idle=True)
     found = [Call(8 * block, 8 * block, backward=backward), few]
@@ -90,7 +104,18 @@ def calls_of(
         found.append(Call(8 * block, 8 * block, form=form, backward=gradients))
         found.append(Call(8 * block, 8 * block, is_idle=True, form=form))
         found.append(Call(_LONG_SEQUENCE, _LONG_SEQUENCE, form=form))
-    return tuple(found)
+    return tuple(_with_data(kernel, found))
+
+
+def _with_data(kernel: Kernel, found: list[Call]) -> list[Call]:
+    """The calls, with gradients of inputs too, and with plans."""
+    reads = score_reads(features_of(kernel))
+    if reads is not None and reads.reads:
+        own = (reads.reads[0].table,)
+        found = found + [replace(call, wanted=own) for call in found if call.backward]
+    if kernel.attention.selections:
+        found = found + [Call(1, 1 << bits, plans=True) for bits in _PLANNED]
+    return found
 
 
 class Recorder:
@@ -101,10 +126,9 @@ class Recorder:
         self._found = found
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        (programs,) = grid
 
         def launch(*arguments: Any, **options: Any) -> None:
-            own = Launch(self.__name__, programs, arguments, dict(options))
+            own = Launch(self.__name__, grid, arguments, dict(options))
             self._found.append(own)
 
         return launch
@@ -133,7 +157,11 @@ class Recording:
         module.most_steps = (lambda *_: _LONG) if is_shared else self.most_steps
         self.found.clear()
         q, k, v = _tensors(module, call, dtype, head_dim)
-        given: dict[str, object] = {}
+        if call.plans:
+            values = dict.fromkeys(module.PLAN_PARAMS, 1)
+            module.select(q, k, 1.0, call.n_k - call.n_q, values)
+            return tuple(self.found)
+        given: dict[str, object] = _inputs(module, call)
         if call.form == "padded":
             given["lengths"] = torch.empty(2, dtype=torch.int32, device="meta")
         if call.form == "packed":
@@ -144,7 +172,8 @@ class Recording:
         out, lse = module.attend(q, k, v, **given)
         if call.backward:
             d_out = torch.empty_like(out)
-            module.gradients(q, k, v, out, lse, d_out, None, **given)
+            wanted = call.wanted
+            module.gradients(q, k, v, out, lse, d_out, None, wanted, **given)
         return tuple(self.found)
 
 
@@ -155,6 +184,10 @@ def recording_of(path: Path) -> Recording:
     for name, value in vars(module).copy().items():
         if name.endswith("kernel") and hasattr(value, "params"):
             setattr(module, name, Recorder(name, found))
+    for kernels in getattr(module, "MAPS", []):
+        for name, value in kernels.items():
+            kernels[name] = Recorder(value.__name__, found)
+    module.WIDE_BLOCKS = 0  # as in a package: see `host`
     if hasattr(module, "tile_lists"):
         build = module.tile_lists
         module.tile_lists = lambda *given: build(*given[:-1], torch.device("cpu"))
@@ -197,6 +230,9 @@ def stand_in(
     module.access_of, module.precision_of = access, precision
     module.check_runs = lambda *_: None
     module.multiprocessors = lambda _: 1 << 20 if is_idle else 1
+    module.shared_memory = lambda _: SHARED_BYTES[target]
+    if hasattr(module, "STRIPES"):
+        module.STRIPES.clear()  # made anew, so that it is recorded
     module.is_hopper = lambda _: target == "sm_90"
     module.compile_together = lambda *_: None
 
@@ -209,3 +245,19 @@ def _tensors(module: Any, call: Call, dtype: str, head_dim: int) -> list[Tensor]
         (batch, module.KV_HEADS, call.n_k, head_dim),
     )
     return [torch.empty(x, dtype=DTYPES[dtype], device="meta") for x in shapes]
+
+
+def _inputs(module: Any, call: Call) -> dict[str, object]:
+    """The inputs of a call, of the types that a package is built for."""
+    own = {"b": 2, "h": module.HEADS, "g": module.KV_HEADS, "group": call.n_k}
+    positions = {"q": call.n_k, "k": call.n_k}  # the last query is at the last key
+    found: dict[str, object] = {}
+    for name, (element, axes, _) in getattr(module, "INPUTS", {}).items():
+        sizes = [
+            max(0, (positions[kind] - 1 - shift) // divisor + 1)
+            if kind in positions
+            else own.get(kind, size)
+            for kind, shift, divisor, size in axes
+        ]
+        found[name] = torch.empty(sizes, dtype=TABLES[element], device="meta")
+    return found

@@ -18,8 +18,8 @@ from pathlib import Path
 from patternc import driver
 from patternc.backends.triton.build import Wanted, build_package
 from patternc.backends.triton.emit import LARGEST_DIM
-from patternc.backends.triton.machine_code import SHARED_BYTES
 from patternc.backends.triton.recording import DTYPES
+from patternc.backends.triton.targets import SHARED_BYTES
 from patternc.cli.c_files import refuse_c, write_c
 from patternc.cli.files import write_whole
 from patternc.cli.options import Value, add_entry, add_errors, values_of

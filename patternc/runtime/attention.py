@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal, overload
 
@@ -17,15 +17,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import host as _host
+from .data import ScoreReads
 from .driver import Driver, driver
 from .format import PackageError
 from .launch import Code, Kernel
-from .manifest import ELEMENTS, Array, Facts, Manifest
+from .lists import stored_lists
+from .manifest import Facts, Manifest
 from .package import Package, read_package
+from .planning import select_keys
+from .plans import PackagedPlan, checked_plan
+from .reads import input_gradients, keep_within
 from .steps import most_steps
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_INTEGERS = {"i32": torch.int32, "i64": torch.int64}
 _KERNELS = (
     "forward_kernel",
     "ordered_kernel",
@@ -33,10 +37,26 @@ _KERNELS = (
     "delta_kernel",
     "query_gradient_kernel",
     "key_gradient_kernel",
+    "column_gradient_kernel",
     "ordered_query_gradient_kernel",
     "ordered_key_gradient_kernel",
     "hopper_kernel",
+    "mark_diagonals_kernel",
+    "stripe_tiles_kernel",
+    "tile_words_kernel",
+    "mark_columns_kernel",
+    "list_blocks_kernel",
+    "pool_kernel",
+    "part_sums_kernel",
+    "join_kernel",
+    "choose_kernel",
+    "mass_kernel",
+    "segment_kernel",
+    "mark_kernel",
+    "count_kernel",
 )
+_MAPS = ("row_sums", "columns", "diagonals", "parts")
+"""The kernels of one probe; a package has those that it needs."""
 
 
 def load(path: str | os.PathLike[str]) -> PackagedAttention:
@@ -84,7 +104,8 @@ class PackagedAttention:
         lengths: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
-        **params: int,
+        plan: PackagedPlan | None = None,
+        **given: int | Tensor,
     ) -> Tensor: ...
 
     @overload
@@ -100,7 +121,8 @@ class PackagedAttention:
         lengths: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
-        **params: int,
+        plan: PackagedPlan | None = None,
+        **given: int | Tensor,
     ) -> tuple[Tensor, Tensor]: ...
 
     def __call__(
@@ -115,45 +137,133 @@ class PackagedAttention:
         lengths: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
-        **params: int,
+        plan: PackagedPlan | None = None,
+        **given: int | Tensor,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The output [B, H, n_q, D_v], and with `return_lse` the LSE [B, H, n_q] too.
 
         Arguments are those of `patternc.load`'s attention, on a GPU: `q` [B, H, n_q, D],
         `k` [B, KV, n_k, D], `v` [B, KV, n_k, D], of a dtype and head size that the
         package was built for; tensors whose rows do not start on 16 bytes, or are not
-        contiguous, are copied. `scale` must be positive. Differentiable in a package
-        with gradients. Raises `TypeError` or `ValueError` that names the argument,
-        `PackageError` for what the package has no code for.
+        contiguous, are copied. `scale` must be positive. `given` are run-time parameters
+        and inputs; integer inputs have 32 bits or fewer. A program that selects chooses
+        anew unless a `plan` is given. Differentiable in a package with gradients, also
+        by floating inputs that scores read. Raises `TypeError` or `ValueError` that
+        names the argument, `PackageError` for what the package has no code for.
         """
         if return_lse and not self.manifest.facts.has_lse:
             raise ValueError(
                 f"{self.name}: `return_lse`: heads whose weights are no softmax have none"
             )
-        given = {
+        named: dict[str, Any] = {
             "scale": scale,
             "q_offset": q_offset,
             "lengths": lengths,
             "cu_seqlens": cu_seqlens,
             "max_seqlen": max_seqlen,
-            **params,
+            **self._planned(q, k, scale, q_offset, plan, given),
         }
-        needs = torch.is_grad_enabled() and any(_needs_gradient(x) for x in (q, k, v))
-        if needs:
+        wanted = tuple(name for name, x in given.items() if _needs_gradient(x))
+        needs = any(_needs_gradient(x) for x in (q, k, v)) or bool(wanted)
+        if needs and torch.is_grad_enabled():
             self._refuse_gradient()
-            output, lse = _Step.apply(q, k, v, self, given)  # type: ignore[no-untyped-call]
+            named = self._checked(q, k, v, named) if wanted else named
+            own = [named[name] for name in wanted]
+            output, lse = _Step.apply(self, named, wanted, q, k, v, *own)  # type: ignore[no-untyped-call]
         else:
-            output, lse = self.attend(q, k, v, **given)
+            output, lse = self.attend(q, k, v, **named)
         return (output, lse) if return_lse else output
+
+    def plan(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        **params: int,
+    ) -> PackagedPlan:
+        """What the selections choose: `attn(q, k, v, plan=plan)`, again and again.
+
+        Arguments as for a call; `params` are run-time parameters, of which those that
+        choose are read. Nothing waits for the device. Raises as a call does, and
+        `ValueError` for a program that selects nothing.
+        """
+        facts = self.manifest.facts
+        if facts.plan is None:
+            raise ValueError(f"{facts.name}: the program selects nothing to plan")
+        host = self._ready()
+        q, k = _readable(host, q, k)
+        self._check_served({"q": q, "k": k}, {"scale": scale})
+        own = {name: x for name, x in params.items() if name in facts.plan.params}
+        found = host.plan(q, k, scale=scale, q_offset=q_offset, **own)
+        offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
+        sizes = (q.shape[0], q.shape[2], k.shape[2], offset)
+        values = {**facts.plan.params, **own}
+        return PackagedPlan(self.package, found, sizes, q.dtype, values)
+
+    def _planned(
+        self,
+        q: Tensor,
+        k: Tensor,
+        scale: float | None,
+        q_offset: int | None,
+        plan: PackagedPlan | None,
+        given: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The parameters and inputs of a call, with what a plan chose."""
+        facts = self.manifest.facts
+        if facts.plan is None:
+            if plan is not None:
+                raise TypeError(f"{facts.name}: `plan`: the program selects nothing")
+            return given
+        for name in given:
+            if name in self._ready().PLACES or name in self._ready().MADE_INPUTS:
+                raise TypeError(f"{facts.name}: `{name}` is what a plan chooses")
+        own = {name: x for name, x in given.items() if name in facts.plan.params}
+        rest = {name: x for name, x in given.items() if name not in facts.plan.params}
+        rest |= {name: x for name, x in own.items() if name in facts.params}
+        if plan is None:
+            plan = self.plan(q, k, scale=scale, q_offset=q_offset, **own)
+            return {**rest, **plan.found}
+        values = {**facts.plan.params, **own}
+        return {**rest, **checked_plan(plan, self.package, q, k, q_offset, values)}
+
+    def _checked(
+        self, q: Tensor, k: Tensor, v: Tensor, named: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments of a call whose inputs are as kernels read them.
+
+        By operations that gradients pass; each has its batch axis where it is declared.
+        """
+        host, own = self._ready(), dict(named)
+        _, offset = host.check_call(
+            self.name,
+            q,
+            k,
+            v,
+            heads=host.HEADS,
+            kv_heads=host.KV_HEADS,
+            scale=named["scale"],
+            q_offset=named["q_offset"],
+            largest_dim=host.LARGEST_DIM,
+            dtypes=host.DTYPES,
+        )
+        for name, tensor in host.checked_inputs(q, k, offset, own).items():
+            own[name] = tensor.movedim(0, host.BATCH_AXES[name])
+        return own
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, **given: Any
     ) -> tuple[Tensor, Tensor]:
-        """Output and LSE, outside of autograd; arguments as for a call."""
+        """Output and LSE, outside of autograd; arguments as for a call.
+
+        Of a program that selects, `given` has what a plan chose, too.
+        """
         host = self._ready()
         q, k, v = _readable(host, q, k, v)
-        self._check_served(q, v, given)
-        output, lse = host.attend(q, k, v, **given)
+        self._check_served({"q": q, "v": v}, given)
+        output, lse = host.attend(q, k, v, **self._as_built(given))
         return output, lse
 
     def gradients(
@@ -165,15 +275,39 @@ class PackagedAttention:
         lse: Tensor,
         d_out: Tensor,
         d_lse: Tensor | None,
+        wanted: tuple[str, ...] = (),
         **given: Any,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """dq, dk and dv; `out` and `lse` are what `attend` gave for the same call."""
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """dq, dk, dv and the gradients of the `wanted` inputs, as they are declared.
+
+        `out` and `lse` are what `attend` gave for the same call.
+        """
         self._refuse_gradient()
         host = self._ready()
         q, k, v, d_out = _readable(host, q, k, v, d_out)
-        self._check_served(q, v, given)
-        found = host.gradients(q, k, v, out, lse, d_out, d_lse, **given)
-        return found[0], found[1], found[2]
+        self._check_served({"q": q, "v": v}, given)
+        own = self._as_built(given)
+        found = host.gradients(q, k, v, out, lse, d_out, d_lse, wanted, **own)
+        inputs = {
+            name: x.movedim(0, host.BATCH_AXES[name]) for name, x in found[3].items()
+        }
+        return found[0], found[1], found[2], inputs
+
+    def _as_built(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with integer inputs of the width that kernels read."""
+        own = dict(given)
+        for item in self.manifest.facts.inputs:
+            tensor = given.get(item.name)
+            if item.element != "int" or not isinstance(tensor, Tensor):
+                continue
+            if tensor.dtype in (torch.int8, torch.int16, torch.uint8):
+                own[item.name] = tensor.to(torch.int32)
+            elif tensor.dtype == torch.int64:
+                raise PackageError(
+                    f"{self.name}: `{item.name}`: built for integers of 32 bits, got"
+                    f" {tensor.dtype}; give it as `{item.name}.to(torch.int32)`"
+                )
+        return own
 
     def prepare(self, device: int | None = None) -> None:
         """Load all code of a GPU, of the current one unless given."""
@@ -206,16 +340,16 @@ class PackagedAttention:
                 " package has none; build it with --backward"
             )
 
-    def _check_served(self, q: Tensor, v: Tensor, given: dict[str, Any]) -> None:
-        """Say in words what the package was not built for."""
-        manifest, facts = self.manifest, self.manifest.facts
-        if not isinstance(q, Tensor) or not isinstance(v, Tensor):
+    def _check_served(self, own: dict[str, Tensor], given: dict[str, Any]) -> None:
+        """Say in words what the package was not built for; `q` is among `own`."""
+        manifest, facts, q = self.manifest, self.manifest.facts, own["q"]
+        if not all(isinstance(x, Tensor) for x in own.values()):
             return  # the checks say what is wrong
         dtypes = [_DTYPES[word] for word in manifest.dtypes]
         if q.dtype not in dtypes:
             built = ", ".join(map(str, dtypes))
             raise PackageError(f"{facts.name}: built for {built}, and `q` is {q.dtype}")
-        for argument, tensor in (("q", q), ("v", v)):
+        for argument, tensor in own.items():
             dim = tensor.shape[-1] if tensor.dim() == 4 else q.shape[-1]
             if dim not in manifest.head_dims or dim != q.shape[-1]:
                 built = ", ".join(map(str, manifest.head_dims))
@@ -228,22 +362,25 @@ class PackagedAttention:
 
 
 class _Step(torch.autograd.Function):
-    """A call that autograd watches."""
+    """A call that autograd watches; `wanted` are the inputs that have gradients."""
 
     @staticmethod
     def forward(
         ctx: Any,
+        attention: PackagedAttention,
+        given: dict[str, Any],
+        wanted: tuple[str, ...],
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        attention: PackagedAttention,
-        given: dict[str, Any],
+        *inputs: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Output and LSE."""
-        output, lse = attention.attend(q, k, v, **given)
-        ctx.save_for_backward(q, k, v, output, lse)
+        own = {**given, **dict(zip(wanted, inputs, strict=True))}
+        output, lse = attention.attend(q, k, v, **own)
+        ctx.save_for_backward(q, k, v, output, lse, *inputs)
         ctx.set_materialize_grads(False)
-        ctx.told = attention, given
+        ctx.told = attention, {x: given[x] for x in given if x not in wanted}, wanted
         return output, lse
 
     @staticmethod
@@ -251,12 +388,13 @@ class _Step(torch.autograd.Function):
     def backward(
         ctx: Any, d_out: Tensor | None, d_lse: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """The gradients of `q`, `k` and `v`."""
-        attention, given = ctx.told
-        q, k, v, output, lse = ctx.saved_tensors
+        """The gradients of `q`, `k`, `v` and the wanted inputs."""
+        attention, given, wanted = ctx.told
+        q, k, v, output, lse, *inputs = ctx.saved_tensors
         own = torch.zeros_like(output) if d_out is None else d_out
-        found = attention.gradients(q, k, v, output, lse, own, d_lse, **given)
-        return *found, None, None
+        given = {**given, **dict(zip(wanted, inputs, strict=True))}
+        found = attention.gradients(q, k, v, output, lse, own, d_lse, wanted, **given)
+        return None, None, None, *found[:3], *(found[3][name] for name in wanted)
 
 
 def host_of(package: Package, code: Code) -> ModuleType:
@@ -276,11 +414,35 @@ def host_of(package: Package, code: Code) -> ModuleType:
         device.type == "cuda" and code.choice(device.index).target == "sm_90"
     )
     module.visited = lambda qt, n_k, values: most_steps(facts, qt, n_k, values)
-    module.stored_lists = _stored_lists(package)
+    module.stored_lists = stored_lists(package)
+    _follow_data(module, facts, code)
     if not facts.shares:
         module.MOST_SPLITS = 1
     found: ModuleType = module
     return found
+
+
+def _follow_data(module: Any, facts: Facts, code: Code) -> None:
+    """What the host code asks for inputs, chosen stripes and plans."""
+    module.BATCH_AXES = {
+        x.name: next((at for at, axis in enumerate(x.axes) if axis.kind == "b"), 0)
+        for x in facts.inputs
+    }
+    module.MADE_INPUTS = tuple(x.name for x in facts.inputs if not x.is_given)
+    if facts.stripes is not None:
+        module.keep_within = partial(keep_within, facts.stripes, facts.heads)
+    if facts.reads is not None:
+        module.input_gradients = partial(input_gradients, module, facts.reads)
+    plan = facts.plan
+    if plan is not None:
+        module.select_keys = partial(select_keys, module, plan)
+        module.MAPS = [
+            {name: Kernel(f"{name}_of_map_{at}", code) for name in _MAPS}
+            for at in range(len(plan.probes))
+        ]
+        module.shared_memory = lambda device: plan.shared.get(
+            code.choice(device.index).target, 0
+        )
 
 
 def _constants(facts: Facts) -> dict[str, object]:
@@ -313,47 +475,42 @@ def _constants(facts: Facts) -> dict[str, object]:
         "LIST_TENSORS": facts.list_tensors,
         "TURNED_TENSORS": facts.turned_tensors,
         "LIST_NUMBERS": facts.list_numbers,
+        **_data_constants(facts),
     }
 
 
-def _stored_lists(package: Package) -> Callable[..., tuple[Any, Any]]:
-    """What gives the tile lists of a call on a device, sent there once."""
-    facts = package.manifest.facts
-    sent: dict[tuple[int, torch.device], tuple[Any, Any]] = {}
+def _data_constants(facts: Facts) -> dict[str, object]:
+    """Those of programs that read inputs or choose keys."""
+    stripes, reads, plan = facts.stripes, facts.reads, facts.plan
+    blocks = () if stripes is None else stripes.blocks
+    selections = () if plan is None else plan.selections
+    return {
+        "INPUTS": {
+            item.name: (
+                item.element,
+                tuple((x.kind, x.shift, x.divisor, x.size) for x in item.axes),
+                item.is_sorted,
+            )
+            for item in facts.inputs
+        },
+        "TABLES": list(facts.tables),
+        "HAS_STRIPES": stripes is not None,
+        "HAS_DIAGONALS": stripes is not None and stripes.has_diagonals,
+        "HAS_COLUMNS": stripes is not None and stripes.has_columns,
+        "SIZE_Q": blocks[0] if blocks else 0,
+        "SIZE_K": blocks[1] if blocks else 0,
+        "ROW_SLOTS": 0 if reads is None else reads.rows,
+        "COLUMN_SLOTS": 0 if reads is None else reads.columns,
+        "READS": () if reads is None else _names(reads),
+        "PAIR_READS": () if reads is None else reads.refused,
+        "PLAN_PARAMS": {} if plan is None else dict(plan.params),
+        "MADE_KEYS": {own.table: len(own.firsts) for own in selections},
+        "PLACES": [name for own in selections for name in own.firsts if name],
+    }
 
-    def find(
-        n_q: int, n_k: int, q_offset: int, device: torch.device
-    ) -> tuple[Any, Any]:
-        found = sent.get((n_k, device))
-        if found is not None and n_q == n_k and q_offset == 0:
-            return found
-        for lists in facts.lists:
-            if lists.length == n_k == n_q and q_offset == 0:
-                both = (lists.forward, lists.turned)
-                found = tuple(_tensors(package, x, device) for x in both)  # type: ignore[assignment]
-                assert found is not None
-                sent[n_k, device] = found
-                return found
-        lengths = ", ".join(str(lists.length) for lists in facts.lists)
-        raise PackageError(
-            f"{facts.name}: the package lists the tiles of {lengths} queries and as many"
-            f" keys; got {n_q} from {q_offset} on, and {n_k}"
-        )
 
-    return find
-
-
-def _tensors(
-    package: Package, arrays: Sequence[Array], device: torch.device
-) -> tuple[Tensor, ...]:
-    found = []
-    for array in arrays:
-        dtype = _INTEGERS[array.element]
-        flat = torch.zeros(array.size // ELEMENTS[array.element], dtype=dtype)
-        if array.size:
-            flat = torch.frombuffer(bytearray(package.blob(array.blob)), dtype=dtype)
-        found.append(flat.view(array.shape).to(device))
-    return tuple(found)
+def _names(reads: ScoreReads) -> tuple[str, ...]:
+    return (*dict.fromkeys(x.table for x in reads.reads), *reads.refused)
 
 
 def _needs_gradient(x: object) -> bool:

@@ -42,13 +42,13 @@ class Driver(Protocol):
     def launch(
         self,
         function: int,
-        programs: int,
+        grid: tuple[int, ...],
         threads: int,
         shared: int,
         stream: int,
         parameters: int,
     ) -> None:
-        """Launch; `parameters` is the address of an array of pointers to arguments."""
+        """Launch a grid of one to three axes; `parameters`: pointers to arguments."""
 
     def encode(
         self,
@@ -90,6 +90,7 @@ _PLAIN_SHARED = 48 * 1024
 """A kernel that wants more has to ask for it."""
 
 _L2_128_BYTES = 2
+_ONES = (1, 1, 1)
 _NO_CONTEXT = (3, 201)
 """CUDA_ERROR_NOT_INITIALIZED and CUDA_ERROR_INVALID_CONTEXT."""
 
@@ -148,14 +149,14 @@ class Cuda:
     def launch(
         self,
         function: int,
-        programs: int,
+        grid: tuple[int, ...],
         threads: int,
         shared: int,
         stream: int,
         parameters: int,
     ) -> None:
         """See `Driver`."""
-        sizes = (programs, 1, 1, threads, 1, 1, shared)
+        sizes = (*grid, *_ONES[len(grid) :], threads, 1, 1, shared)
         code = self._launch(function, *sizes, stream, parameters, None)
         if code in _NO_CONTEXT:
             self._enter()
@@ -252,14 +253,14 @@ class Hip:
     def launch(
         self,
         function: int,
-        programs: int,
+        grid: tuple[int, ...],
         threads: int,
         shared: int,
         stream: int,
         parameters: int,
     ) -> None:
         """See `Driver`."""
-        sizes = (programs, 1, 1, threads, 1, 1, shared)
+        sizes = (*grid, *_ONES[len(grid) :], threads, 1, 1, shared)
         if code := self._launch(function, *sizes, stream, parameters, None):
             self._check(code)
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAGIC = b"\x89PATK\r\n\x1a"
-VERSION = 1
+VERSION = 2
 
 MOST_BYTES = 1 << 30
 """The longest file."""

@@ -13,8 +13,8 @@ import math
 
 import torch
 
-from .checks import LIMIT, check_call, check_length, check_params, check_sequences
-from .launch import OutOfResources, TensorDescriptor, cdiv
+from .checks import LIMIT, check_call, check_inputs, check_length, check_params, check_sequences
+from .launch import OutOfResources, TensorDescriptor, cdiv, next_power_of_2
 
 
 # What a program is: set in a copy of this module for each package that is loaded.
@@ -38,7 +38,19 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
-stored_lists = visited = None
+INPUTS, TABLES, LIST_INPUTS = {}, [], []
+SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
+HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
+SIZE_Q = SIZE_K = 0  # of chosen blocks
+WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
+ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
+READS, PAIR_READS = (), ()
+MAPS, PLAN_PARAMS, MADE_KEYS, PLACES = [], {}, {}, ()
+mark_diagonals_kernel = stripe_tiles_kernel = tile_words_kernel = None
+mark_columns_kernel = list_blocks_kernel = column_gradient_kernel = None
+pool_kernel = part_sums_kernel = join_kernel = None
+choose_kernel = mass_kernel = segment_kernel = mark_kernel = count_kernel = None
+stored_lists = visited = keep_within = input_gradients = select_keys = None
 
 LOG2_E = 1.4426950408889634
 
@@ -105,9 +117,11 @@ def run(q, k, v, scale, q_offset, params, given):
         largest_dim=LARGEST_DIM,
         dtypes=DTYPES,
     )
-    values = check_params(NAME, PARAMS, params)
+    values = check_params(NAME, PARAMS, params, INPUTS)
     if LAYOUT_SIZE is not None:
         check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)
+    inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}
+    check_no_gradients(inputs)
     sizes = (k.shape[2], q_offset)
     sequences = check_sequences(NAME, q, *sizes, *given)
     if sequences is not None and WHOLE_ONLY:
@@ -129,11 +143,11 @@ def run(q, k, v, scale, q_offset, params, given):
             # Rows of no sequence, and beyond `max_seqlen`.
             output.zero_()
             lse.fill_(-math.inf)
-        launch(q, k, v, output, lse, scale, q_offset, values, sequences)
+        launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences)
     return output, lse
 
 
-def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
+def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None):
     """Start one program for each query tile, head and batch, or a few for each."""
     batch, _, n_q, dim = q.shape
     n_k, value_dim = v.shape[2:]
@@ -154,6 +168,10 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
     ordered = IS_ORDERED and is_ordered(n_q, n_k, q_offset)
     if ordered and access == "descriptor":
         access = "aligned"  # rows are gathered by token
+    pointers, stripes = as_pointers(inputs), ()
+    if HAS_STRIPES:
+        sizes = (batch, n_q, n_k, q_offset)
+        stripes = kept_stripes(*sizes, values, pointers, q.device)
     lists, turned = (), ()
     if LIST_TENSORS or TURNED_TENSORS:
         lists, turned = stored_lists(n_q, n_k, q_offset, q.device)
@@ -181,6 +199,9 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
         spoiled,
         *shares,
         *lists[:LIST_TENSORS],
+        *stripes[:9],
+        *pointers,
+        *((k, v) if HAS_STRIPES else ()),
         *q.stride(),
         *k.stride(),
         *v.stride(),
@@ -192,7 +213,9 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
         splits,
         scale * LOG2_E,
         *values.values(),
-        *[0] * LIST_NUMBERS,
+        *(lists[6:] or [0])[:LIST_NUMBERS],
+        *stripes[9:11],
+        *as_numbers(pointers),
     )
     block_d, block_dv = padded(dim), padded(value_dim)
     columns = max(block_d, block_dv)
@@ -237,11 +260,13 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
                 *shares,
                 output,
                 lse,
+                *pointers,
                 n_q,
                 n_k,
                 q_offset,
                 splits,
                 *values.values(),
+                *as_numbers(pointers),
                 HEADS=HEADS,
                 GROUP_SIZE=HEADS // KV_HEADS,
                 VALUE_DIM=value_dim,
@@ -599,9 +624,10 @@ def gradients(
         largest_dim=LARGEST_DIM,
         dtypes=DTYPES,
     )
-    values = check_params(NAME, PARAMS, params)
+    values = check_params(NAME, PARAMS, params, INPUTS)
     if LAYOUT_SIZE is not None:
         check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)
+    inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}
     given = (lengths, cu_seqlens, max_seqlen)
     sizes = (k.shape[2], q_offset)
     sequences = check_sequences(NAME, q, *sizes, *given)
@@ -609,13 +635,25 @@ def gradients(
         came = WHOLE_ONLY_REVERSED
         raise ValueError(f"{NAME}: `lengths`, `cu_seqlens`: refused, as {came}")
     for name in wanted:
-        raise ValueError(f"{NAME}: no score reads an input `{name}`")
+        if name not in READS:
+            raise ValueError(f"{NAME}: no score reads an input `{name}`")
+        if name in PAIR_READS:
+            raise ValueError(
+                f"{NAME}: `{name}`: expected no gradient to be asked for, as"
+                " it is read at pairs of a query and a key"
+            )
     check_runs(q, k, v)
     batch, _, n_q, dim = q.shape
     n_k = k.shape[2]
     if batch * n_q == 0 or n_k == 0:
         dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))
-        return dq, dk, dv, {}
+        found = {name: torch.zeros_like(inputs[name]) for name in wanted}
+        return dq, dk, dv, found
+    read_gradients = []
+    for slots, n in ((ROW_SLOTS, n_q), (COLUMN_SLOTS, n_k)):
+        shape = (slots if wanted else 0, batch, HEADS, n)
+        own = q.new_zeros(shape, dtype=torch.float32) if READS else None
+        read_gradients.append(own)
     dq, dk, dv = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     if sequences is not None and sequences[0] == "packed":
         for gradient in (dq, dk, dv):  # rows of no sequence, and beyond `max_seqlen`
@@ -638,8 +676,15 @@ def gradients(
         q_offset,
         values,
         sequences,
+        inputs,
+        read_gradients,
     )
-    return dq, dk, dv, {}
+    found = {}
+    if wanted:
+        rows, columns = read_gradients
+        reads = (rows, columns, q_offset, values, inputs, wanted)
+        found = input_gradients(*reads)
+    return dq, dk, dv, found
 
 
 def launch_gradients(
@@ -657,6 +702,8 @@ def launch_gradients(
     q_offset,
     values,
     sequences,
+    inputs,
+    read_gradients,
 ):
     """Start the three kernels; query and key gradients do not wait for each other."""
     batch, _, n_q, dim = q.shape
@@ -679,9 +726,19 @@ def launch_gradients(
     ordered = IS_ORDERED and is_ordered(n_q, n_k, q_offset)
     if ordered and access == "descriptor":
         access = "aligned"  # rows are gathered by token
+    pointers, stripes = as_pointers(inputs), ()
+    if HAS_STRIPES:
+        sizes = (batch, n_q, n_k, q_offset)
+        stripes = kept_stripes(*sizes, values, pointers, q.device)
     lists, turned = (), ()
     if LIST_TENSORS or TURNED_TENSORS:
         lists, turned = stored_lists(n_q, n_k, q_offset, q.device)
+    key_stripes = stripes[:9]
+    if HAS_DIAGONALS:
+        key_stripes = key_stripes_of(stripes, n_q, n_k, q_offset)
+    if SIZE_Q:
+        given = (n_q, n_k, q_offset, values, pointers, q.device)
+        key_stripes = (*key_stripes[:7], *blocks_of(*given, reverse=True))
     # Heads of one key/value head may have orders of their own.
     members = 1 if ordered else HEADS // KV_HEADS
     n_padded = n_q_tiles * BLOCK_Q
@@ -708,7 +765,9 @@ def launch_gradients(
         n_q_tiles,
         scale,
         *values.values(),
-        *[0] * LIST_NUMBERS,
+        *(lists[6:] or [0])[:LIST_NUMBERS],
+        *stripes[9:11],
+        *as_numbers(pointers),
     )
     options = {
         "HEADS": HEADS,
@@ -751,7 +810,11 @@ def launch_gradients(
             *sources,
             spoiled,
             dq,
+            *([read_gradients[0]] if ROW_SLOTS else []),
             *lists[:LIST_TENSORS],
+            *stripes[:9],
+            *pointers,
+            *((k, v) if HAS_STRIPES else ()),
             *numbers,
         )
         kernel = ordered_query_gradient_kernel if ordered else query_gradient_kernel
@@ -760,14 +823,19 @@ def launch_gradients(
             **options,
             "num_warps": warps,
         }
+        if ROW_SLOTS:
+            more["READ_GRADIENTS"] = read_gradients[0].numel() > 0
         start(kernel, programs, arguments, more, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
         if HIDES or sequences is not None:
             more["EXACT"] = True
             start(kernel, programs, arguments, more, 1, (*kind, "exact"))
         dk_parts, dv_parts = dk, dv
-        if members < HEADS // KV_HEADS:
-            shape, wide = (batch, HEADS, n_k), torch.float32
+        wide = torch.float32
+        if HAS_COLUMNS:
+            dk_parts, dv_parts = (torch.empty_like(x, dtype=wide) for x in (dk, dv))
+        elif members < HEADS // KV_HEADS:
+            shape = (batch, HEADS, n_k)
             dk_parts = k.new_empty((*shape, dim), dtype=wide)
             dv_parts = v.new_empty((*shape, value_dim), dtype=wide)
         programs = n_k_tiles * (HEADS // members) * batch
@@ -777,7 +845,11 @@ def launch_gradients(
             spoiled,
             dk_parts,
             dv_parts,
+            *([read_gradients[1]] if COLUMN_SLOTS else []),
             *turned[:TURNED_TENSORS],
+            *key_stripes,
+            *pointers,
+            *((k, v) if HAS_STRIPES else ()),
             *numbers,
         )
         kernel = ordered_key_gradient_kernel if ordered else key_gradient_kernel
@@ -787,12 +859,41 @@ def launch_gradients(
             "MEMBERS": members,
             "num_warps": warps,
         }
+        if COLUMN_SLOTS:
+            more["READ_GRADIENTS"] = read_gradients[1].numel() > 0
         start(kernel, programs, arguments, more, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
         if HIDES_REVERSED or sequences is not None:
             more["EXACT"] = True
             start(kernel, programs, arguments, more, 1, (*kind, "exact"))
-        if members < HEADS // KV_HEADS:
+        if HAS_COLUMNS:
+            programs = n_k_tiles * KV_HEADS * batch
+            spoiled = q.new_empty(programs, dtype=torch.int8)
+            of_columns = (*stripes[:6], stripes[12], *stripes[7:9])
+            for member in range(HEADS // KV_HEADS):
+                arguments = (
+                    *sources,
+                    spoiled,
+                    dk_parts,
+                    dv_parts,
+                    *turned[:TURNED_TENSORS],
+                    *of_columns,
+                    *pointers,
+                    *((k, v) if HAS_STRIPES else ()),
+                    *numbers,
+                    member,
+                )
+                kernel = column_gradient_kernel
+                warps, stages = launch_of("key", columns, q)
+                more = {**options, "num_warps": warps}
+                start(kernel, programs, arguments, more, stages, kind)
+                # Tiles that a value which is not finite has spoiled, mostly none, once more.
+                if HAS_STRIPES or sequences is not None:
+                    more["EXACT"] = True
+                    start(kernel, programs, arguments, more, 1, (*kind, "exact"))
+            dk.copy_(dk_parts)
+            dv.copy_(dv_parts)
+        elif members < HEADS // KV_HEADS:
             for whole, some in ((dk, dk_parts), (dv, dv_parts)):
                 whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))
 
@@ -800,3 +901,916 @@ def launch_gradients(
 def is_ordered(n_q, n_k, q_offset):
     """Whether tiles hold positions of the orders: only where queries are the keys."""
     return n_q == n_k and q_offset == 0
+
+
+def checked_inputs(q, k, q_offset, given):
+    """The inputs of a call, each with a batch axis of 1 or B first."""
+    return check_inputs(
+        NAME,
+        INPUTS,
+        given,
+        batch=q.shape[0],
+        heads=HEADS,
+        kv_heads=KV_HEADS,
+        n_q=q.shape[2],
+        n_k=k.shape[2],
+        q_offset=q_offset,
+        device=q.device,
+        dtype=q.dtype,
+    )
+
+
+def check_no_gradients(inputs):
+    """Refuse inputs whose gradient this kernel would lose."""
+    for name, tensor in inputs.items():
+        if torch.is_grad_enabled() and tensor.requires_grad:
+            raise ValueError(
+                f"{NAME}: `{name}`: expected no gradient to be asked for, as this"
+                " call is not seen by autograd; call it under torch.no_grad()"
+            )
+
+
+def as_pointers(inputs):
+    """The inputs that the kernel reads, in dtypes that it takes."""
+    found = []
+    for name in TABLES:
+        tensor = inputs[name]
+        if tensor.dtype == torch.bool:
+            tensor = tensor.view(torch.int8)
+        elif not (tensor.is_floating_point() or tensor.dtype in SIGNED):
+            tensor = tensor.to(torch.int64)
+        found.append(tensor)
+    return found
+
+
+def as_numbers(pointers):
+    """For each input the stride of its batch axis, then sizes and strides."""
+    found = []
+    for tensor in pointers:
+        found.append(tensor.stride(0) if tensor.shape[0] > 1 else 0)
+        for size, stride in zip(tensor.shape[1:], tensor.stride()[1:]):
+            found += [size, stride]
+    return found
+
+
+def read(table, b, *places):
+    """Elements of an input, 0 outside of it; integers come as int64."""
+    index, inside = [b.clamp(max=len(table) - 1)], True
+    for place, size in zip(places, table.shape[1:]):
+        place = torch.as_tensor(place, device=table.device)
+        inside = inside & (place >= 0) & (place < size)
+        index.append(place.clamp(0, max(size - 1, 0)))
+    if table.numel() == 0:
+        return torch.zeros((), dtype=torch.int64, device=table.device)
+    found = table[tuple(index)]
+    if not found.is_floating_point():
+        found = found.to(torch.int64)
+    return found if inside is True else torch.where(inside, found, 0)
+
+
+def add_reads(total, gradient, b, *places):
+    """Add the gradients of `read`, always in the same order."""
+    shape, device = gradient.shape, gradient.device
+    index, inside = [b.clamp(max=len(total) - 1).expand(shape)], True
+    for place, size in zip(places, total.shape[1:]):
+        place = torch.as_tensor(place, device=device)
+        inside = inside & (place >= 0) & (place < size)
+        index.append(place.clamp(0, max(size - 1, 0)).expand(shape))
+    if total.numel() == 0:
+        return
+    if inside is not True:
+        gradient = torch.where(inside, gradient, 0)
+    total.index_put_(tuple(index), gradient, accumulate=True)
+
+
+STRIPES = {}
+"""The stripes of the calls that came last, the newest at the end."""
+
+MOST_STRIPES = 2
+NO_TILE = 1 << 30
+
+MARKED_WORDS = 32
+"""Words of 32 diagonals or columns that one program marks."""
+
+
+def kept_stripes(batch, n_q, n_k, q_offset, values, pointers, device):
+    """`stripes_of`, kept for the same inputs as long as nothing writes to these.
+
+    While a CUDA graph is captured nothing is kept: its replay must build them again.
+    """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return stripes_of(n_q, n_k, q_offset, values, pointers, device)
+    try:
+        versions = [tensor._version for tensor in pointers]
+    except RuntimeError:  # a tensor of inference mode counts no writes
+        versions = None
+    places = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in pointers]
+    sizes = (batch, n_q, n_k, q_offset, *values.values(), device)
+    key = (sizes, *places, *(versions or ()))
+    if key in STRIPES:
+        return STRIPES[key][0]
+    found = stripes_of(n_q, n_k, q_offset, values, pointers, device)
+    if versions is not None:
+        # The tensors are kept too, so that no other one can come to their addresses.
+        STRIPES[key] = found, pointers
+        while len(STRIPES) > MOST_STRIPES:
+            del STRIPES[next(iter(STRIPES))]
+    return found
+
+
+def stripes_of(n_q, n_k, q_offset, values, pointers, device):
+    """What each head chooses, as the kernel visits it.
+
+    int32 `words`, whose bits say which diagonals are chosen; `tiles`, how far ahead of
+    the first query of a tile the PARTIAL and the FULL tiles of diagonals begin, and the
+    bits of the former; `held`, which keys these hold; `columns`, the chosen keys, and their bits; and `bounds`
+    [elements * HEADS, n_q_tiles, 6]: which PARTIAL tiles, FULL tiles and columns a query
+    tile visits, from and to; `blocks` and `ends`, see `blocks_of`; how many heads a batch element is ahead of the one before,
+    0 if all have the same; and the first block of queries. Gradients take the bytes of chosen diagonals, and int32
+    [elements * HEADS, 3]: how many columns there are, and how far ahead of a query the
+    first and the last key stand where one counts.
+
+    All lists are sorted and as long as they could be: how many entries they have is
+    known on the device alone, and not waited for.
+    """
+    elements = max([len(table) for table in pointers], default=1)
+    rows = elements * HEADS
+    first_q_tile = q_offset // BLOCK_Q
+    n_q_tiles = (q_offset + n_q - 1) // BLOCK_Q - first_q_tile + 1
+    q0 = (first_q_tile + torch.arange(n_q_tiles, device=device)) * BLOCK_Q
+    numbers = (*values.values(), *as_numbers(pointers))
+    ahead = HEADS if elements > 1 else 0
+    bounds = torch.zeros(rows, n_q_tiles, 6, dtype=torch.int32, device=device)
+    words = marks = tiles = tile_words = held = columns = column_words = bounds
+    about, blocks, ends, first_q_block = bounds, bounds, bounds, 0
+    if n_k > 0:
+        given = (rows, n_q, n_k, q_offset, values, numbers, pointers, q0)
+        if HAS_DIAGONALS:
+            found = chosen_diagonals(*given)
+            words, tiles, tile_words, held, bounds[:, :, :4], marks = found
+        if HAS_COLUMNS:
+            found = chosen_columns(*given)
+            columns, column_words, bounds[:, :, 4:], about = found
+        if SIZE_Q:
+            first_q_block = block_counts(n_q, n_k, q_offset)[0]
+            given = (n_q, n_k, q_offset, values, pointers, device)
+            blocks, ends = blocks_of(*given)
+    found = words, tiles, tile_words, held, columns, column_words, bounds, blocks, ends
+    return *found, ahead, first_q_block, marks, about
+
+
+def first_of(found, values):
+    """Where in each sorted row the first entry of at least each value stands."""
+    values = values.to(torch.int32).expand(*found.shape[:-1], values.shape[-1])
+    return torch.searchsorted(found, values.contiguous(), out_int32=True)
+
+
+def chosen_diagonals(rows, n_q, n_k, q_offset, values, numbers, pointers, q0):
+    """Bits of diagonals, tiles, keys that these hold, which are visited, and bytes."""
+    n, device = n_q + n_k - 1, q0.device
+    marks = torch.empty(rows, n, dtype=torch.int8, device=device)
+    words = torch.empty(rows, cdiv(n, 32), dtype=torch.int32, device=device)
+    shape = (rows, n + BLOCK_Q + BLOCK_K)
+    held = torch.zeros(shape, dtype=torch.int32, device=device)
+    with current(device):
+        mark_diagonals_kernel[(cdiv(n, 32 * MARKED_WORDS), rows)](
+            marks,
+            words,
+            *pointers,
+            n_q,
+            n_k,
+            q_offset,
+            *numbers,
+            HEADS=HEADS,
+            WORDS=MARKED_WORDS,
+        )
+    least = q_offset + n_q - 1
+    within = columns_count(n_q, n_k, q_offset, values, device)
+    tiles, tile_words = diagonal_tiles(marks, within, held, least, BLOCK_Q, BLOCK_K)
+    ends = [first_of(tiles, 1 - q0 - BLOCK_K), first_of(tiles, n_k - q0)]
+    ends = torch.stack(ends, 3).transpose(1, 2).flatten(2)
+    return words, tiles, tile_words, held, ends, marks
+
+
+def diagonal_tiles(marks, within, held, least, block_q, block_k):
+    """The tiles of marked diagonals, and the bits of the PARTIAL ones.
+
+    `within`, where columns count, has one row or HEADS; it may be None.
+    """
+    rows, n = marks.shape
+    n_tiles = cdiv(n + block_q - 1, block_k) + 1
+    shape = (rows, 2, n_tiles)
+    tiles = torch.full(shape, NO_TILE, dtype=torch.int32, device=marks.device)
+    count = cdiv(block_q, 32) + cdiv(block_k, 32)
+    count *= 1 if within is None else 2
+    shape = (rows, n_tiles, count)
+    words = torch.empty(shape, dtype=torch.int32, device=marks.device)
+    with current(marks.device):
+        stripe_tiles_kernel[(rows,)](
+            marks.cumsum(1, dtype=torch.int32),
+            tiles,
+            held,
+            n,
+            least,
+            n_tiles,
+            BLOCK_Q=block_q,
+            BLOCK_K=block_k,
+            num_warps=1,
+        )
+        tile_words_kernel[(cdiv(n_tiles, 32), rows)](
+            marks,
+            within,
+            tiles,
+            words,
+            n,
+            least,
+            n_tiles,
+            1 if within is None else len(within),
+            HEADS=HEADS,
+            BLOCK_Q=block_q,
+            BLOCK_K=block_k,
+            TILES=32,
+        )
+    return tiles, words
+
+
+def columns_count(n_q, n_k, q_offset, values, device):
+    """Where a column counts, int8 [1 or HEADS, diagonals]; None without columns."""
+    if not HAS_COLUMNS:
+        return None
+    ahead = torch.arange(n_q + n_k - 1, device=device)
+    ahead -= q_offset + n_q - 1
+    found = counts_within(ahead, n_k, values, device)
+    return found.to(torch.int8).contiguous()
+
+
+def chosen_columns(rows, n_q, n_k, q_offset, values, numbers, pointers, q0):
+    """The chosen keys in order, their bits, which of them are visited, and where."""
+    device = q0.device
+    marks = torch.empty(rows, n_k, dtype=torch.int8, device=device)
+    words = torch.empty(rows, cdiv(n_k, 32), dtype=torch.int32, device=device)
+    with current(device):
+        mark_columns_kernel[(cdiv(n_k, 32 * MARKED_WORDS), rows)](
+            marks, words, *pointers, n_k, *numbers, HEADS=HEADS, WORDS=MARKED_WORDS
+        )
+    columns = torch.full((rows, n_k + 1), n_k, dtype=torch.int32, device=device)
+    nth = marks.cumsum(1, dtype=torch.int32) - 1
+    nth = torch.where(marks != 0, nth, n_k).to(torch.int64)
+    keys = torch.arange(n_k, dtype=torch.int32, device=device)
+    columns.scatter_(1, nth, keys.expand(rows, n_k))
+    columns = columns[:, :n_k].contiguous()
+    far, near = reach(n_q, n_k, q_offset, values, device)
+    ends = [q0 + far, q0 + BLOCK_Q + near]
+    ends = [x.clamp(max=n_k).repeat(rows // len(x), 1) for x in ends]
+    first, last = (first_of(columns, x) for x in ends)
+    ends = torch.stack([first, torch.maximum(first, last)], 2)
+    count = marks.sum(1, keepdim=True, dtype=torch.int32)
+    about = [x.to(torch.int32).repeat(rows // len(x), 1) for x in (count, far, near)]
+    return columns, words, ends, torch.cat(about, 1)
+
+
+def reach(n_q, n_k, q_offset, values, device):
+    """How far ahead of a query the first and the last key stand where a column counts.
+
+    Two tensors, [1 or HEADS, 1].
+    """
+    ahead = torch.arange(n_q + n_k - 1, device=device) - (q_offset + n_q - 1)
+    keep = counts_within(ahead, n_k, values, device)
+    # Where none counts the first is beyond the last of all, and the last before it.
+    far = torch.where(keep, ahead, ahead[-1] + 1).amin(1, keepdim=True)
+    return far, torch.where(keep, ahead, ahead[0] - 1).amax(1, keepdim=True)
+
+
+def counts_within(ahead, n_k, values, device):
+    """Whether a column counts for a key so far `ahead` of a query, [1 or HEADS, n]."""
+    keep = keep_within("columns", ahead, n_k, values)
+    return keep.expand(-1, len(ahead))
+
+
+def blocks_of(n_q, n_k, q_offset, values, pointers, device, reverse=False):
+    """The blocks that each block of queries sees, or that see each block of keys.
+
+    int16 or int32 `blocks` [rows, own, other]: FULL ones in order from the front, PARTIAL
+    ones from the back; int32 `ends` [rows, own, 2]: how many PARTIAL and FULL ones.
+    """
+    rows = max([len(table) for table in pointers], default=1) * HEADS
+    first, n_q_blocks, n_k_blocks = block_counts(n_q, n_k, q_offset)
+    own, other = n_q_blocks, n_k_blocks
+    if reverse:
+        own, other = other, own
+    dtype = torch.int16 if other < WIDE_BLOCKS else torch.int32
+    blocks = torch.empty(rows, own, other, dtype=dtype, device=device)
+    ends = torch.zeros(rows, own, 2, dtype=torch.int32, device=device)
+    if n_k == 0:
+        return blocks, ends
+    ahead = torch.arange(n_q + n_k - 1, device=device) - (q_offset + n_q - 1)
+    keep = keep_within("blocks", ahead, n_k, values)
+    keep = keep.expand(-1, len(ahead))
+    with current(device):
+        list_blocks_kernel[(own, rows)](
+            blocks,
+            ends,
+            keep.cumsum(1, dtype=torch.int32),
+            *pointers,
+            n_q,
+            n_k,
+            q_offset,
+            first,
+            own,
+            other,
+            len(keep),
+            *values.values(),
+            *as_numbers(pointers),
+            HEADS=HEADS,
+            SIZE_Q=SIZE_Q,
+            SIZE_K=SIZE_K,
+            CHUNK=min(1024, max(64, next_power_of_2(other))),
+            REVERSE=reverse,
+        )
+    return blocks, ends
+
+
+def block_counts(n_q, n_k, q_offset):
+    """The first block of queries of a call, and how many blocks of both there are."""
+    first = q_offset // SIZE_Q
+    last = (q_offset + n_q - 1) // SIZE_Q
+    return first, last - first + 1, cdiv(n_k, SIZE_K)
+
+
+def key_stripes_of(stripes, n_q, n_k, q_offset):
+    """`stripes_of`, with the tiles of diagonals as the key tiles of a call see them.
+
+    They begin at any query, as far ahead of the first key for every key tile; `bounds`
+    [rows, n_k_tiles, 4] says which PARTIAL and which FULL tiles see a key tile.
+    """
+    marks, least = stripes[11].flip(1), n_k - 1 - q_offset
+    found = diagonal_tiles(marks, None, None, least, BLOCK_K, BLOCK_Q)
+    tiles = found[0]
+    k0 = torch.arange(cdiv(n_k, BLOCK_K), device=marks.device) * BLOCK_K
+    first = first_of(tiles, q_offset + 1 - k0 - BLOCK_Q)
+    last = first_of(tiles, q_offset + n_q - k0)
+    bounds = torch.stack([first, last], 3).transpose(1, 2).flatten(2).contiguous()
+    return stripes[0], *found, *stripes[3:6], bounds, *stripes[7:9]
+
+
+def plan(q, k, *, scale=None, q_offset=None, **given):
+    """What the selections choose in a call: further arguments of `forward`.
+
+    forward(q, k, v, **plan(q, k)). A bool table [B, HEADS, ...] for each selection, by
+    its name, and where their keys start. The arguments are those of `forward`; `given`
+    are the run-time parameters that selections read. Nothing waits for the device.
+    Raises as `forward` does.
+    """
+    scale, q_offset = check_call(
+        NAME,
+        q,
+        k,
+        k,
+        heads=HEADS,
+        kv_heads=KV_HEADS,
+        scale=scale,
+        q_offset=q_offset,
+        largest_dim=LARGEST_DIM,
+        dtypes=DTYPES,
+    )
+    values = check_params(NAME, PLAN_PARAMS, given)
+    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
+        return select(q.detach(), k.detach(), scale, q_offset, values)
+
+
+def select(q, k, scale, q_offset, values):
+    """The tables of a checked call, and where their keys start, by name."""
+    n_q, n_k = q.shape[2], k.shape[2]
+    last = q_offset + n_q - 1
+    found = {}
+    if n_q == 0 or n_k == 0:
+        for name, keys in MADE_KEYS.items():
+            shape = (*q.shape[:2], *[0] * keys)
+            found[name] = q.new_zeros(shape, dtype=torch.bool)
+        found |= dict.fromkeys(PLACES, 0)
+        return found
+    found = select_keys(q, k, scale, q_offset, values)
+    return found
+
+
+PLANNED_AT_ONCE = 2**24  # numbers of all batch elements and heads
+
+
+def spread_groups(how, sums, ranges, size=1):
+    """The numbers of all groups, and which have a pair, from those of some.
+
+    `sums` are values, counts and the first of each key; heads are joined in groups of
+    `size`.
+    """
+    values, counts, starts = sums
+    edges = []
+    for dim, (start, (first, last)) in reversed(list(enumerate(zip(starts, ranges)))):
+        before = start - first
+        edges += [before, last - first + 1 - before - values.shape[2 + dim]]
+    neutral = {"max": -math.inf, "min": math.inf}.get(how, 0.0)
+    values = torch.nn.functional.pad(values, edges, value=neutral)
+    counts = torch.nn.functional.pad(counts, edges)
+    if size > 1:
+        join = {"max": torch.amax, "min": torch.amin}.get(how, torch.sum)
+        values = join(values.unflatten(1, (-1, size)), 2).repeat_interleave(size, 1)
+        counts = counts.unflatten(1, (-1, size)).sum(2).repeat_interleave(size, 1)
+    if how == "mean":
+        values = values / counts.clamp(min=1)
+    return values, counts > 0
+
+
+def softmax_of(numbers, live):
+    """Over live entries of the last axis; 0 where they are all minus infinity."""
+    shown = torch.where(live, numbers, -math.inf)
+    top = shown.amax(-1, keepdim=True)
+    shares = torch.exp(shown - torch.where(top == -math.inf, 0, top))
+    total = shares.sum(-1, keepdim=True)
+    return shares / torch.where(total == 0, 1, total)
+
+
+def axis(like, low, high, place, keys):
+    """The values of one key of several, as an axis of [1, 1, ...]."""
+    shape = [-1 if at == 2 + place else 1 for at in range(2 + keys)]
+    return torch.arange(low, high, device=like.device).view(shape)
+
+
+def runs(like, each, size):
+    """Rows of a map with `each` numbers, some at a time: the first and the end."""
+    step = max(1, PLANNED_AT_ONCE // max(1, like.shape[0] * like.shape[1] * each))
+    return [(low, min(low + step, size)) for low in range(0, size, step)]
+
+
+def chosen(choose, numbers, live, always, *amounts):
+    """`choose` in every scope, the last axis of [B, HEADS, ..., groups]."""
+    kinds = live.to(torch.int8) + (live & always).to(torch.int8)
+    if kinds.shape[0] != 1 or kinds.shape[1] != 1:
+        kinds = kinds.expand(numbers.shape)
+    rows = numbers.reshape(-1, numbers.shape[-1]).contiguous()
+    kinds = kinds.reshape(-1, kinds.shape[-1]).contiguous()
+    return choose(rows, kinds, *amounts).view(numbers.shape)
+
+
+ROW_TILE, KEY_TILE = 64, 128
+DIAGONAL_STEPS = 8
+PROBE_WARPS = 4
+PART_ROWS, PART_TILE = 128, 128
+PARTS_AT_ONCE = 2**26
+JOIN_TILE = 256
+ROW_SHARES = 1024  # programs that sum over rows, at least, where keys allow it
+
+
+class Probe:
+    """The map of the scores of some rows: its kernels and what they need to know.
+
+    `first` and `last` are absolute positions of queries of the call, [first, last).
+    Values are float32, in natural units or, with `is_softmax`, shares of a row's sum.
+    With a `stride`, rows and keys are of so many tokens: see `parts_of_map`.
+    """
+
+    def __init__(
+        self,
+        kernels,
+        q,
+        k,
+        scale,
+        q_offset,
+        first,
+        last,
+        params,
+        is_softmax,
+        stride=1,
+        residue=0,
+    ):
+        self.kernels, self.q, self.k = kernels, q, k
+        self.q_offset, self.first, self.rows = q_offset, first, max(0, last - first)
+        self.is_softmax, self.params = is_softmax, params
+        self.stride, self.residue = stride, residue
+        self.factor = scale * LOG2_E if is_softmax else scale
+        dim = q.shape[3]
+        self.options = {
+            "HEADS": q.shape[1],
+            "GROUP_SIZE": q.shape[1] // k.shape[1],
+            "HEAD_DIM": dim,
+            "BLOCK_D": padded(dim),
+            "PRECISION": precision_of(q),
+            "ALIGNED": access_of(q, k) != "any",
+            "num_warps": PROBE_WARPS,
+            **fitting(q, ROW_TILE, KEY_TILE),
+        }
+        self.found_lse = None
+
+    def start(self, name, grid, before, sizes, **options):
+        """Launch one of the map's kernels."""
+        if 0 in grid:
+            return
+        with current(self.q.device):
+            self.kernels[name][grid](
+                self.q,
+                self.k,
+                *before,
+                *self.q.stride(),
+                *self.k.stride(),
+                self.k.shape[2],
+                self.q_offset,
+                self.first,
+                self.rows,
+                *sizes,
+                self.factor,
+                *self.params,
+                **{**self.options, **options},
+            )
+
+    @property
+    def lse(self):
+        """Of every row, once; of a map that is no softmax nothing reads it."""
+        if self.found_lse is None:
+            empty = self.q.new_empty(0, dtype=torch.float32)
+            self.found_lse = self.row_sums() if self.is_softmax else empty
+        return self.found_lse
+
+    def row_sums(self):
+        """The log-sum-exp of every row, base 2, [B, HEADS, rows]."""
+        batch, heads, n_k = *self.q.shape[:2], self.k.shape[2]
+        row_tiles = cdiv(self.rows, self.options["ROWS"])
+        tiles = cdiv(n_k, self.options["BLOCK"])
+        wanted = cdiv(ROW_SHARES, max(1, batch * heads * row_tiles))
+        share = max(4, cdiv(tiles, wanted))
+        shape = (batch, heads, cdiv(tiles, share), self.rows)
+        parts = self.q.new_empty(shape, dtype=torch.float32)
+        grid = (shape[2], row_tiles, batch * heads)
+        self.start("row_sums", grid, (parts,), (share,))
+        return torch.logsumexp(parts * math.log(2), 2) / math.log(2)
+
+    def room(self, *shape):
+        """Values and numbers of pairs of [B, HEADS, ...] groups."""
+        shape = (*self.q.shape[:2], *shape)
+        new = self.q.new_zeros
+        return new(shape, dtype=torch.float32), new(shape, dtype=torch.int32)
+
+    def summed(self, how, by, *sizes):
+        """Values and counts of the groups that there are, and the first of each key."""
+        n_k, last = self.k.shape[2], self.first + self.rows - 1
+        if by == "columns":
+            return *self.by_column(how, *sizes), (0,)
+        if by == "blocks":
+            return *self.by_block(how, *sizes), (self.first // sizes[0], 0)
+        is_anti = by == "antidiagonals"
+        base = self.first if is_anti else self.first - n_k + 1
+        found = self.by_diagonal(how, base, self.rows + n_k - 1, is_anti)
+        if by == "back diagonals":
+            return *(x.flip(2) for x in found), (-last,)
+        return *found, (base,)
+
+    def by_column(self, how, size):
+        """The map's values joined, and the number of pairs, for blocks of `size` keys."""
+        n_k = self.k.shape[2]
+        values, counts = self.room(n_k)
+        grid = (
+            cdiv(n_k, self.options["BLOCK"]),
+            values.shape[0] * values.shape[1],
+        )
+        self.start(
+            "columns",
+            grid,
+            (self.lse, values, counts),
+            (),
+            HOW=how,
+            SOFTMAX=self.is_softmax,
+        )
+        if size == 1:
+            return values, counts
+        more = -n_k % size
+        neutral = {"max": -math.inf, "min": math.inf}.get(how, 0.0)
+        values = torch.nn.functional.pad(values, (0, more), value=neutral)
+        values = values.unflatten(2, (-1, size))
+        counts = torch.nn.functional.pad(counts, (0, more)).unflatten(2, (-1, size))
+        join = {"max": torch.amax, "min": torch.amin, "sum": torch.sum}[how]
+        return join(values, 3), counts.sum(3, dtype=torch.int32)
+
+    def by_diagonal(self, how, base, diagonals, is_anti):
+        """The same for q - k, or q + k, from `base` on."""
+        values, counts = self.room(diagonals)
+        width = self.options["BLOCK"] * DIAGONAL_STEPS
+        grid = (cdiv(diagonals, width), values.shape[0] * values.shape[1])
+        self.start(
+            "diagonals",
+            grid,
+            (self.lse, values, counts),
+            (base, diagonals),
+            HOW=how,
+            SOFTMAX=self.is_softmax,
+            ANTI=is_anti,
+            num_warps=2 * PROBE_WARPS,
+            STEPS=DIAGONAL_STEPS,
+        )
+        return values, counts
+
+    def by_block(self, how, row_block, key_block):
+        """The same for blocks of rows, from that of the first, and of keys.
+
+        `key_block` is a power of two, or so many times PART_TILE. Rows are taken some
+        at a time, so that there are never more than PARTS_AT_ONCE parts, about.
+        """
+        keys = cdiv(self.k.shape[2], self.stride)
+        options = fitting(self.q, PART_ROWS, PART_TILE)
+        sub = min(key_block, options["BLOCK"])
+        subs, blocks = cdiv(keys, sub), cdiv(keys, key_block)
+        first = self.first // row_block
+        count = (self.first + self.rows - 1) // row_block - first + 1
+        values, counts = self.room(count, blocks)
+        heads = values.shape[0] * values.shape[1]
+        if 0 in values.shape or not self.rows:
+            return values, counts
+        step = max(1, PARTS_AT_ONCE // (heads * row_block * subs))
+        for at in range(0, count, step):
+            some = min(step, count - at)
+            low = max((first + at) * row_block - self.first, 0)
+            high = min((first + at + some) * row_block - self.first, self.rows)
+            parts = values.new_empty(heads, high - low, subs)
+            part_counts = parts.new_empty(parts.shape, dtype=torch.int16)
+            self.start_parts(parts, part_counts, low, high, sub, how, options)
+            lse = parts.new_empty(parts.shape[:2])
+            with current(self.q.device):
+                if self.is_softmax:
+                    grid = (cdiv(high - low, 8), heads)
+                    sizes = (high - low, subs)
+                    part_sums_kernel[grid](parts, lse, *sizes, ROWS=8, BLOCK=JOIN_TILE)
+                join_kernel[(some, cdiv(blocks, JOIN_TILE), heads)](
+                    parts,
+                    part_counts,
+                    lse,
+                    values[:, :, at:],
+                    counts[:, :, at:],
+                    self.first + low,
+                    high - low,
+                    first + at,
+                    row_block,
+                    subs,
+                    blocks,
+                    count * blocks,
+                    EACH=key_block // sub,
+                    ROWS=min(16, next_power_of_2(row_block)),
+                    BLOCK=JOIN_TILE,
+                    HOW=how,
+                    SOFTMAX=self.is_softmax,
+                )
+        return values, counts
+
+    def start_parts(self, parts, counts, low, high, sub, how, options):
+        """What each of the rows from `low` to before `high` gives for every `sub` keys."""
+        heads, rows, _ = parts.shape
+        keys = cdiv(self.k.shape[2], self.stride)
+        row_tiles = cdiv(rows, options["ROWS"])
+        key_tiles = cdiv(keys, options["BLOCK"])
+        wanted = cdiv(ROW_SHARES, heads * row_tiles)
+        share = max(4, cdiv(key_tiles, wanted))
+        options = {**options, "num_warps": 2 * PROBE_WARPS}
+        with current(self.q.device):
+            self.kernels["parts"][(row_tiles, cdiv(key_tiles, share), heads)](
+                self.q,
+                self.k,
+                parts,
+                counts,
+                *self.q.stride(),
+                *self.k.stride(),
+                self.k.shape[2],
+                self.q.shape[2],
+                self.q_offset,
+                self.first + low,
+                rows,
+                keys,
+                share,
+                self.factor,
+                *self.params,
+                **{**self.options, **options},
+                HOW=how,
+                SOFTMAX=self.is_softmax,
+                STRIDE=self.stride,
+                RESIDUE=self.residue,
+                SUB=sub,
+            )
+
+
+def fitting(tensor, rows, keys):
+    """Tiles and stages whose rows of Q and K, and products, fit into shared memory.
+
+    Products of float32 keep the tiles that they read a second time.
+    """
+    column = padded(tensor.shape[3]) * tensor.element_size()
+    room = shared_memory(tensor.device)
+    again = 1 if tensor.element_size() == 4 else 0
+    stages = 2
+    while keys > 16:
+        tiles = (stages + again) * (rows + keys) * column
+        if tiles + 4 * rows * keys <= room:
+            break
+        if stages > 1:
+            stages -= 1
+        else:
+            rows, keys = max(16, rows // 2), keys // 2
+    return {"ROWS": rows, "BLOCK": keys, "num_stages": stages}
+
+
+@functools.cache
+def shared_memory(device):
+    """Bytes that a thread block can have; without end in the interpreter."""
+    if device.type != "cuda":
+        return math.inf
+    found = torch.cuda.get_device_properties(device)
+    plain = found.shared_memory_per_block
+    return max(plain, getattr(found, "shared_memory_per_block_optin", plain))
+
+
+def pool(tensor, how, size, offset):
+    """Blocks of `size` positions of a [B, heads, n, D] tensor, joined; float32.
+
+    Position `offset` is the first row's. [B, heads, blocks, D], from the first
+    row's block on.
+    """
+    batch, heads, n_rows, dim = tensor.shape
+    first = offset // size
+    blocks = (offset + n_rows - 1) // size - first + 1
+    values = tensor.new_empty((batch, heads, blocks, dim), dtype=torch.float32)
+    if values.numel():
+        with current(tensor.device):
+            pool_kernel[(blocks, batch * heads)](
+                tensor,
+                values,
+                *tensor.stride(),
+                n_rows,
+                offset,
+                first,
+                size,
+                HEADS=heads,
+                HEAD_DIM=dim,
+                BLOCK_D=padded(dim),
+                ROWS=min(64, next_power_of_2(size)),
+                HOW=how,
+                ALIGNED=access_of(tensor) != "any",
+                num_warps=4,
+            )
+    return values
+
+
+def rows_of_blocks(tensor, size, offset):
+    """How many rows each block of `pool` has, int32 [blocks]."""
+    n_rows = tensor.shape[2]
+    first, last = offset // size, (offset + n_rows - 1) // size
+    edges = torch.arange(first, last + 2, device=tensor.device) * size - offset
+    return edges.clamp(0, n_rows).diff().to(torch.int32)
+
+
+# What a group is to a selection: no pair of the map is in it, it may be chosen, it is.
+ABSENT, OPEN, ALWAYS = 0, 1, 2
+SHORT_ROW = 8192  # groups that one program searches alone
+SEGMENT = 4096  # groups of a longer row that one program has, at least
+MOST_SEGMENTS = 256  # programs that share a longer row
+CHOOSE_BLOCK = 1024
+
+
+def choose_top(values, classes, amount, least=None, most=None):
+    """The `amount` greatest groups of every row, bool [rows, groups].
+
+    `values` is float32 [rows, groups] and contiguous; NaN is less than every number.
+    `classes` is int8 [class_rows, groups], of ABSENT, OPEN and ALWAYS, and repeats over
+    the rows. Groups that are ALWAYS come first and count; of equal ones the smaller
+    comes first. `amount` is an integer or int32 [rows], and so are `least` and `most`,
+    its bounds. Nothing waits for the device.
+    """
+    always = always_counts(values, classes)
+    count = torch.zeros_like(always) + amount
+    return mark_chosen(values, classes, bounded(count, least, most) - always)
+
+
+def choose_top_p(values, classes, p, keeps_crossing, least=None, most=None):
+    """The greatest groups of every row that hold `p` of its mass; see `choose_top`.
+
+    The mass of a group is its value, 0 where that is negative or NaN. A group is
+    chosen while those before it hold less than `p`; without `keeps_crossing` while
+    they do not hold more with it. `p` is a number or float64 [rows].
+    """
+    repeated = len(values) // max(1, len(classes))
+    kinds = classes.repeat(repeated, 1)
+    mass = torch.where(values > 0, values, 0.0)
+    total = torch.where(kinds != ABSENT, mass, 0.0).sum(1, dtype=torch.float64)
+    always = torch.where(kinds == ALWAYS, mass, 0.0).sum(1, dtype=torch.float64)
+    left = p * total - always
+    threshold, rest, above, ties = reach_mass(values, classes, left)
+    steps = rest / threshold.to(torch.float64)
+    steps = torch.ceil(steps) if keeps_crossing else torch.floor(steps)
+    within = torch.minimum(torch.nan_to_num(steps, 0.0).clamp(min=0.0), ties.double())
+    count = torch.where(left > 0, above + within.to(torch.int32), 0)
+    if not keeps_crossing:
+        # What has no mass adds nothing where all that has some is in.
+        is_open = kinds == OPEN
+        all_mass = count == (is_open & (mass > 0)).sum(1, dtype=torch.int32)
+        every = is_open.sum(1, dtype=torch.int32)
+        count = torch.where((left >= 0) & all_mass, every, count)
+    count += always_counts(values, classes)
+    return choose_top(values, classes, count, least, most)
+
+
+def bounded(count, least, most):
+    """At least and at most so many: integers or int32 [rows], or None."""
+    if least is not None:
+        count = count.clamp(min=least)
+    return count if most is None else count.clamp(max=most)
+
+
+def always_counts(values, classes):
+    """How many groups of each row are ALWAYS, int32 [rows]."""
+    counts = (classes == ALWAYS).sum(1, dtype=torch.int32)
+    return counts.repeat(len(values) // max(1, len(classes)))
+
+
+def mark_chosen(values, classes, left):
+    """The greatest `left` open groups of each row and those that are ALWAYS."""
+    rows, groups = values.shape
+    table = torch.empty_like(values, dtype=torch.bool)
+    if rows == 0 or groups == 0:
+        return table
+    left = left.clamp(min=0).to(torch.int32).contiguous()
+    sizes = (len(classes), groups)
+    marks = table.view(torch.int8)
+    with current(values.device):
+        if groups <= SHORT_ROW:
+            options = row_options(groups)
+            choose_kernel[(rows,)](values, classes, left, marks, *sizes, **options)
+        else:
+            state, grid, more, options = search_segments(values, classes, left, False)
+            arguments = (values, classes, left, *state, marks, *sizes, *more)
+            mark_kernel[grid](*arguments, **options)
+    return table
+
+
+def reach_mass(values, classes, left):
+    """The values at which the mass `left`, float64 [rows], of open groups is reached.
+
+    With it what is left for groups of that value, and how many groups are above it
+    and have it, all [rows].
+    """
+    rows, groups = values.shape
+    sizes = (len(classes), groups)
+    if rows == 0 or groups == 0:
+        none = left.new_zeros(rows, dtype=torch.int32)
+        return left, left, none, none
+    with current(values.device):
+        if groups <= SHORT_ROW:
+            prefixes, rests = search_state(left)
+            counts = prefixes.new_empty(rows, 1, 2)
+            arguments = (values, classes, left, prefixes, rests, counts, *sizes)
+            mass_kernel[(rows,)](*arguments, **row_options(groups))
+        else:
+            state, grid, more, options = search_segments(values, classes, left, True)
+            _, prefixes, rests = state
+            counts = prefixes.new_empty(*grid, 2)
+            arguments = (values, classes, left, *state, counts, *sizes, *more)
+            count_kernel[grid](*arguments, **options)
+    above, ties = counts.sum(1, dtype=torch.int32).unbind(1)
+    # Back from `ordered_bits`.
+    bits = prefixes[:, 8] ^ -(2**31)
+    bits = bits ^ ((bits >> 31) & (2**31 - 1))
+    return bits.view(torch.float32), rests[:, 8], above, ties
+
+
+def search_state(left):
+    """Room for the digits and the rest of each level of a search, [rows, 9]."""
+    shape = (len(left), 9)
+    return left.new_empty(shape, dtype=torch.int32), left.new_empty(shape)
+
+
+def search_segments(values, classes, left, of_mass):
+    """Search rows that several programs share, digit by digit, one launch for each.
+
+    The state of the search, and the grid, sizes and options of the last launch.
+    """
+    rows, groups = values.shape
+    segment = max(SEGMENT, cdiv(groups, MOST_SEGMENTS))
+    segments = cdiv(groups, segment)
+    sums = left.new_empty(8, rows, segments, 16)
+    state = (sums, *search_state(left))
+    sizes = (len(classes), groups, segment, segments)
+    options = {
+        "SEGMENTS": MOST_SEGMENTS,
+        "BLOCK": CHOOSE_BLOCK,
+        "num_warps": 8,
+    }
+    grid = (rows, segments)
+    for level in range(8):
+        segment_kernel[grid](
+            values,
+            classes,
+            left,
+            *state,
+            *sizes,
+            LEVEL=level,
+            OF_MASS=of_mass,
+            **options,
+        )
+    return state, grid, sizes[2:], options
+
+
+def row_options(groups):
+    """Blocks and warps of a program that searches a row alone."""
+    block = min(CHOOSE_BLOCK, max(64, next_power_of_2(groups)))
+    return {"BLOCK": block, "num_warps": max(1, block // 256)}

@@ -43,6 +43,11 @@ def cdiv(x: int, y: int) -> int:
     return -(-x // y)
 
 
+def next_power_of_2(x: int) -> int:
+    """The least power of two that is not below `x`; 1 for 0."""
+    return 1 << max(0, x - 1).bit_length()
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A variant on one device."""
@@ -132,21 +137,22 @@ class Kernel:
         self._telling = _telling([variant for _, variant in own])
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        """What launches so many programs."""
-        (programs,) = grid
+        """What launches so many programs, along up to three axes."""
 
         def launch(*arguments: Any, **options: Any) -> None:
-            self._run(programs, arguments, options)
+            self._run(grid, arguments, options)
 
         return launch
 
     def _run(
-        self, programs: int, arguments: tuple[Any, ...], options: dict[str, Any]
+        self, grid: tuple[int, ...], arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> None:
         driver = self._code.driver
         device = driver.device()
-        tensor = arguments[self._telling]
-        dtype = getattr(tensor, "base", tensor).dtype
+        dtype = None
+        if self._telling is not None:
+            tensor = arguments[self._telling]
+            dtype = getattr(tensor, "base", tensor).dtype
         key = (device, dtype, *options.values())
         loaded = self._found.get(key)
         if loaded is None:
@@ -155,7 +161,7 @@ class Kernel:
         buffer = loaded.packer.pack(arguments)
         driver.launch(
             loaded.function,
-            programs,
+            grid,
             loaded.threads,
             loaded.shared,
             driver.stream(device),
@@ -163,9 +169,12 @@ class Kernel:
         )
         loaded.packer.free(buffer)
 
-    def _number(self, device: int, dtype: torch.dtype, options: dict[str, Any]) -> int:
+    def _number(
+        self, device: int, dtype: torch.dtype | None, options: dict[str, Any]
+    ) -> int:
         """The number of the variant that was compiled for these options."""
-        target, word = self._code.choice(device).target, _WORDS.get(dtype)
+        target = self._code.choice(device).target
+        word = "" if dtype is None else _WORDS.get(dtype)
         wanted = {x: y for x, y in options.items() if x not in _NOT_COMPARED}
         warps = wanted.pop("num_warps", None)
         for number, variant in self._own:
@@ -175,12 +184,18 @@ class Kernel:
                 return number
         told = ", ".join(f"{name}={value}" for name, value in wanted.items())
         raise PackageError(
-            f"the package has no {self.__name__} of {target} and {word} for {told}"
+            f"the package has no {self.__name__} of {target}"
+            f"{' and ' + str(word) if word != '' else ''} for {told}"
         )
 
 
-def _telling(variants: list[Variant]) -> int:
-    """The first argument whose elements are of the call's dtype, whatever that is."""
+def _telling(variants: list[Variant]) -> int | None:
+    """The first argument whose elements are of the call's dtype, whatever that is.
+
+    None for a kernel that has no such argument.
+    """
+    if variants and not any(variant.dtype for variant in variants):
+        return None
     for at, arguments in enumerate(zip(*(x.arguments for x in variants), strict=False)):
         pairs = zip(arguments, variants, strict=True)
         if all(argument.element == variant.dtype for argument, variant in pairs):

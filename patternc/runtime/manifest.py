@@ -10,20 +10,26 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .data import InputFacts, PlanFacts, ScoreReads, StripeFacts
 from .format import Section
+from .formula import Formula, check
 
-ELEMENTS = {"bf16": 2, "fp16": 2, "fp32": 4, "i8": 1, "i16": 2, "i32": 4, "i64": 8}
+ELEMENTS = {
+    "bf16": 2,
+    "fp16": 2,
+    "fp32": 4,
+    "fp64": 8,
+    "i8": 1,
+    "i16": 2,
+    "i32": 4,
+    "i64": 8,
+}
 """Bytes of an element by its type's word."""
 
 LARGEST = 2**30
 """The greatest length, block and run-time parameter."""
 
 MOST_SHARED = 1 << 20
-
-
-def _check(holds: bool, what: str) -> None:
-    if not holds:
-        raise ValueError(what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +45,10 @@ class Tile:
     element_type: int
 
     def __post_init__(self) -> None:
-        _check(1 <= len(self.block) <= 5, "a tile of no axis, or of more than five")
-        _check(all(1 <= x <= 256 for x in self.block), "a tile wider than 256")
-        _check(0 <= self.swizzle <= 16, "no swizzle")
-        _check(0 <= self.element_type <= 64, "no element type")
+        check(1 <= len(self.block) <= 5, "a tile of no axis, or of more than five")
+        check(all(1 <= x <= 256 for x in self.block), "a tile wider than 256")
+        check(0 <= self.swizzle <= 16, "no swizzle")
+        check(0 <= self.element_type <= 64, "no element type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +69,11 @@ class Argument:
 
     def __post_init__(self) -> None:
         kinds = ("pointer", "descriptor", "i32", "i64", "fp32", "nothing")
-        _check(self.kind in kinds, f"an argument of kind {self.kind!r}")
+        check(self.kind in kinds, f"an argument of kind {self.kind!r}")
         has_element = self.kind in ("pointer", "descriptor")
-        _check(not has_element or self.element in ELEMENTS, "no element type")
+        check(not has_element or self.element in ELEMENTS, "no element type")
         is_tile = self.tile is not None
-        _check(is_tile == (self.kind == "descriptor"), "a tile without descriptor")
+        check(is_tile == (self.kind == "descriptor"), "a tile without descriptor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,8 @@ class Usage:
 class Variant:
     """One compiled kernel.
 
-    `kernel` is its name in the program, `dtype` that of queries, keys and values, and
-    `constants` what was compiled in. `warps` are
+    `kernel` is its name in the program, `dtype` that of queries, keys and values ("" if
+    it reads none of them), and `constants` what was compiled in. `warps` are
     those that the launcher asks for, `threads` those of a block. `shared` is in bytes. `code` and `ptx` number blobs: machine code of `target`, and PTX for devices
     that come later, if there is any.
     """
@@ -111,27 +117,13 @@ class Variant:
     usage: Usage
 
     def __post_init__(self) -> None:
-        _check(self.kernel.isidentifier(), "a kernel without a name")
-        _check(0 < len(self.entry) < 256, "a kernel without a name")
-        _check(self.dtype in ELEMENTS, "no dtype")
-        _check(1 <= self.threads <= 1024, "no number of threads")
-        _check(0 <= self.shared <= MOST_SHARED, "more shared memory than a device has")
-        _check(len(self.arguments) <= 256, "more arguments than a kernel takes")
-        _check(self.code >= 0 and (self.ptx or 0) >= 0, "no number of a blob")
-
-
-@dataclass(frozen=True, slots=True)
-class Formula:
-    """An integer in reverse Polish notation; a truth value is 0 or 1.
-
-    Words are the operations of `steps.OPERATIONS`, the names "qt", "h" and "n_k", and
-    "p_..." for run-time parameters.
-    """
-
-    tokens: tuple[int | str, ...]
-
-    def __post_init__(self) -> None:
-        _check(len(self.tokens) <= 10_000, "a formula of more than 10000 tokens")
+        check(self.kernel.isidentifier(), "a kernel without a name")
+        check(0 < len(self.entry) < 256, "a kernel without a name")
+        check(self.dtype in ELEMENTS or not self.dtype, "no dtype")
+        check(1 <= self.threads <= 1024, "no number of threads")
+        check(0 <= self.shared <= MOST_SHARED, "more shared memory than a device has")
+        check(len(self.arguments) <= 256, "more arguments than a kernel takes")
+        check(self.code >= 0 and (self.ptx or 0) >= 0, "no number of a blob")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +136,7 @@ class Steps:
     guard: Formula
 
     def __post_init__(self) -> None:
-        _check(1 <= self.step <= LARGEST, "a step that is none")
+        check(1 <= self.step <= LARGEST, "a step that is none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +156,10 @@ class Array:
     blob: int
 
     def __post_init__(self) -> None:
-        _check(self.element in ("i32", "i64"), "an array of no integers")
-        _check(len(self.shape) <= 5, "an array of too many axes")
-        _check(all(0 <= size <= LARGEST for size in self.shape), "an absurd array")
-        _check(self.blob >= 0, "no number of a blob")
+        check(self.element in ("i32", "i64"), "an array of no integers")
+        check(len(self.shape) <= 5, "an array of too many axes")
+        check(all(0 <= size <= LARGEST for size in self.shape), "an absurd array")
+        check(self.blob >= 0, "no number of a blob")
 
     @property
     def size(self) -> int:
@@ -196,8 +188,8 @@ class Stages:
     stages: int
 
     def __post_init__(self) -> None:
-        _check(1 <= self.columns <= 2**16, "no head size")
-        _check(1 <= self.stages <= 64, "no number of stages")
+        check(1 <= self.columns <= 2**16, "no head size")
+        check(1 <= self.stages <= 64, "no number of stages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +202,8 @@ class Facts:
     `hopper_blocks` are the tiles of the kernel for sm_90, if there is one, and
     `hopper_stages` the head sizes that it is for. `hides` says whether tiles may hold
     hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
-    turned round, and `list_numbers` count what a kernel takes of its lists.
+    turned round, and `list_numbers` count what a kernel takes of its lists. `tables`
+    are the inputs that kernels read; `stripes` are chosen diagonals, columns and blocks.
     """
 
     name: str
@@ -238,22 +231,41 @@ class Facts:
     turned_tensors: int
     list_numbers: int
     lists: tuple[Lists, ...]
+    inputs: tuple[InputFacts, ...]
+    tables: tuple[str, ...]
+    stripes: StripeFacts | None
+    reads: ScoreReads | None
+    plan: PlanFacts | None
 
     def __post_init__(self) -> None:
-        _check(self.name.isidentifier(), "an attention without a name")
-        _check(1 <= self.kv_heads <= self.heads <= 2**16, "no number of heads")
-        _check(self.heads % self.kv_heads == 0, "heads that cannot share keys evenly")
+        check(self.name.isidentifier(), "an attention without a name")
+        check(1 <= self.kv_heads <= self.heads <= 2**16, "no number of heads")
+        check(self.heads % self.kv_heads == 0, "heads that cannot share keys evenly")
         hopper = (1, 1) if self.hopper_blocks is None else self.hopper_blocks
-        _check(len(hopper) == 2, "tiles of Hopper's kernel that are none")
+        check(len(hopper) == 2, "tiles of Hopper's kernel that are none")
         for block in (self.block_q, self.block_k, self.delta_rows, *hopper):
-            _check(1 <= block <= 2**16, "no size of a tile")
-        _check(1 <= self.largest_dim <= 2**16, "no head size")
-        _check(all(x.isidentifier() for x in self.params), "a parameter without a name")
+            check(1 <= block <= 2**16, "no size of a tile")
+        check(1 <= self.largest_dim <= 2**16, "no head size")
+        check(all(x.isidentifier() for x in self.params), "a parameter without a name")
         values = [x for x in self.params.values() if x is not None]
-        _check(all(abs(x) <= LARGEST for x in values), "a parameter beyond 2**30")
-        _check(0 <= self.list_tensors <= 6, "no number of lists")
-        _check(0 <= self.turned_tensors <= 6, "no number of lists")
-        _check(0 <= self.list_numbers <= 1, "no number of lists")
+        check(all(abs(x) <= LARGEST for x in values), "a parameter beyond 2**30")
+        check(0 <= self.list_tensors <= 6, "no number of lists")
+        check(0 <= self.turned_tensors <= 6, "no number of lists")
+        check(0 <= self.list_numbers <= 1, "no number of lists")
+        names = [item.name for item in self.inputs]
+        check(len(set(names)) == len(names), "two inputs of one name")
+        check(set(self.tables) <= set(names), "a table that is no input")
+        self._check_plan(set(names))
+
+    def _check_plan(self, names: set[str]) -> None:
+        """What a plan makes is what kernels read."""
+        made = {x.name for x in self.inputs if not x.is_given}
+        found = () if self.plan is None else self.plan.selections
+        check(made == {x.table for x in found}, "a table that no one makes")
+        firsts = {name for x in found for name in x.firsts if name}
+        check(firsts <= self.params.keys(), "a place that is no parameter")
+        own = set(self.params) | ({} if self.plan is None else self.plan.params).keys()
+        check(not own & names, "a parameter and an input of one name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,11 +323,11 @@ class Manifest:
 
     def __post_init__(self) -> None:
         for variant in self.variants:
-            _check(variant.code < len(self.blobs), "a kernel without code")
-            _check((variant.ptx or 0) < len(self.blobs), "a kernel without code")
-            _check(variant.target in self.targets, "a kernel of an unknown target")
+            check(variant.code < len(self.blobs), "a kernel without code")
+            check((variant.ptx or 0) < len(self.blobs), "a kernel without code")
+            check(variant.target in self.targets, "a kernel of an unknown target")
         for lists in self.facts.lists:
             for array in (*lists.forward, *lists.turned):
-                _check(array.blob < len(self.blobs), "an array without numbers")
-                _check(array.size == self.blobs[array.blob].size, "an absurd array")
-        _check(all(dtype in ELEMENTS for dtype in self.dtypes), "no dtype")
+                check(array.blob < len(self.blobs), "an array without numbers")
+                check(array.size == self.blobs[array.blob].size, "an absurd array")
+        check(all(dtype in ELEMENTS for dtype in self.dtypes), "no dtype")

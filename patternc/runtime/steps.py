@@ -10,7 +10,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 
-from .manifest import Facts, Formula, HeadGroup
+from .data import PlanFacts, PlanSelection
+from .formula import READ, Formula
+from .manifest import Facts, HeadGroup
 
 UNARY: Mapping[str, Callable[[int], int]] = {
     "abs": abs,
@@ -52,6 +54,9 @@ def evaluate(formula: Formula, names: Mapping[str, int]) -> int:
                 stack[-1] = int(BINARY[token](stack[-1], right))
             elif token in UNARY:
                 stack[-1] = int(UNARY[token](stack[-1]))
+            elif (found := READ.fullmatch(token)) is not None:
+                del stack[-int(found[1]) :]
+                stack.append(0)  # of a trial: no input is here
             else:
                 stack.append(names[token])
             if stack[-1].bit_length() > _MOST_BITS:
@@ -65,6 +70,36 @@ def evaluate(formula: Formula, names: Mapping[str, int]) -> int:
 def check_formulas(facts: Facts) -> None:
     """Try every formula once. Raises `ValueError`."""
     most_steps(facts, 1, 1, dict.fromkeys(facts.params, 1))
+    names = {f"p_{x}": 1 for x in facts.params} | {"h": 0, "n_k": 1}
+    if facts.stripes is not None:
+        for within in (facts.stripes.within, facts.stripes.blocks_within):
+            evaluate(within, {**names, "q": 0})
+    for read in () if facts.reads is None else facts.reads.reads:
+        for place in read.places:
+            evaluate(place, {**names, "q" if read.of_rows else "k": 0})
+    if facts.plan is not None:
+        _check_plan(facts.plan)
+
+
+def _check_plan(plan: PlanFacts) -> None:
+    names = {f"p_{x}": 1 for x in plan.params} | {"n_k": 1}
+    for probe in plan.probes:
+        for row in (probe.first, probe.end):
+            evaluate(row, {**names, "q_offset": 0, "last": 0})
+    for selection in plan.selections:
+        for end in (*selection.ends, *selection.moves):
+            evaluate(end, {"n_k": 1, "q_offset": 0, "last": 0})
+        for amount in (selection.amount, selection.least, selection.most):
+            if amount is not None:
+                evaluate(amount, names)
+        _check_conditions(selection, names)
+
+
+def _check_conditions(selection: PlanSelection, names: Mapping[str, int]) -> None:
+    known = {**names, **{f"e_{at}": 0 for at in range(len(selection.firsts))}}
+    found = [step.condition for step in selection.steps if step.kind == "where"]
+    for condition in (*found, *([selection.always] if selection.always else [])):
+        evaluate(condition, known)
 
 
 def most_steps(facts: Facts, qt: int, n_k: int, values: Mapping[str, int]) -> int:

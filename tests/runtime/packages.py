@@ -54,6 +54,59 @@ PROGRAMS = {
     }""",
 }
 
+DATA = {
+    "vertical_slash": """attention vertical_slash(n: runtime = 9) {
+        heads 4 kv 2
+        let probe = softmax(scores where causal for q >= max(N - 16, 0))
+        let columns = top(min(n, N), sum(probe by k), always k < 3)
+        let diagonals = top(min(12, N), sum(probe by q - k), always q - k < 4)
+        mask causal & (k in columns | q - k in diagonals)
+    }""",
+    "pooled": """attention pooled {
+        heads 4 kv 2
+        let coarse = softmax(mean(Q by q // 64) @ max(K by k // 64) * scale
+                             where (causal)[q // 64, k // 64])
+        let best = top(2, coarse per q // 64, always k // 64 == 0)
+        mask causal & (q // 64, k // 64) in best
+    }""",
+    "shares": """attention shares {
+        heads 4 kv 2
+        let pairs = sum(scores where (q + k) % 8 == 7 by q // 8, k // 8) / 8
+        let parts = softmax(pairs where k // 8 <= q // 8)
+        let best = top_p(
+            0.8, sum(parts by q // 64, k // 64) per q // 64, always k // 64 == 0
+        )
+        mask causal & (q // 64, k // 64) in best
+    }""",
+    "largest": """attention largest(n: runtime = 9) {
+        heads 4 kv 2
+        let highest = max(scores where causal by k)
+        let some = top(n, highest)
+        let others = above(0.5, highest)
+        mask causal & (k in some | k in others)
+    }""",
+    "slopes": """attention slopes(w: runtime = 300) {
+        heads 4 kv 2
+        input slope[h] : float
+        input bias[b, k] : float
+        mask window(w)
+        score s + slope[h] * (k - q) + bias[k]
+    }""",
+    "given": """attention given {
+        heads 2
+        input columns[h, k] : bool
+        input diagonals[b, h, 400] : bool
+        input far[h] : int
+        mask causal & (columns[h, k] | diagonals[h, q - k] | q - k < far[h])
+    }""",
+    "blocks": """attention blocks {
+        heads 4 kv 2
+        input keep[b, h, q // 64, k // 64] : bool
+        mask causal & keep[h, q // 64, k // 64]
+    }""",
+}
+"""Programs that read inputs or choose keys."""
+
 EVERYTHING = Wanted(
     ("sm_80", "sm_90"),
     ("fp16", "fp32"),
@@ -95,7 +148,7 @@ def fake_compile(path: Path, job: Job, cache: Path) -> Compiled:
 @lru_cache
 def kernel_of(name: str) -> Kernel:
     """A planned program."""
-    return driver.compile_source(Source(f"{name}.pat", PROGRAMS[name]))
+    return driver.compile_source(Source(f"{name}.pat", {**PROGRAMS, **DATA}[name]))
 
 
 @lru_cache
@@ -116,7 +169,7 @@ class Noted:
 
     code: bytes
     entry: str
-    programs: int
+    grid: tuple[int, ...]
     threads: int
     shared: int
     stream: int
@@ -156,13 +209,13 @@ class StubDriver:
     def launch(
         self,
         function: int,
-        programs: int,
+        grid: tuple[int, ...],
         threads: int,
         shared: int,
         stream: int,
         parameters: int,
     ) -> None:
-        sizes = (programs, threads, shared, stream, parameters)
+        sizes = (grid, threads, shared, stream, parameters)
         self.launches.append(Noted(*self._functions[function], *sizes))
 
     def encode(

@@ -126,7 +126,7 @@ def launches_of(recording: Recording, call: dict[str, Any]) -> list[Launch]:
 def described(launch: Launch) -> tuple[object, ...]:
     """A launch without the identity of its tensors."""
     arguments = [_described(x) for x in launch.arguments]
-    return (launch.kernel, launch.programs, arguments, dict(launch.options))
+    return (launch.kernel, launch.grid, arguments, dict(launch.options))
 
 
 def _described(value: Any) -> object:

@@ -15,7 +15,7 @@ from patternc.backends.c.formulas import c_text, functions_of
 from patternc.backends.c.tables import images_of, keys
 from patternc.backends.reference import ReferenceBackend
 from patternc.diagnostics import PatternError
-from patternc.runtime.manifest import Formula
+from patternc.runtime.formula import Formula
 from patternc.runtime.steps import evaluate as evaluated
 from tests.backends.c.libraries import (
     BUILT,

@@ -1,0 +1,54 @@
+"""Formulas of a manifest: integers and truth values in reverse Polish notation.
+
+In: nothing. Out: `Formula`, and the words that it is made of. Not its job: values
+(`steps` of integers, `tensors` of tensors).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+UNARY = ("abs", "not")
+BINARY = (
+    "+",
+    "-",
+    "*",
+    "//",
+    "%",
+    "min",
+    "max",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "==",
+    "!=",
+    "and",
+    "or",
+)
+
+READ = re.compile(r"read ([1-8]) ([A-Za-z_]\w*)")
+"""An element of an input: as many places as the number says, then its name."""
+
+MOST_TOKENS = 10_000
+
+
+def check(holds: bool, what: str) -> None:
+    """Raises `ValueError`."""
+    if not holds:
+        raise ValueError(what)
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """An integer in reverse Polish notation; a truth value is 0 or 1.
+
+    Words are the operations, the names that whoever asks knows ("qt", "h", "n_k", "q",
+    "e_0" and the like, "p_..." for run-time parameters), and elements of inputs.
+    """
+
+    tokens: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        check(len(self.tokens) <= MOST_TOKENS, "a formula of more than 10000 tokens")

@@ -1,0 +1,118 @@
+"""Packages of programs that read inputs or choose keys: the JIT's results to the bit."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from patternc.backends.triton.build import Wanted
+from patternc.backends.triton.load import TritonBackend
+from patternc.runtime.attention import PackagedAttention
+from patternc.store import Store
+from tests.runtime.packages import DATA, StubDriver, kernel_of, quick_package
+
+WANTED = Wanted(("sm_90",), ("fp32",), (16,), backward=True)
+SMALL = {"ROW_TILE": 16, "KEY_TILE": 32, "DIAGONAL_STEPS": 2, "PLANNED_AT_ONCE": 900}
+CASES = [*((name, (9, 66, None)) for name in DATA), ("vertical_slash", (7, 64, 3))]
+PLANNED = ["vertical_slash", "pooled", "shares", "largest"]
+
+
+@lru_cache
+def generated(name: str, folder: Path) -> ModuleType:
+    """The module of a program, which Triton interprets."""
+    module = TritonBackend(Store(folder)).load(kernel_of(name)).module
+    vars(module).update({x: y for x, y in SMALL.items() if hasattr(module, x)})
+    return module
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For generated modules."""
+    return tmp_path_factory.mktemp("data")
+
+
+def packaged(name: str, folder: Path) -> PackagedAttention:
+    """The package's own launcher, with the interpreted kernels of the module."""
+    module = generated(name, folder)
+    attn = PackagedAttention(quick_package(name, WANTED), StubDriver())
+    host: Any = attn._ready()
+    for word, value in vars(module).items():
+        if word.endswith("_kernel") and word != "list_kernel":  # no plan lists
+            assert hasattr(host, word), word
+            setattr(host, word, value)
+    vars(host).update(SMALL, INTERPRETED=True, TensorDescriptor=TensorDescriptor)
+    if hasattr(module, "MAPS"):
+        assert len(host.MAPS) == len(module.MAPS)
+        host.MAPS, host.shared_memory = module.MAPS, module.shared_memory
+    return attn
+
+
+def tensors(name: str, n_q: int, n_k: int, seed: int = 0) -> list[Tensor]:
+    """q, k, v and the gradient of the output."""
+    own, generator = kernel_of(name).attention, torch.Generator().manual_seed(seed)
+    heads = (own.heads, own.kv_heads, own.kv_heads, own.heads)
+    rows = (n_q, n_k, n_k, n_q)
+    return [
+        torch.randn(1, h, n, 16, generator=generator)
+        for h, n in zip(heads, rows, strict=True)
+    ]
+
+
+def inputs_of(name: str, n_k: int, n_q: int, offset: int) -> dict[str, Tensor]:
+    """Inputs that callers give, seeded."""
+    found: dict[str, Tensor] = {}
+    generator = torch.Generator().manual_seed(7)
+    sizes = {"b": 1, "h": kernel_of(name).attention.heads, "k": n_k, "q": offset + n_q}
+    for item in quick_package(name, WANTED).manifest.facts.inputs:
+        if not item.is_given:
+            continue
+        shape = [
+            max(0, (sizes[x.kind] - 1 - x.shift) // x.divisor + 1)
+            if x.kind in sizes
+            else x.size
+            for x in item.axes
+        ]
+        number = torch.randn(shape, generator=generator)
+        kinds = {"float": number, "int": (number * 9).to(torch.int32)}
+        found[item.name] = kinds.get(item.element, number > 0.8)
+    return found
+
+
+@pytest.mark.parametrize(("name", "sizes"), CASES, ids=str)
+def test_forward_and_backward(
+    name: str, sizes: tuple[int, int, int | None], folder: Path
+) -> None:
+    n_q, n_k, q_offset = sizes
+    offset = n_k - n_q if q_offset is None else q_offset
+    module, attn = generated(name, folder), packaged(name, folder)
+    q, k, v, d = tensors(name, n_q, n_k)
+    given: dict[str, Any] = inputs_of(name, n_k, n_q, offset)
+    wanted = tuple(x for x in given if given[x].is_floating_point())
+    call = {"q_offset": q_offset, "scale": 0.3}
+    own = dict(given)
+    if name in PLANNED:
+        own = module.plan(q, k, **call)
+        plan = attn.plan(q, k, **call)
+        assert own.keys() == plan.found.keys()
+        for key, value in own.items():
+            same = plan.found[key]
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(same)), key
+            assert q_offset == 3 or torch.as_tensor(value).any()  # 3: before all rows
+    out, lse = module.attend(q, k, v, **call, **own)
+    expected = module.gradients(q, k, v, out, lse, d, None, wanted, **call, **own)
+    q, k, v = (x.requires_grad_() for x in (q, k, v))
+    named = {x: y.requires_grad_() if x in wanted else y for x, y in given.items()}
+    mine, its_lse = attn(q, k, v, return_lse=True, **call, **named)
+    assert torch.equal(mine, out) and torch.equal(its_lse, lse)
+    parts = [q, k, v, *(named[x] for x in wanted)]
+    found = torch.autograd.grad(mine, parts, d)
+    wished = [*expected[:3], *(expected[3][x].reshape(given[x].shape) for x in wanted)]
+    for one, other in zip(found, wished, strict=True):
+        assert torch.equal(one, other)
