@@ -53,10 +53,24 @@ class PackagedProgram:
         sequences: Sequences | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See `LoadedAttention`. Raises `PackageError` for what was not built."""
-        given: dict[str, Any] = {**params, **named(sequences)}
-        given |= {"scale": scale, "q_offset": q_offset, "return_lse": return_lse}
-        found: Tensor | tuple[Tensor, Tensor] = self.attention(q, k, v, **given)
-        return found
+        given = {**params, **named(sequences), **self._declared(inputs)}
+        own = self.attention
+        out, lse = own.attend(q, k, v, scale=scale, q_offset=q_offset, **given)
+        return (out, lse) if return_lse else out
+
+    def plan_tables(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        scale: float,
+        q_offset: int,
+        params: Mapping[str, int],
+        inputs: Mapping[str, Tensor] = NO_INPUTS,
+    ) -> dict[str, Tensor]:
+        """See `Planner`."""
+        found = self.attention.plan(q, k, scale=scale, q_offset=q_offset, **params)
+        return found.tables
 
     def attend(
         self,
@@ -70,7 +84,8 @@ class PackagedProgram:
         inputs: Mapping[str, Tensor] = NO_INPUTS,
     ) -> tuple[Tensor, Tensor]:
         """See `Trainable`."""
-        return self.attention.attend(q, k, v, scale=scale, q_offset=q_offset, **params)
+        given = {**params, **self._declared(inputs)}
+        return self.attention.attend(q, k, v, scale=scale, q_offset=q_offset, **given)
 
     def finish(
         self,
@@ -102,9 +117,27 @@ class PackagedProgram:
         wanted: Collection[str] = (),
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """See `Trainable`."""
-        given = {"scale": scale, "q_offset": q_offset, **params}
-        found = self.attention.gradients(q, k, v, out, lse, d_out, d_lse, **given)
-        return *found, {}
+        given: dict[str, Any] = {"scale": scale, "q_offset": q_offset, **params}
+        given |= self._declared(inputs)
+        site = (q, k, v, out, lse, d_out, d_lse, tuple(wanted))
+        dq, dk, dv, found = self.attention.gradients(*site, **given)
+        places = self._batch_axes()
+        return dq, dk, dv, {x: y.movedim(places[x], 0) for x, y in found.items()}
+
+    def _declared(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs shaped as they are declared."""
+        return {
+            name: tensor.movedim(0, self._batch_axes().get(name, 0))
+            for name, tensor in inputs.items()
+        }
+
+    def _batch_axes(self) -> dict[str, int]:
+        """Where the batch axis of each input is declared to be."""
+        kinds = {
+            item.name: [axis.kind for axis in item.axes]
+            for item in self.attention.manifest.facts.inputs
+        }
+        return {x: y.index("b") if "b" in y else 0 for x, y in kinds.items()}
 
     def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
         """What a package without gradients says."""

@@ -71,6 +71,21 @@ def c_refusal(
             "built for other GPUs too",
             "leave them out of --target, or build a package",
         )
+    if attention.selections:
+        return _refusal(
+            "the C form has no selections",
+            attention.selections[0].span,
+            "a plan needs PyTorch's operations between its kernels",
+            "build a package",
+        )
+    if attention.inputs:
+        item = attention.inputs[0]
+        return _refusal(
+            f"the C form has no inputs, and this program reads `{item.name}`",
+            item.span,
+            "it is declared here",
+            "build a package",
+        )
     if backward and attention.orders and attention.heads != attention.kv_heads:
         return _refusal(
             "the C form has no gradients of ordered heads that share keys and values",

@@ -36,9 +36,11 @@ _LONG = 1 << 26
 _LONG_SEQUENCE = 1 << 20
 """Rows of sequences that the kernel for Hopper may ask for."""
 
-_PLANNED = range(4, 25)
-"""Bits of the numbers of keys that plans are recorded for: of groups as well, whose
-number decides how they are searched."""
+_PLANNED = 1 << 16
+"""Keys of a call whose plan is recorded: what it launches depends on no size but these:"""
+
+_GROUPS = (64, 128, 256, 512, 1024, 10_000)
+"""Groups of a row that is searched: by one program in blocks of so many, or by several."""
 
 _FEW_PROGRAMS = 1024
 """More of them leave no device idle."""
@@ -114,7 +116,7 @@ def _with_data(kernel: Kernel, found: list[Call]) -> list[Call]:
         own = (reads.reads[0].table,)
         found = found + [replace(call, wanted=own) for call in found if call.backward]
     if kernel.attention.selections:
-        found = found + [Call(1, 1 << bits, plans=True) for bits in _PLANNED]
+        found = [*found, Call(1, _PLANNED, plans=True)]
     return found
 
 
@@ -160,6 +162,7 @@ class Recording:
         if call.plans:
             values = dict.fromkeys(module.PLAN_PARAMS, 1)
             module.select(q, k, 1.0, call.n_k - call.n_q, values)
+            self._search()
             return tuple(self.found)
         given: dict[str, object] = _inputs(module, call)
         if call.form == "padded":
@@ -175,6 +178,17 @@ class Recording:
             wanted = call.wanted
             module.gradients(q, k, v, out, lse, d_out, None, wanted, **given)
         return tuple(self.found)
+
+    def _search(self) -> None:
+        """Choices from rows of every number of groups, of the kinds that were noted."""
+        module, names = self.module, {launch.kernel for launch in self.found}
+        for count in _GROUPS:
+            values = torch.empty(1, count, device="meta")
+            classes = torch.empty(1, count, dtype=torch.int8, device="meta")
+            if names & {"mass_kernel", "count_kernel"}:
+                module.choose_top_p(values, classes, 0.5, True)
+            elif names & {"choose_kernel", "mark_kernel"}:
+                module.choose_top(values, classes, 1)
 
 
 def recording_of(path: Path) -> Recording:

@@ -16,7 +16,7 @@ from pathlib import Path
 from patternc.cli.report import UsageError
 from patternc.runtime.codec import encode
 from patternc.runtime.format import PackageError
-from patternc.runtime.manifest import Manifest, Variant
+from patternc.runtime.manifest import Facts, Manifest, Variant
 from patternc.runtime.package import Package, read_package
 
 FLAGS = ("EXACT", "IS_SPLIT", "PACKED")
@@ -66,7 +66,8 @@ def title(variant: Variant) -> str:
     words = [*flags, *([str(form)] if form != "none" else [])]
     dim = variant.constants.get("HEAD_DIM", variant.constants.get("VALUE_DIM"))
     name = variant.kernel.removesuffix("_kernel")
-    return " ".join([name, variant.dtype, f"D={dim}", *words])
+    own = [variant.dtype] if variant.dtype else []
+    return " ".join([name, *own, *([] if dim is None else [f"D={dim}"]), *words])
 
 
 def _head(manifest: Manifest, size: int) -> list[str]:
@@ -83,9 +84,30 @@ def _head(manifest: Manifest, size: int) -> list[str]:
         f"built by patternc {manifest.patternc} with {compilers}",
         f"{gradients}; {', '.join(manifest.dtypes)}; head sizes {dims}",
         *_expected(manifest),
+        *_data(manifest.facts),
         *([f"tile lists for {lengths} tokens"] if lengths else []),
         f"{len(manifest.variants)} kernels, {size:,} bytes",
     ]
+
+
+def _data(facts: Facts) -> list[str]:
+    """The inputs of calls, and what is chosen."""
+    given = ", ".join(
+        f"{x.name} [{', '.join(axis.kind for axis in x.axes)}] of {x.element}"
+        for x in facts.inputs
+        if x.is_given
+    )
+    lines = [f"reads {given}"] if given else []
+    if facts.plan is not None:
+        names = ", ".join(selection.table for selection in facts.plan.selections)
+        params = ", ".join(
+            name if value is None else f"{name}={value}"
+            for name, value in facts.plan.params.items()
+        )
+        lines.append(
+            f"chooses {names}{'; run-time parameters ' + params if params else ''}"
+        )
+    return lines
 
 
 def _expected(manifest: Manifest) -> list[str]:

@@ -78,5 +78,6 @@ def findings(package: Package) -> Iterator[Finding]:
             codes = " ".join(usage.serialised)
             yield Finding(variant, f"products wait for one another ({codes})", counts)
         loads = usage.counts.get("wide", 0) + usage.counts.get("tma", 0)
-        if variant.kernel not in _READ_NO_TILES and not loads:
+        reads_tiles = variant.dtype and variant.kernel not in _READ_NO_TILES
+        if reads_tiles and not loads:
             yield Finding(variant, "has no load of 16 bytes or by TMA", counts)

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from .formula import Formula, check
 
+Side = int | float | str
+"""Of arithmetic: the number of a step, a floating number, or "scale"."""
+
 _LARGEST = 2**30
 _JOINS = ("sum", "mean", "max", "min")
 _GROUPS = {
@@ -165,11 +168,11 @@ class PlanStep:
     heads: int
     operand: int
     condition: Formula
-    sides: tuple[int | float | str, ...]
+    sides: tuple[Side, ...]
 
     def __post_init__(self) -> None:
         check(all(1 <= x <= _LARGEST for x in self.sizes), "a block of no size")
-        check(0 <= self.probe and 0 <= self.operand, "no number of a step")
+        check(self.probe >= 0 and self.operand >= 0, "no number of a step")
         check(1 <= self.heads <= 2**16, "no number of heads")
         if self.kind == "sums":
             check(self.how in _JOINS and self.by in _GROUPS, "a sum of no kind")

@@ -1803,7 +1803,7 @@ def search_segments(values, classes, left, of_mass):
             left,
             *state,
             *sizes,
-            LEVEL=level,
+            level,
             OF_MASS=of_mass,
             **options,
         )

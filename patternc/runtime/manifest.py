@@ -264,6 +264,9 @@ class Facts:
         check(made == {x.table for x in found}, "a table that no one makes")
         firsts = {name for x in found for name in x.firsts if name}
         check(firsts <= self.params.keys(), "a place that is no parameter")
+        for read in () if self.reads is None else self.reads.reads:
+            check(read.table in names, "an element of no input")
+            check(max(read.heads) < self.heads, "no head")
         own = set(self.params) | ({} if self.plan is None else self.plan.params).keys()
         check(not own & names, "a parameter and an input of one name")
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .data import PlanFacts, PlanSelection, PlanStep
+from .data import PlanFacts, PlanSelection, PlanStep, Side
 from .formula import Formula
 from .steps import evaluate
 from .tensors import tensor_value
@@ -217,7 +217,7 @@ def _some(whole: Tensor, rows: tuple[int, int] | None) -> Tensor:
     return whole if rows is None else whole[:, :, rows[0] : rows[1]]
 
 
-def _side(call: Selecting, side: int | float | str, pairs: list[Pair]) -> Any:
+def _side(call: Selecting, side: Side, pairs: list[Pair]) -> Any:
     if isinstance(side, int):
         return pairs[side][0]
     return call.scale if isinstance(side, str) else side

@@ -37,7 +37,7 @@ def keep_within(
     keep = tensor_value(formula, names)
     if not isinstance(keep, Tensor):
         keep = torch.full_like(h, int(keep), dtype=torch.bool)
-    return keep & (d == d)
+    return keep & torch.ones_like(d, dtype=torch.bool)
 
 
 def input_gradients(

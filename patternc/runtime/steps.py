@@ -42,8 +42,10 @@ OPERATIONS = frozenset(UNARY) | frozenset(BINARY)
 _MOST_BITS = 128
 
 
-def evaluate(formula: Formula, names: Mapping[str, int]) -> int:
-    """Its value. Raises `ValueError` for what is no formula or leaves 128 bits."""
+def evaluate(
+    formula: Formula, names: Mapping[str, int], has_inputs: bool = False
+) -> int:
+    """Its value; with `has_inputs`, on trial, elements of these are 0. Raises `ValueError` for what is no formula or leaves 128 bits."""
     stack: list[int] = []
     try:
         for token in formula.tokens:
@@ -54,9 +56,9 @@ def evaluate(formula: Formula, names: Mapping[str, int]) -> int:
                 stack[-1] = int(BINARY[token](stack[-1], right))
             elif token in UNARY:
                 stack[-1] = int(UNARY[token](stack[-1]))
-            elif (found := READ.fullmatch(token)) is not None:
+            elif has_inputs and (found := READ.fullmatch(token)) is not None:
                 del stack[-int(found[1]) :]
-                stack.append(0)  # of a trial: no input is here
+                stack.append(0)
             else:
                 stack.append(names[token])
             if stack[-1].bit_length() > _MOST_BITS:
@@ -76,7 +78,7 @@ def check_formulas(facts: Facts) -> None:
             evaluate(within, {**names, "q": 0})
     for read in () if facts.reads is None else facts.reads.reads:
         for place in read.places:
-            evaluate(place, {**names, "q" if read.of_rows else "k": 0})
+            evaluate(place, {**names, "q" if read.of_rows else "k": 0}, True)
     if facts.plan is not None:
         _check_plan(facts.plan)
 

@@ -30,6 +30,7 @@ from tests.runtime.packages import (
     PROGRAMS,
     fake_compile,
     kernel_of,
+    quick_bytes,
     quick_package,
 )
 
@@ -142,6 +143,29 @@ def test_what_lint_finds() -> None:
             assert item.counts != item.variant.constants.get("EXACT", False)
 
 
+def test_kernels_of_a_plan_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "vertical_slash.patk"
+    path.write_bytes(quick_bytes("vertical_slash", FORWARD))
+    assert main(["inspect", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "chooses columns, diagonals; run-time parameters n=9" in said
+    assert re.search(r"  choose +4 ", said) and "None" not in said
+    assert re.search(r"  diagonals_of_map_0 fp16 D=64 +8 ", said)
+    path.write_bytes(quick_bytes("slopes", FORWARD))
+    assert main(["inspect", str(path)]) == 0
+    assert "reads slope [h] of float, bias [b, k] of float" in capsys.readouterr().out
+    package = quick_package("vertical_slash", FORWARD)
+    own = tuple(
+        replace(x, usage=Usage(9, 0, (), {"narrow": 1}))
+        for x in package.manifest.variants
+        if not x.dtype
+    )
+    manifest = replace(package.manifest, variants=own)
+    assert own and not list(findings(replace(package, manifest=manifest)))
+
+
 def test_no_package_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,15 +189,42 @@ def test_options_that_make_no_sense(options: list[str], tmp_path: Path) -> None:
 REFUSED = {
     "input": (
         "attention a { heads 2 input doc[k] : int mask doc[q] == doc[k] }",
-        "a package has no inputs yet, and this program reads `doc`",
+        "a package has no tile lists that follow inputs yet, and this mask reads `doc`",
+    ),
+    "order": (
+        """attention a {
+            heads 2
+            input label[k] : int
+            mask causal
+            order all by labels(label)
+        }""",
+        "a package has no order by an input yet, and this one sorts by `label`",
     ),
     "selection": (
         """attention a {
             heads 2
-            let best = top(8, mean(scores where causal by k))
-            mask causal & k in best
+            let best = top(8, mean(scores where causal by k % 5))
+            mask causal & k % 5 in best
         }""",
-        "a package has no selections yet",
+        "a package has no plan for this selection yet",
+    ),
+    "cheaper": (
+        """attention a {
+            heads 2
+            let best = top(8, mean(scores where causal by k))
+            mask causal & k in best else dense when cheaper
+        }""",
+        "a package has no `else dense when cheaper` yet",
+    ),
+    "gradients": (
+        """attention a {
+            heads 2
+            input keep[h, k] : bool
+            input slope[h] : float
+            mask causal & keep[h, k]
+            score s + slope[h] * (k - q)
+        }""",
+        "a package has no gradients of chosen tiles whose scores read inputs",
     ),
     "sink": (
         "attention a { heads 2 mask causal sink 0.5 }",
@@ -205,7 +256,8 @@ def test_what_cannot_be_built_is_told_with_its_place(name: str) -> None:
     text, message = REFUSED[name]
     kernel = compile_source(Source("a.pat", text))
     with pytest.raises(PatternError) as caught:
-        build_package(kernel, Wanted(("sm_90",), ("bf16",), (64,)), processes=0)
+        wanted = Wanted(("sm_90",), ("bf16",), (64,), backward=name == "gradients")
+        build_package(kernel, wanted, processes=0)
     (found,) = caught.value.diagnostics
     assert found.message == message
     assert found.label and found.help

@@ -16,7 +16,7 @@ from patternc.runtime.driver import Cuda, DriverError
 from patternc.runtime.layout import slots_of
 from patternc.runtime.manifest import Tile
 from patternc.runtime.packing import Packer
-from tests.runtime.packages import PROGRAMS, quick_package
+from tests.runtime.packages import DATA, EVERYTHING, PROGRAMS, TRAINED, quick_package
 from tests.runtime.test_packing import values_for
 
 COMPILER = shutil.which("cc")
@@ -70,21 +70,22 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Stub:
     return Stub(ctypes.CDLL(str(path)))
 
 
-@pytest.mark.parametrize("name", ["causal", "ordered"])
+@pytest.mark.parametrize("name", ["causal", "ordered", "vertical_slash", "shares"])
 def test_the_driver_gets_every_byte(name: str, stub: Stub) -> None:
-    variants = quick_package(name).manifest.variants
+    wanted = TRAINED if name in DATA else EVERYTHING
+    variants = quick_package(name, wanted).manifest.variants
     for variant in {x.arguments: x for x in variants}.values():
         slots, packer = slots_of(variant.arguments), Packer(variant, stub.encode)
         stub.expect([slot.size for slot in slots])
         values = values_for(variant)
         buffer = packer.pack(values)
-        stub.launch(0xFEEDFACECAFE, 3, 256, 65536, stub.stream(0), buffer.address)
+        stub.launch(0xFEEDFACECAFE, (3, 7), 256, 65536, stub.stream(0), buffer.address)
         found, numbers = stub.noted()
         whole = buffer.content(slots[-1].offset + slots[-1].size)
         pieces = [whole[x.offset : x.offset + x.size] for x in slots]
         assert found == b"".join(pieces)
         stream = stub.stream(0)
-        assert numbers == [0xFEEDFACECAFE, 3, 1, 1, 256, 1, 1, 65536, stream, 0, 0]
+        assert numbers == [0xFEEDFACECAFE, 3, 7, 1, 256, 1, 1, 65536, stream, 0, 0]
 
 
 def test_a_tensor_map(stub: Stub) -> None:
@@ -123,7 +124,7 @@ def test_a_thread_without_a_context_takes_that_of_torch(stub: Stub) -> None:
     assert stub.load(b"code")
     stub.library.stub_forget_context()
     stub.expect([])
-    stub.launch(1, 5, 32, 0, 0, ctypes.addressof(_ARRAY))
+    stub.launch(1, (5,), 32, 0, 0, ctypes.addressof(_ARRAY))
     assert stub.noted()[1][1] == 5
 
 

@@ -18,6 +18,7 @@ from patternc.runtime.codec import decode, encode
 from patternc.runtime.format import (
     MAGIC,
     MOST_BLOB,
+    VERSION,
     PackageError,
     Section,
     compressed,
@@ -27,7 +28,7 @@ from patternc.runtime.format import (
 )
 from patternc.runtime.manifest import Manifest
 from patternc.runtime.package import package_of, read_package
-from tests.runtime.packages import FORWARD, quick_bytes, quick_package
+from tests.runtime.packages import DATA, EVERYTHING, FORWARD, quick_bytes, quick_package
 
 HEADER = 56
 
@@ -36,9 +37,9 @@ def plain() -> bytes:
     return quick_bytes("causal", FORWARD)
 
 
-def remade(change: Any) -> bytes:
+def remade(change: Any, content: bytes | None = None) -> bytes:
     """The package with another manifest, and hashes that fit it."""
-    text, stored = split(plain())
+    text, stored = split(content or plain())
     manifest = json.loads(text)
     change(manifest)
     return join(json.dumps(manifest).encode(), [bytes(stored)])
@@ -52,8 +53,9 @@ def test_a_sound_package_is_read() -> None:
 
 
 def test_what_is_written_is_read() -> None:
-    for name in ("window", "ordered"):
-        manifest = quick_package(name).manifest
+    for name in ("window", "ordered", *DATA):
+        wanted = FORWARD if name in DATA else EVERYTHING
+        manifest = quick_package(name, wanted).manifest
         assert decode(Manifest, encode(manifest)) == manifest
 
 
@@ -78,8 +80,9 @@ def test_a_truncated_or_longer_package_is_refused() -> None:
 
 def test_another_version_is_refused() -> None:
     content = plain()
-    newer = content[:8] + (2).to_bytes(4, "little") + content[12:]
-    with pytest.raises(PackageError, match="format version 2, this runtime reads 1"):
+    newer = content[:8] + (VERSION + 1).to_bytes(4, "little") + content[12:]
+    told = f"format version {VERSION + 1}, this runtime reads {VERSION}"
+    with pytest.raises(PackageError, match=told):
         package_of(newer)
 
 
@@ -90,14 +93,19 @@ def test_anything_at_all_is_refused(content: bytes) -> None:
             package_of(text)
 
 
-@given(st.randoms(use_true_random=False))
-def test_a_made_up_manifest_is_refused_or_sound(source: random.Random) -> None:
+@pytest.mark.parametrize("name", ["causal", "vertical_slash", "slopes"])
+@given(source=st.randoms(use_true_random=False))
+def test_a_made_up_manifest_is_refused_or_sound(
+    name: str, source: random.Random
+) -> None:
     def change(manifest: Any) -> None:
+        # What data follow, or anything at all.
+        own = manifest if source.random() < 0.5 else manifest["facts"]
         for _ in range(source.randint(1, 3)):
-            _mutate(manifest, source)
+            _mutate(own, source)
 
     try:
-        package = package_of(remade(change))
+        package = package_of(remade(change, quick_bytes(name, FORWARD)))
         for number in range(len(package.manifest.blobs)):
             package.blob(number)
     except PackageError:
@@ -182,6 +190,66 @@ def test_an_absurd_manifest_is_refused(path: tuple[Any, ...], value: Any) -> Non
 
     with pytest.raises(PackageError):
         package_of(remade(change))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("slopes", ("inputs", 0, "name"), "a b"),
+        ("slopes", ("inputs", 0, "element"), "object"),
+        ("slopes", ("inputs", 0, "axes", 0, "kind"), "x"),
+        ("slopes", ("inputs", 0, "axes", 0, "divisor"), 0),
+        ("slopes", ("inputs", 0, "is_given"), False),
+        ("slopes", ("inputs", 1, "name"), "slope"),
+        ("slopes", ("tables",), ["other"]),
+        ("slopes", ("reads", "rows"), 0),
+        ("slopes", ("reads", "columns"), 1 << 40),
+        ("slopes", ("reads", "reads", 0, "table"), "none"),
+        ("slopes", ("reads", "reads", 0, "heads"), [-1]),
+        ("slopes", ("reads", "reads", 0, "heads"), [4]),
+        ("slopes", ("reads", "reads", 0, "places", 0, "tokens"), ["import os"]),
+        ("given", ("stripes", "blocks"), [64]),
+        ("given", ("stripes", "within", "tokens"), ["k"]),
+        ("given", ("stripes", "within", "tokens"), ["q", "read 1 columns"]),
+        ("vertical_slash", ("plan",), None),
+        ("vertical_slash", ("plan", "probes"), []),
+        ("vertical_slash", ("plan", "probes", 0, "stride"), 0),
+        ("vertical_slash", ("plan", "probes", 0, "first", "tokens"), ["h"]),
+        ("vertical_slash", ("plan", "probes", 0, "params"), ["x"]),
+        ("vertical_slash", ("plan", "shared"), {"sm_90": 1 << 40}),
+        ("vertical_slash", ("plan", "selections", 0, "table"), "other"),
+        ("vertical_slash", ("plan", "selections", 0, "steps"), []),
+        ("vertical_slash", ("plan", "selections", 0, "steps", 0, "kind"), "eval"),
+        ("vertical_slash", ("plan", "selections", 0, "steps", 0, "how"), "eval"),
+        ("vertical_slash", ("plan", "selections", 0, "steps", 0, "by"), "rows"),
+        ("vertical_slash", ("plan", "selections", 0, "steps", 0, "sizes"), []),
+        ("vertical_slash", ("plan", "selections", 0, "steps", 0, "probe"), 1),
+        ("vertical_slash", ("plan", "selections", 0, "choice"), "exec"),
+        ("vertical_slash", ("plan", "selections", 0, "amount"), None),
+        ("vertical_slash", ("plan", "selections", 0, "ends"), []),
+        ("vertical_slash", ("plan", "selections", 1, "firsts", 0), "other"),
+        ("vertical_slash", ("plan", "selections", 0, "always", "tokens"), ["e_1"]),
+        ("pooled", ("plan", "selections", 0, "steps", 3, "operand"), 3),
+        ("pooled", ("plan", "selections", 0, "steps", 1, "sides"), ["scale"]),
+        ("pooled", ("plan", "selections", 0, "steps", 1, "sides"), [7, "scale"]),
+        ("pooled", ("plan", "selections", 0, "steps", 1, "sides"), [2.0, "scale"]),
+        ("pooled", ("plan", "selections", 0, "steps", 1, "sides"), [0, "eval"]),
+    ],
+    ids=str,
+)
+def test_absurd_inputs_and_plans_are_refused(
+    name: str, path: tuple[Any, ...], value: Any
+) -> None:
+    def change(manifest: Any) -> None:
+        *outer, last = path
+        own = manifest["facts"]
+        for key in outer:
+            own = own[key]
+        assert own[last] != value
+        own[last] = value
+
+    with pytest.raises(PackageError):
+        package_of(remade(change, quick_bytes(name, FORWARD)))
 
 
 def test_an_absurd_array_is_refused() -> None:

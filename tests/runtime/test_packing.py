@@ -11,7 +11,14 @@ import torch
 from patternc.runtime.layout import format_of, slots_of
 from patternc.runtime.manifest import Argument, Tile, Usage, Variant
 from patternc.runtime.packing import Packer
-from tests.runtime.packages import PROGRAMS, StubDriver, quick_package
+from tests.runtime.packages import (
+    DATA,
+    EVERYTHING,
+    PROGRAMS,
+    TRAINED,
+    StubDriver,
+    quick_package,
+)
 
 
 def variant_of(*arguments: Argument) -> Variant:
@@ -92,9 +99,10 @@ def values_for(variant: Variant) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [*PROGRAMS, *DATA])
 def test_every_signature(name: str) -> None:
-    variants = quick_package(name).manifest.variants
+    wanted = TRAINED if name in DATA else EVERYTHING
+    variants = quick_package(name, wanted).manifest.variants
     kinds = {argument.kind for x in variants for argument in x.arguments}
     assert {"pointer", "i32", "i64", "fp32"} <= kinds
     for variant in {x.arguments: x for x in variants}.values():

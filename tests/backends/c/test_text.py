@@ -66,6 +66,14 @@ def test_refused_with_the_place() -> None:
     assert c_refusal(attention, ("sm_90",), False) is None
     refusal = c_refusal(attention, ("sm_90", "gfx942"), False)
     assert refusal is not None and "gfx942" in refusal.message
+    attention = kernel_of("vertical_slash").attention
+    refusal = c_refusal(attention, ("sm_90",), False)
+    assert refusal is not None and "no selections" in refusal.message
+    assert refusal.span == attention.selections[0].span
+    attention = kernel_of("slopes").attention
+    refusal = c_refusal(attention, ("sm_90",), False)
+    assert refusal is not None and "reads `slope`" in refusal.message
+    assert refusal.span == attention.inputs[0].span
     with pytest.raises(PatternError):
         emit_c(quick_package("ordered", BUILT), attention)
 

@@ -33,7 +33,7 @@ PROBES = {
 SEARCHES = {
     "choose_kernel": {},
     "mass_kernel": {},
-    "segment_kernel": {"LEVEL": 3, "OF_MASS": True, "SEGMENTS": 32},
+    "segment_kernel": {"OF_MASS": True, "SEGMENTS": 256},
     "mark_kernel": {"SEGMENTS": 256},
     "count_kernel": {"SEGMENTS": 256},
     "list_kernel": {},

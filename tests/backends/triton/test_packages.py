@@ -20,7 +20,7 @@ from tests.runtime.packages import DATA, StubDriver, kernel_of, quick_package
 
 WANTED = Wanted(("sm_90",), ("fp32",), (16,), backward=True)
 SMALL = {"ROW_TILE": 16, "KEY_TILE": 32, "DIAGONAL_STEPS": 2, "PLANNED_AT_ONCE": 900}
-CASES = [*((name, (9, 66, None)) for name in DATA), ("vertical_slash", (7, 64, 3))]
+CASES = [*((name, (5, 66, None)) for name in DATA), ("vertical_slash", (7, 64, 3))]
 PLANNED = ["vertical_slash", "pooled", "shares", "largest"]
 
 
@@ -104,7 +104,8 @@ def test_forward_and_backward(
         for key, value in own.items():
             same = plan.found[key]
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(same)), key
-            assert q_offset == 3 or torch.as_tensor(value).any()  # 3: before all rows
+            is_empty = isinstance(value, Tensor) and not value.any()
+            assert not is_empty or q_offset == 3  # before all rows of the probe
     out, lse = module.attend(q, k, v, **call, **own)
     expected = module.gradients(q, k, v, out, lse, d, None, wanted, **call, **own)
     q, k, v = (x.requires_grad_() for x in (q, k, v))
