@@ -148,7 +148,7 @@ def test_the_bits_of_the_runtime(made: tuple[Any, ...]) -> None:
         expected, expected_lse = attention.attend(q, k, v)
         assert torch.equal(out, expected) and torch.equal(lse, expected_lse)
         found = _gradients(run, call, (q, k, v), out, lse, d_out)
-        wanted = attention.gradients(q, k, v, out, lse, d_out, None)
+        wanted = attention.gradients(q, k, v, out, lse, d_out, None)[:3]
         assert all(map(torch.equal, found, wanted))
     function("destroy")(handle)
 

@@ -34,7 +34,19 @@ attention sliding_tile {
     order video by tile(f = 2, y = 4, x = 8)
 }
 """
+SLOPES = """attention slopes {
+    heads 8 kv 2
+    input slope[h] : float
+    input bias[b, k] : float
+    mask window(300)
+    score s + slope[h] * (k - q) + bias[k]
+}
+"""
+STDLIB = ROOT / "stdlib_patterns"
 PROGRAMS = {
+    "vertical_slash": (STDLIB / "vertical_slash.pat").read_text(),
+    "block_topk": (STDLIB / "block_topk.pat").read_text(),
+    "slopes": SLOPES,
     "duo": EXAMPLES["duo"],
     "phi3_small": EXAMPLES["phi3_small"],
     "sliding_tile": SLIDING_TILE,
@@ -48,7 +60,7 @@ for name in ("triton", "lark", "islpy", "sympy"):
 import torch
 from patternc.runtime import load
 path, data, result, grad = sys.argv[1:]
-calls = torch.load(data, weights_only=True)
+calls, inputs = torch.load(data, weights_only=True)
 torch.zeros(1, device="cuda")
 torch.cuda.synchronize()
 began = time.perf_counter()
@@ -56,7 +68,10 @@ attn = load(path)
 q, k, v, d = (x.cuda() for x in calls[0])
 torch.cuda.synchronize()
 copied = time.perf_counter()
-attn(q, k, v)
+given = {x: y.cuda() for x, y in inputs.items()}
+if "bias" in given:
+    given["bias"] = given["bias"][: len(q), : k.shape[2]]
+attn(q, k, v, **given)
 torch.cuda.synchronize()
 first = time.perf_counter()
 found = []
@@ -64,10 +79,16 @@ for call in calls:
     q, k, v, d = (x.cuda() for x in call)
     if grad == "yes":
         q, k, v = (x.requires_grad_() for x in (q, k, v))
-    out, lse = attn(q, k, v, return_lse=True)
+    given = {x: y.cuda() for x, y in inputs.items()}
+    if "bias" in given:
+        given["bias"] = given["bias"][: len(q), : k.shape[2]]
+    wanted = [x.requires_grad_() for x in given.values()] if grad == "yes" else []
+    out, lse = attn(q, k, v, return_lse=True, **given)
     parts = [out, lse]
     if grad == "yes":
-        parts += torch.autograd.grad((out * d).sum(), (q, k, v))
+        parts += torch.autograd.grad((out * d).sum(), (q, k, v, *wanted))
+    if attn.manifest.facts.plan is not None:
+        parts += attn.plan(q, k).tables.values()
     found.append([x.detach().cpu() for x in parts])
 torch.save(found, result)
 print(json.dumps({"load": copied - began, "first": first - began}))
@@ -120,10 +141,24 @@ def calls_for(name: str) -> list[list[Tensor]]:
     return [*found, spoiled]
 
 
-def alone(path: Path, calls: object, folder: Path, grad: bool) -> tuple[Any, Any]:
+def inputs_for(name: str) -> dict[str, Tensor]:
+    """Inputs, of which `bias` is cut to the sizes of a call."""
+    if name != "slopes":
+        return {}
+    torch.manual_seed(6)
+    return {"slope": torch.rand(8), "bias": torch.randn(3, 9000)}
+
+
+def alone(
+    path: Path,
+    calls: object,
+    folder: Path,
+    grad: bool,
+    inputs: dict[str, Tensor] | None = None,
+) -> tuple[Any, Any]:
     """Run calls where nothing but torch can be imported and no compiler is found."""
     data, result = folder / "calls.pt", folder / "results.pt"
-    torch.save(calls, data)
+    torch.save((calls, inputs or {}), data)
     arguments = [str(path), str(data), str(result), "yes" if grad else "no"]
     environment = {**os.environ, "PATH": "/nonexistent", "PYTHONPATH": str(ROOT)}
     environment.pop("CC", None)
@@ -144,14 +179,20 @@ def alone(path: Path, calls: object, folder: Path, grad: bool) -> tuple[Any, Any
 def test_the_same_bits_without_a_compiler(
     name: str, packages: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
-    calls = calls_for(name)
-    found, _ = alone(packages(name, target()), calls, tmp_path, True)
+    calls, inputs = calls_for(name), inputs_for(name)
+    found, _ = alone(packages(name, target()), calls, tmp_path, True, inputs)
     attn = jit(name)
     for call, parts in zip(calls, found, strict=True):
         q, k, v, d = (x.cuda() for x in call)
         q, k, v = (x.requires_grad_() for x in (q, k, v))
-        out, lse = attn(q, k, v, return_lse=True)
-        own = [out, lse, *torch.autograd.grad((out * d).sum(), (q, k, v))]
+        given = {x: y.cuda() for x, y in inputs.items()}
+        if "bias" in given:
+            given["bias"] = given["bias"][: len(q), : k.shape[2]]
+        wanted = [x.requires_grad_() for x in given.values()]
+        out, lse = attn(q, k, v, return_lse=True, **given)
+        own = [out, lse, *torch.autograd.grad((out * d).sum(), (q, k, v, *wanted))]
+        if attn.trace.kernel.attention.selections:
+            own += attn.plan(q, k).tables.values()
         for mine, its in zip(own, parts, strict=True):
             same = mine.detach().cpu()
             assert torch.equal(same.isnan(), its.isnan())
@@ -203,6 +244,23 @@ def test_a_cuda_graph(packages: Callable[[str, str], Path]) -> None:
     attn.prepare()
     q = torch.randn(1, 32, 500, 128, dtype=torch.bfloat16, device="cuda")
     k = torch.randn(1, 8, 500, 128, dtype=torch.bfloat16, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.no_grad():
+        attn(q, k, k)
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            out = attn(q, k, k)
+        q.copy_(torch.randn_like(q))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(out, attn(q, k, k))
+
+
+def test_a_plan_in_a_cuda_graph(packages: Callable[[str, str], Path]) -> None:
+    attn = load(packages("vertical_slash", target()))
+    attn.prepare()
+    q = torch.randn(1, 32, 700, 128, dtype=torch.bfloat16, device="cuda")
+    k = torch.randn(1, 8, 700, 128, dtype=torch.bfloat16, device="cuda")
     graph = torch.cuda.CUDAGraph()
     with torch.no_grad():
         attn(q, k, k)

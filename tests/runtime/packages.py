@@ -92,6 +92,12 @@ DATA = {
         mask window(w)
         score s + slope[h] * (k - q) + bias[k]
     }""",
+    "paired": """attention paired {
+        heads 2
+        input table[q, k] : float
+        mask causal
+        score s + table[q, k]
+    }""",
     "given": """attention given {
         heads 2
         input columns[h, k] : bool

@@ -273,9 +273,107 @@ def test_too_little_shared_memory_is_told() -> None:
     assert issubclass(OutOfResources, Exception)
 
 
-def test_only_torch_is_imported(tmp_path: Path) -> None:
-    path = tmp_path / "causal.patk"
-    path.write_bytes(quick_bytes("causal", TRAINED))
+def test_a_plan_is_made_and_used_again() -> None:
+    attn, driver = attention("shares")
+    q, k, v = tensors()
+    plan = attn.plan(q, k)
+    assert [x.shape for x in plan.tables.values()] == [(2, 4, 2, 2)]
+    planning = kernels(driver)
+    assert planning[0] == "parts_of_map_0" and planning[-1] == "choose_kernel"
+    assert len(driver.launches[0].grid) == 3
+    driver.launches.clear()
+    attn(q, k, v)
+    whole = kernels(driver)
+    assert whole[: len(planning)] == planning
+    for again in range(2):
+        driver.launches.clear()
+        attn(q, k, v, plan=plan)
+        lists = ["list_blocks_kernel"] if again == 0 else []  # kept for the same plan
+        assert kernels(driver) == [*lists, "forward_kernel", "forward_kernel"]
+    q.requires_grad_()
+    (gradient,) = torch.autograd.grad(attn(q, k, v, plan=plan).sum(), q)
+    assert gradient.shape == q.shape
+
+
+def test_a_plan_of_another_call_is_refused() -> None:
+    attn, driver = attention("shares")
+    q, k, v = tensors()
+    plan = attn.plan(q, k)
+    driver.launches.clear()
+    other, _ = attention("shares")
+    with pytest.raises(ValueError, match="made by another package"):
+        other(q, k, v, plan=plan)
+    with pytest.raises(ValueError, match="made for batch, queries, keys and offset"):
+        attn(q[:, :, 1:].contiguous(), k, v, plan=plan)
+    with pytest.raises(ValueError, match="made for batch, queries, keys and offset"):
+        attn(q, k, v, q_offset=3, plan=plan)
+    wrong: Any = plan.tables
+    with pytest.raises(TypeError, match="expected what `plan` gave, got dict"):
+        attn(q, k, v, plan=wrong)
+    with pytest.raises(TypeError, match="`best` is what a plan chooses"):
+        attn(q, k, v, best=plan.tables["best"])
+    with pytest.raises(TypeError, match="`first_1_of_best` is what a plan|is neither"):
+        attn(q, k, v, first_1_of_best=3)
+    plain, _ = attention("causal")
+    with pytest.raises(TypeError, match="the program selects nothing"):
+        plain(q, k, v, plan=plan)
+    with pytest.raises(ValueError, match="selects nothing to plan"):
+        plain.plan(q, k)
+    params, _ = attention("largest")
+    made = params.plan(q, k, n=5)
+    with pytest.raises(ValueError, match="run-time parameters .* 5.* 6"):
+        params(q, k, v, n=6, plan=made)
+    assert driver.launches == []
+
+
+def test_inputs_are_checked_and_widened() -> None:
+    attn, driver = attention("slopes")
+    q, k, v = tensors()
+    slope, bias = torch.ones(4), torch.ones(2, 70)
+    attn(q, k, v, slope=slope, bias=bias, w=5)
+    assert len(driver.launches) == 2
+    with pytest.raises(TypeError, match="`bias`: expected a tensor of float"):
+        attn(q, k, v, slope=slope)
+    with pytest.raises(ValueError, match=r"`bias`: expected \[2, 70\]"):
+        attn(q, k, v, slope=slope, bias=bias[:, 1:])
+    with pytest.raises(TypeError, match="`slop` is neither a run-time parameter nor"):
+        attn(q, k, v, slope=slope, bias=bias, slop=slope)
+    slope.requires_grad_()
+    out = attn(q, k, v, slope=slope, bias=bias)
+    (gradient,) = torch.autograd.grad(out.sum(), slope)
+    assert gradient.shape == (4,) and gradient.dtype == torch.float32
+    names = {x: y for launch in driver.launches for x, y in [(launch.entry, 1)]}
+    assert "key_gradient_kernel" in names
+    pair, _ = attention("paired")
+    table = torch.ones(70, 70, requires_grad=True)
+    own = [x[:, :2].contiguous() for x in (q, k, v)]
+    with pytest.raises(ValueError, match="it is read at pairs of a query and a key"):
+        torch.autograd.grad(pair(*own, table=table).sum(), table)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.uint8])
+def test_integer_inputs_have_32_bits(dtype: torch.dtype) -> None:
+    attn, _ = attention("given")
+    host: Any = attn._host
+    seen = []
+    host.attend = lambda *_, **given: (seen.append(given["far"].dtype), (0, 0))[1]
+    q, k, v = (x[:, :2].contiguous() for x in tensors())
+    given: dict[str, Any] = {
+        "columns": torch.zeros(2, 70, dtype=torch.bool),
+        "diagonals": torch.zeros(2, 2, 400, dtype=torch.bool),
+    }
+    far = torch.zeros(2, dtype=torch.int64)
+    attn(q, k, v, far=far.to(dtype), **given)
+    attn(q, k, v, far=far.to(torch.int32), **given)
+    assert seen == [torch.int32] * 2
+    with pytest.raises(PackageError, match=r"`far`: built for integers of 32 bits"):
+        attn(q, k, v, far=far, **given)
+
+
+@pytest.mark.parametrize("name", ["causal", "shares"])
+def test_only_torch_is_imported(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.patk"
+    path.write_bytes(quick_bytes(name, TRAINED))
     code = f"""
 import sys
 for name in ("triton", "lark", "islpy", "sympy"):

@@ -15,11 +15,15 @@ from torch import Tensor
 from patternc.backends.hopper.route import chosen_route
 from patternc.backends.triton import host
 from patternc.backends.triton.emit import emit
+from patternc.backends.triton.features import features_of
+from patternc.backends.triton.plan_facts import score_reads
 from patternc.backends.triton.recording import (
     DTYPES,
+    Call,
     Launch,
     Recorder,
     Recording,
+    _inputs,
     recording_of,
     stand_in,
 )
@@ -27,6 +31,7 @@ from patternc.runtime.attention import host_of
 from patternc.runtime.launch import Code
 from patternc.store import Store
 from tests.runtime.packages import (
+    DATA,
     PROGRAMS,
     TRAINED,
     StubDriver,
@@ -46,7 +51,7 @@ def generated(name: str, folder: Path) -> Recording:
     """The module of a program, its kernels replaced."""
     kernel = kernel_of(name)
     name_of = kernel.attention.name
-    text = emit(kernel, PROGRAMS[name], name_of, chosen_route(kernel))
+    text = emit(kernel, {**PROGRAMS, **DATA}[name], name_of, chosen_route(kernel))
     return recording_of(Store(folder).put(text, name, ".py"))
 
 
@@ -59,6 +64,9 @@ def packaged(name: str) -> Recording:
     for word in vars(module).copy():
         if word.endswith("_kernel"):
             setattr(module, word, Recorder(word, found))
+    for at, kernels in enumerate(module.MAPS):
+        for word in kernels:
+            kernels[word] = Recorder(f"{word}_of_map_{at}", found)
     stored = module.stored_lists
     module.stored_lists = lambda *given: stored(*given[:-1], torch.device("cpu"))
     return Recording(module, found, module.access_of, module.most_steps)
@@ -152,6 +160,41 @@ def test_the_same_launches(name: str, folder: Path, data: st.DataObject) -> None
         return
     found = launches_of(packaged(name), call)
     assert [described(x) for x in found] == [described(x) for x in expected]
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_the_same_launches_where_inputs_are_read(name: str, folder: Path) -> None:
+    """And the same of plans, in the numbers of calls that are recorded."""
+    attention = kernel_of(name).attention
+    both = generated(name, folder), packaged(name)
+    reads = score_reads(features_of(kernel_of(name)))
+    wanted = () if reads is None else tuple({x.table for x in reads.reads})
+    for n_q, n_k, dim in ((1000, 1000, 64), (1, 70_000, 40)):
+        for target, is_idle in (("sm_90", True), ("sm_80", False)):
+            call = Call(n_q, n_k)
+            noted = []
+            for recording in both:
+                module = recording.module
+                stand_in(module, recording.access_of, target, is_idle=is_idle)
+                shapes = [(attention.heads, n_q), *[(attention.kv_heads, n_k)] * 2]
+                q, k, v = (
+                    torch.empty(2, *shape, dim, dtype=torch.float16, device="meta")
+                    for shape in shapes
+                )
+                given: dict[str, Any] = _inputs(both[0].module, call)
+                recording.found.clear()
+                if attention.selections:
+                    values = dict.fromkeys(module.PLAN_PARAMS, 3)
+                    found = module.select(q, k, 0.5, n_k - n_q, values)
+                    given = {**found, **{x: 3 for x in values if x in module.PARAMS}}
+                given |= {x: 3 for x in module.PARAMS if x not in given}
+                out, lse = module.attend(q, k, v, **given)
+                for names in {(), wanted}:
+                    site = (q, k, v, out, lse, out, None, names)
+                    dq, _, _, own = module.gradients(*site, **given)
+                    assert dq.shape == q.shape and own.keys() == set(names)
+                noted.append([described(x) for x in recording.found])
+            assert noted[0] == noted[1] and len(noted[0]) > 4
 
 
 @pytest.mark.parametrize("name", ["causal", "duo"])
