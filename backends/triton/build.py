@@ -26,11 +26,12 @@ from triton.backends.nvidia.compiler import get_ptxas
 
 from patternc.backends.hopper.route import Route, chosen_route
 from patternc.backends.triton.build_refusal import build_refusal
-from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit
+from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit, listing
 from patternc.backends.triton.expected import expected_times
 from patternc.backends.triton.features import Features, features_of
 from patternc.backends.triton.formulas import head_groups
 from patternc.backends.triton.gradients import gradient_whole_only
+from patternc.backends.triton.judges import listed_covers
 from patternc.backends.triton.kernels import takes_lists
 from patternc.backends.triton.launches import whole_only
 from patternc.backends.triton.machine_code import Compiled, Job, compile_job, job_of
@@ -40,7 +41,8 @@ from patternc.backends.triton.plan_facts import (
     score_reads,
     stripe_facts,
 )
-from patternc.backends.triton.ranges import has_lists, hides_pairs
+from patternc.backends.triton.profiles import list_inputs
+from patternc.backends.triton.ranges import box_of, has_lists, hides_pairs
 from patternc.backends.triton.recording import (
     calls_of,
     fresh_module,
@@ -53,6 +55,7 @@ from patternc.plan.choose import bytes_beside, launches
 from patternc.plan.kernel import Kernel
 from patternc.plan.reverse import reverse
 from patternc.runtime.codec import encode
+from patternc.runtime.data import ListedCover
 from patternc.runtime.format import Section, compressed, join
 from patternc.runtime.manifest import (
     Array,
@@ -120,7 +123,9 @@ def build_package(
     if refusal is not None:
         raise PatternError([refusal])
     attention, blobs = kernel.attention, _Blobs()
-    hopper = chosen_route(kernel) if "sm_90" in wanted.targets else None
+    is_listed = bool(features_of(kernel).inputs and _visited(kernel)[1].lists_data)
+    has_hopper = "sm_90" in wanted.targets and not is_listed
+    hopper = chosen_route(kernel) if has_hopper else None
     text = emit(kernel, attention.span.source.text, attention.name, hopper)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "attention.py")
@@ -236,7 +241,7 @@ def _stored_lists(
 ) -> tuple[Lists, ...]:
     """The tile lists of whole calls, which the generated module builds."""
     layout, (other, features, _) = kernel.attention.layout, _visited(kernel)
-    if layout is None or not takes_lists(other, features):
+    if layout is None or not takes_lists(other, features) or features.inputs:
         return ()
     module: Any = fresh_module(path)
     size, values = layout.size, dict(module.PARAMS)
@@ -313,8 +318,19 @@ def _facts(
         tuple(item.name for item in features.tables),
         stripe_facts(stripes),
         score_reads(features),
+        *_listed(other, reversed_, features),
         plan_facts(attention, wanted.targets),
     )
+
+
+def _listed(
+    kernel: Kernel, reversed_: Kernel, features: Features
+) -> tuple[tuple[str, ...], tuple[ListedCover, ...]]:
+    """The inputs that tile lists follow, and the heads whose tiles are listed so."""
+    if not (features.lists_data and features.inputs) or features.is_ordered:
+        return (), ()
+    own = listing(kernel, reversed_)
+    return tuple(list_inputs(own)), listed_covers(own, box_of(kernel))
 
 
 def _source(kernel: Kernel, values: dict[str, int | float]) -> Source:

@@ -14,7 +14,6 @@ from patternc.backends.triton.stripe_gradients import has_gradients
 from patternc.backends.triton.stripes import striped, without_stripes
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import OutputCase, SinkCase
-from patternc.ir.walk import tables_of
 from patternc.plan.kernel import Kernel
 from patternc.plan.reverse import reverse
 from patternc.source import Span
@@ -68,15 +67,8 @@ def _lists_refusal(
     listed = [cover for cover in own.covers if is_listed(cover)]
     if backward:
         listed += [x for x in reverse(own, kernel.schedule).covers if is_listed(x)]
-    follow = [cover for cover in listed if tables_of(cover.mask)]
-    if follow:
-        return _refusal(
-            "a package has no tile lists that follow inputs yet, and this mask reads"
-            f" `{min(tables_of(follow[0].mask))}`",
-            follow[0].span,
-            "the tiles of this mask are listed anew for every call",
-        )
-    if listed and attention.layout is None:
+    follow = features.lists_data and bool(attention.inputs)
+    if listed and attention.layout is None and not follow:
         return _refusal(
             "a package has tile lists for a layout's one length only",
             listed[0].span,
@@ -89,7 +81,13 @@ def _lists_refusal(
             attention.orders[0].span,
             "its tiles are listed anew for every call",
         )
-    if attention.params and (listed or features.is_ordered):
+    if follow and features.is_ordered:
+        return _refusal(
+            "a package has no order beside tile lists that follow inputs yet",
+            attention.orders[0].span if attention.orders else attention.span,
+            "its tiles are listed anew for every call",
+        )
+    if attention.params and not follow and (listed or features.is_ordered):
         return _refusal(
             "a package has tile lists for one value of each parameter only",
             attention.span,

@@ -116,12 +116,12 @@ def emit(
     reversed_ = reverse(back, kernel.schedule)
     kernels += backward_texts(back, reversed_, behind, own)
     plans = _plans(kernel) if kernel.attention.selections else []
-    listing = _listing(back, reversed_)
+    listed = listing(back, reversed_)
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
         _imports(shared, behind, hopper is not None),
-        _constants(kernel, listing, behind, pattern_text, name),
+        _constants(kernel, listed, behind, pattern_text, name),
         shared_text.body(shared),
         fill("floor") if calls_floor_helpers("".join((*kernels, *plans))) else "",
         *device,
@@ -134,7 +134,7 @@ def emit(
         fits_packed_text() if packs(kernel, features) else "",
         gradients_text(back, reversed_, behind, printer, own),
         finish_text(features, printer),
-        *_lists(listing, behind),
+        *_lists(listed, behind),
         *plans,
         _reference(kernel, features),
     ]
@@ -149,7 +149,7 @@ def _plans(kernel: Kernel) -> list[str]:
     return [*plan_texts(fused, box), *([] if function is None else [function])]
 
 
-def _listing(kernel: Kernel, reversed_: Kernel) -> Kernel:
+def listing(kernel: Kernel, reversed_: Kernel) -> Kernel:
     """The kernel with lists for every cover that some kernel lists the tiles of."""
     covers = tuple(
         replace(cover, ranges=None) if is_listed(other) else cover

@@ -59,7 +59,7 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
-INPUTS, TABLES, LIST_INPUTS = {}, [], []
+INPUTS, TABLES, LIST_INPUTS, LISTED, JUDGES = {}, [], [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
@@ -97,7 +97,8 @@ def _checks() -> str:
 
 def _host() -> str:
     about = f'"""What is launched for a call of a package.\n\n{_MADE}\n"""'
-    imports = ["import contextlib", "import functools", "import math", ""]
+    imports = ["import contextlib", "import functools", "import itertools"]
+    imports += ["import math", ""]
     imports += ["import torch", ""]
     imports += [f"from .checks import {', '.join(('LIMIT', *CHECKS))}"]
     imports += [
@@ -118,6 +119,8 @@ def _host() -> str:
         ordered,
         fill("inputs"),
         fill("read"),
+        fill("profile", {"orders": []}),
+        fill("reverse_lists"),
         fill("add_reads"),
         *_stripes(),
         *_plan(),
@@ -352,6 +355,8 @@ def _key_gradient() -> list[str]:
 
 def _key_stripes() -> list[str]:
     return [
+        "if LISTED and TURNED_TENSORS:",
+        "    turned = reversed_lists(lists, first_q_tile, n_k)",
         "key_stripes = stripes[:9]",
         "if HAS_DIAGONALS:",
         "    key_stripes = key_stripes_of(stripes, n_q, n_k, q_offset)",
@@ -460,7 +465,10 @@ def _lists() -> list[str]:
         "    sizes = (batch, n_q, n_k, q_offset)",
         "    stripes = kept_stripes(*sizes, values, pointers, q.device)",
         "lists, turned = (), ()",
-        "if LIST_TENSORS or TURNED_TENSORS:",
+        "if LISTED:",
+        "    given = (values, inputs, False, q.device)",
+        "    lists = tile_lists(batch, n_q, n_k, q_offset, *given)",
+        "elif LIST_TENSORS or TURNED_TENSORS:",
         "    lists, turned = stored_lists(n_q, n_k, q_offset, q.device)",
     ]
 

@@ -66,20 +66,21 @@ class ProfilePrinter(BoundsPrinter):
             return self.hoisted[expr]
         if expr in self.parts:
             name = self.parts[expr]
-            return f"truth_of({name})" if _is_truth(expr) else name
+            return f"truth_of({name})" if is_truth(expr) else name
         if isinstance(expr, Read):
             boxes = [
-                self._call_text(index) for index in expr.indices if _is_searched(index)
+                self._call_text(index) for index in expr.indices if is_searched(index)
             ]
             return f"look_up({', '.join([self.tables[expr], 'e', *boxes])})"
         return super()._call_text(expr)
 
 
-def _is_truth(expr: Expr) -> bool:
+def is_truth(expr: Expr) -> bool:
+    """Whether a part is a truth value."""
     return isinstance(expr, Truth | Compare | All | Any | Not)
 
 
-def _is_searched(index: Expr) -> bool:
+def is_searched(index: Expr) -> bool:
     """Whether an index of a two-sided read differs within a pair of nodes."""
     return bool(axes_of(index) & {Axis.QUERY, Axis.KEY})
 
@@ -109,7 +110,7 @@ def judge_function(at: int, cover: TileCover, box: Box) -> str:
     sides = sides_of(mask, box)  # type: ignore[arg-type]
     names = {part: f"query_{i}" for i, part in enumerate(sides.query)}
     names |= {part: f"key_{i}" for i, part in enumerate(sides.key)}
-    pyramids = _two_sided(sides.mask, names)
+    pyramids = two_sided(sides.mask, names)
     lines = _before(cover, sides, names, pyramids, box)
     inner = ["head, keys = exactly(heads[e]), exactly(length)"]
     for side, parts in (("q", sides.query), ("k", sides.key)):
@@ -154,19 +155,19 @@ def _before(
     for read, name in pyramids.items():
         flat = replace(printer, names={**_TOKENS, Axis.HEAD: "heads"})
         places = [
-            "None" if _is_searched(index) else flat.print(index)
+            "None" if is_searched(index) else flat.print(index)
             for index in read.indices
         ]
         lines.append(f"{name} = pyramid(t_{read.table}, b, [{', '.join(places)}])")
     lines.append("b, h = b[:, None, None], heads[:, None, None]")
     for part, name in names.items():
         lines += printer.assign(name, part, 4)
-        values = f"{name}.to(torch.int64)" if _is_truth(part) else name
+        values = f"{name}.to(torch.int64)" if is_truth(part) else name
         lines.append(f"{name} = profile({values}, {sides.by_step})")
     return lines
 
 
-def _two_sided(mask: BoolExpr, names: dict[Expr, str]) -> dict[Read, str]:
+def two_sided(mask: BoolExpr, names: dict[Expr, str]) -> dict[Read, str]:
     """The reads outside of one-sided parts."""
     found: dict[Read, str] = {}
     pending: list[Expr] = [mask]

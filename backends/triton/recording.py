@@ -202,7 +202,10 @@ def recording_of(path: Path) -> Recording:
         for name, value in kernels.items():
             kernels[name] = Recorder(value.__name__, found)
     module.WIDE_BLOCKS = 0  # as in a package: see `host`
-    if hasattr(module, "tile_lists"):
+    if vars(module).get("LIST_INPUTS"):
+        module.tile_lists = lambda batch, *_: _some_lists(batch, module.HEADS)
+        module.reversed_lists = lambda lists, *_: lists
+    elif hasattr(module, "tile_lists"):
         build = module.tile_lists
         module.tile_lists = lambda *given: build(*given[:-1], torch.device("cpu"))
     return Recording(module, found, module.access_of, module.most_steps)
@@ -275,3 +278,11 @@ def _inputs(module: Any, call: Call) -> dict[str, object]:
         ]
         found[name] = torch.empty(sizes, dtype=TABLES[element], device="meta")
     return found
+
+
+def _some_lists(batch: int, heads: int) -> tuple[Any, ...]:
+    """Lists that follow data, of the types that they have; there are no tiles in them."""
+    one = torch.empty(1, dtype=torch.int32, device="meta")
+    kinds = torch.empty(batch, heads, 1, dtype=torch.int32, device="meta")
+    first = kinds.to(torch.int64)
+    return one, first, kinds, kinds, one[None], kinds[..., 0], heads

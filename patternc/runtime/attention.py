@@ -20,6 +20,7 @@ from . import host as _host
 from .data import ScoreReads
 from .driver import Driver, driver
 from .format import PackageError
+from .judges import judge_of
 from .launch import Code, Kernel
 from .lists import stored_lists
 from .manifest import Facts, Manifest
@@ -433,6 +434,10 @@ def _follow_data(module: Any, facts: Facts, code: Code) -> None:
         module.keep_within = partial(keep_within, facts.stripes, facts.heads)
     if facts.reads is not None:
         module.input_gradients = partial(input_gradients, module, facts.reads)
+    module.JUDGES = {
+        at: partial(judge_of, module, cover.judge)
+        for at, cover in enumerate(facts.listed)
+    }
     plan = facts.plan
     if plan is not None:
         module.select_keys = partial(select_keys, module, plan)
@@ -494,6 +499,11 @@ def _data_constants(facts: Facts) -> dict[str, object]:
             for item in facts.inputs
         },
         "TABLES": list(facts.tables),
+        "LIST_INPUTS": list(facts.list_inputs),
+        "LISTED": [
+            {"heads": list(x.heads), "per_head": x.per_head, "judge": at}
+            for at, x in enumerate(facts.listed)
+        ],
         "HAS_STRIPES": stripes is not None,
         "HAS_DIAGONALS": stripes is not None and stripes.has_diagonals,
         "HAS_COLUMNS": stripes is not None and stripes.has_columns,

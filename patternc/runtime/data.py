@@ -127,6 +127,50 @@ class ScoreReads:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgePart:
+    """What a mask asks of queries alone ("q"), or of keys alone ("k"); see `Judge`."""
+
+    of_queries: bool
+    is_truth: bool
+    value: Formula
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeTable:
+    """Elements that a mask reads at pairs: a place for each axis, None if that differs."""
+
+    table: str
+    places: tuple[Formula | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Whether a mask may hold, and may fail, for some queries and keys.
+
+    `seen` is of bounds: "part_0", ... of `parts`, "h", "n_k", parameters, "true" and
+    "false"; `read n table_0` of as many bounds is what `tables` hold there. `by_step`:
+    bounds have a step.
+    """
+
+    parts: tuple[JudgePart, ...]
+    tables: tuple[JudgeTable, ...]
+    by_step: bool
+    seen: Formula
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCover:
+    """Heads whose tiles are listed for the inputs of a call; `per_head`: for each."""
+
+    heads: tuple[int, ...]
+    per_head: bool
+    judge: Judge
+
+    def __post_init__(self) -> None:
+        check(all(0 <= x < 2**16 for x in self.heads) and bool(self.heads), "no head")
+
+
+@dataclass(frozen=True, slots=True)
 class PlanProbe:
     """The scores of the rows from `first` to before `end`, or their softmax.
 

@@ -28,7 +28,7 @@ BINARY = (
     "or",
 )
 
-READ = re.compile(r"read ([1-8]) ([A-Za-z_]\w*)")
+READ = re.compile(r"read ([0-8]) ([A-Za-z_]\w*)")
 """An element of an input: as many places as the number says, then its name."""
 
 MOST_TOKENS = 10_000

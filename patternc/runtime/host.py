@@ -9,6 +9,7 @@ modules. Do not edit.
 
 import contextlib
 import functools
+import itertools
 import math
 
 import torch
@@ -38,7 +39,7 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
-INPUTS, TABLES, LIST_INPUTS = {}, [], []
+INPUTS, TABLES, LIST_INPUTS, LISTED, JUDGES = {}, [], [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
@@ -173,7 +174,10 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
         sizes = (batch, n_q, n_k, q_offset)
         stripes = kept_stripes(*sizes, values, pointers, q.device)
     lists, turned = (), ()
-    if LIST_TENSORS or TURNED_TENSORS:
+    if LISTED:
+        given = (values, inputs, False, q.device)
+        lists = tile_lists(batch, n_q, n_k, q_offset, *given)
+    elif LIST_TENSORS or TURNED_TENSORS:
         lists, turned = stored_lists(n_q, n_k, q_offset, q.device)
     is_packed = PACKS and SHARES and form == "none"
     is_packed = is_packed and n_q * (HEADS // KV_HEADS) <= BLOCK_Q
@@ -731,8 +735,13 @@ def launch_gradients(
         sizes = (batch, n_q, n_k, q_offset)
         stripes = kept_stripes(*sizes, values, pointers, q.device)
     lists, turned = (), ()
-    if LIST_TENSORS or TURNED_TENSORS:
+    if LISTED:
+        given = (values, inputs, False, q.device)
+        lists = tile_lists(batch, n_q, n_k, q_offset, *given)
+    elif LIST_TENSORS or TURNED_TENSORS:
         lists, turned = stored_lists(n_q, n_k, q_offset, q.device)
+    if LISTED and TURNED_TENSORS:
+        turned = reversed_lists(lists, first_q_tile, n_k)
     key_stripes = stripes[:9]
     if HAS_DIAGONALS:
         key_stripes = key_stripes_of(stripes, n_q, n_k, q_offset)
@@ -966,6 +975,413 @@ def read(table, b, *places):
     if not found.is_floating_point():
         found = found.to(torch.int64)
     return found if inside is True else torch.where(inside, found, 0)
+
+
+LISTS = {}
+"""The tile lists of the calls that came last, the newest at the end."""
+
+MOST_LISTS = 8
+FIRST_BOXES = 1 << 17
+
+
+def tile_lists(batch, n_q, n_k, q_offset, values, inputs, ordered, device, blocks=None):
+    """The listed key tiles of each head and query tile, kept for the next call.
+
+    int32 `tiles`; and for [batch, HEADS, n_q_tiles] int64 `first`, int32 `partial` and
+    `full`: from `first` on come the PARTIAL tiles, then the FULL ones. Heads that have
+    ranges have none. The tokens at the positions of each order follow, int32
+    [orders, n_k], and which order each head has, int32 [batch, HEADS]; at last how many
+    heads a batch element is ahead of the one before, 0 if all have the same lists.
+
+    `blocks` are the sizes of a tile if they are not BLOCK_Q and BLOCK_K.
+    Built on the device, at a cost that follows the tokens and the live tiles; their
+    number is waited for. Lists are kept for the tensors that made them, as long as no
+    operation of PyTorch writes to these.
+    """
+    tables = {name: inputs[name] for name in LIST_INPUTS}
+    try:
+        versions = [tensor._version for tensor in tables.values()]
+    except RuntimeError:  # a tensor of inference mode counts no writes
+        versions = None
+    places = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in tables.values()]
+    blocks = blocks or (BLOCK_Q, BLOCK_K)
+    sizes = (n_q, n_k, q_offset, ordered, *values.values(), device, blocks)
+    key = (sizes, batch if tables else 0, *places, *(versions or ()))
+    if key in LISTS:
+        return LISTS[key][0]
+    with torch.device(device):
+        lists = build_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks)
+    if versions is not None:
+        # The tensors are kept too, so that no other one can come to their addresses.
+        LISTS[key] = lists, tables
+        while len(LISTS) > MOST_LISTS:
+            del LISTS[next(iter(LISTS))]
+    return lists
+
+
+def build_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks):
+    """See `tile_lists`."""
+    block_q, block_k = blocks
+    per_batch = max([len(table) for table in tables.values()], default=1)
+    first_q_tile = q_offset // block_q
+    n_q_tiles = (q_offset + n_q - 1) // block_q - first_q_tile + 1
+    first = torch.zeros(per_batch, HEADS, n_q_tiles, dtype=torch.int64)
+    partial = torch.zeros(per_batch, HEADS, n_q_tiles, dtype=torch.int32)
+    full = torch.zeros(per_batch, HEADS, n_q_tiles, dtype=torch.int32)
+    tiles, found = [torch.zeros(0, dtype=torch.int32)], 0
+    orders, n_orders = [torch.arange(n_k)[None]], 1
+    order_of = torch.zeros(per_batch, HEADS, dtype=torch.int32)
+    for cover in ORDERED if ordered else LISTED:
+        # A batch element and a head; those of heads that have the same tiles are one.
+        alone = cover["per_head"] or (ordered and cover["order_per_head"])
+        heads = [[head] for head in cover["heads"]] if alone else [[*cover["heads"]]]
+        b = torch.arange(per_batch).repeat_interleave(len(heads))
+        h = torch.tensor([some[0] for some in heads]).repeat(per_batch)
+        tokens = None
+        positions = extents(first_q_tile, n_q_tiles, block_q, q_offset, q_offset + n_q)
+        keys = extents(0, -(-n_k // block_k), block_k, 0, n_k)
+        sides = [x[None] if tokens is None else tokens[:, x] for x in (positions, keys)]
+        judge = JUDGES[cover["judge"]](*sides, b, h, n_k, values, tables)
+        counts = (len(b), n_q_tiles, sides[1].shape[1])
+        e, qt, kt, is_partial = live_tiles(judge, *counts)
+        row = e * n_q_tiles + qt
+        place = torch.sort((row * 2 + ~is_partial) * counts[2] + kt)[1]
+        tiles.append(kt[place].to(torch.int32))
+        numbers = torch.zeros(2, len(b) * n_q_tiles, dtype=torch.int64)
+        numbers[0].index_add_(0, row, is_partial.to(torch.int64))
+        numbers[1].index_add_(0, row, (~is_partial).to(torch.int64))
+        both = numbers.sum(0)
+        starts = torch.cumsum(both, 0) - both + found
+        for at, some in enumerate(heads):
+            for target, source in (
+                (first, starts),
+                (partial, numbers[0]),
+                (full, numbers[1]),
+            ):
+                shaped = source.view(per_batch, len(heads), 1, n_q_tiles)[:, at]
+                target[:, some] = shaped.to(target.dtype)
+        found += len(kt)
+    lists = (torch.cat(tiles), first, partial, full)
+    orders = torch.cat(orders).to(torch.int32)
+    return *lists, orders, order_of, HEADS if per_batch > 1 else 0
+
+
+def extents(first, count, block, start, stop):
+    """The positions of tiles, [tiles, block]; a ragged tile repeats an end of its own."""
+    at = (first + torch.arange(count))[:, None] * block + torch.arange(block)
+    return at.clamp(start, stop - 1) if stop > start else at[:0]
+
+
+def live_tiles(judge, elements, q_tiles, k_tiles):
+    """The tiles that may see something: element, query and key tile, whether PARTIAL.
+
+    Node `i` of a level is the tiles from `i * 2**level` on. Pairs of nodes are split in
+    four until they are EMPTY or FULL, beginning with as many as are judged at once.
+    """
+    level = 0
+    most = max(q_tiles, k_tiles, 1)
+    while (
+        most > 1 << level
+        and elements * -(-q_tiles >> level) * -(-k_tiles >> level) > FIRST_BOXES
+    ):
+        level += 1
+    sizes = [(n + (1 << level) - 1) >> level for n in (q_tiles, k_tiles)]
+    axes = [torch.arange(n) for n in (elements, *sizes)]
+    e, q, k = (x.reshape(-1) for x in torch.meshgrid(*axes, indexing="ij"))
+    is_full = torch.zeros(len(e), dtype=torch.bool)
+    while True:
+        may_see, may_hide = (x.expand(len(e)) for x in judge(level, e, q, k))
+        is_full = is_full | (may_see & ~may_hide)
+        kept = torch.nonzero(is_full | may_see)[:, 0]
+        e, q, k, is_full = e[kept], q[kept], k[kept], is_full[kept]
+        if level == 0:
+            return e, q, k, ~is_full
+        level -= 1
+        e, is_full = e.repeat(4), is_full.repeat(4)
+        q = torch.cat([2 * q, 2 * q, 2 * q + 1, 2 * q + 1])
+        k = torch.cat([2 * k, 2 * k + 1, 2 * k, 2 * k + 1])
+        sizes = [(n + (1 << level) - 1) >> level for n in (q_tiles, k_tiles)]
+        inside = torch.nonzero((q < sizes[0]) & (k < sizes[1]))[:, 0]
+        e, q, k, is_full = e[inside], q[inside], k[inside], is_full[inside]
+
+
+# A profile is what is known of one side of the mask: for each level of nodes the least
+# and the greatest value, and a step: all values are equal modulo it. [elements, nodes].
+def profile(values, by_step):
+    """The levels of one part, from its values [elements, tiles, block]."""
+    low, high = values.amin(-1), values.amax(-1)
+    step = torch.ones_like(low)
+    if by_step:
+        apart = values - low[..., None]
+        while apart.shape[-1] > 1:
+            apart = torch.gcd(apart[..., ::2], apart[..., 1::2])
+        step = apart[..., 0]
+    levels = [(low, high, step)]
+    while levels[-1][0].shape[1] > 1:
+        levels.append(joined(*levels[-1]))
+    return levels
+
+
+def joined(low, high, step):
+    """Pairs of neighbours; a last one alone stays."""
+    if low.shape[1] % 2:
+        low, high, step = (torch.cat([x, x[:, -1:]], 1) for x in (low, high, step))
+    apart = (low[:, ::2] - low[:, 1::2]).abs()
+    steps = torch.gcd(torch.gcd(step[:, ::2], step[:, 1::2]), apart)
+    return (
+        torch.minimum(low[:, ::2], low[:, 1::2]),
+        torch.maximum(high[:, ::2], high[:, 1::2]),
+        steps,
+    )
+
+
+def known(levels, level, e, node):
+    """What a profile says of nodes."""
+    chosen = levels[min(level, len(levels) - 1)]
+    return tuple(x[0][node] if len(x) == 1 else x[e, node] for x in chosen)
+
+
+def pyramid(table, b, places):
+    """Least and greatest elements of cells that double in size from level to level.
+
+    `places` holds an index for each axis, or None for an axis that is searched; one
+    table for each element.
+    """
+    index, inside = [b.clamp(max=len(table) - 1)], torch.ones_like(b, dtype=torch.bool)
+    for place, size in zip(places, table.shape[1:]):
+        if place is None:
+            index.append(slice(None))
+            continue
+        place = torch.as_tensor(place, device=table.device).expand(len(b))
+        inside &= (place >= 0) & (place < size)
+        index.append(place.clamp(0, max(size - 1, 0)))
+    searched = [n for n, place in zip(table.shape[1:], places) if place is None]
+    if table.numel() == 0:
+        return [(torch.zeros(len(b), *[1] * len(searched), dtype=torch.int64),) * 2]
+    # Index tensors that a slice keeps apart come out in front: the elements lead.
+    own = table.to(torch.int64)[tuple(index)]
+    own = torch.where(inside.view(-1, *[1] * len(searched)), own, 0)
+    levels = [(own, own)]
+    while max(levels[-1][0].shape[1:], default=1) > 1:
+        levels.append(tuple(map(halved, levels[-1], (torch.minimum, torch.maximum))))
+    return levels
+
+
+def halved(cells, join):
+    """Pairs of neighbours joined along every axis but the first."""
+    for axis in range(1, cells.dim()):
+        if cells.shape[axis] % 2:
+            last = cells.narrow(axis, cells.shape[axis] - 1, 1)
+            cells = torch.cat([cells, last], axis)
+        pairs = cells.unflatten(axis, (-1, 2))
+        cells = join(pairs.select(axis + 1, 0), pairs.select(axis + 1, 1))
+    return cells
+
+
+def look_up(levels, e, *boxes):
+    """Bounds of a read over boxes of indices: each meets two cells a side at most."""
+    sizes = levels[0][0].shape[1:]
+    outside, width = torch.zeros_like(e, dtype=torch.bool), torch.ones_like(e)
+    ends = []
+    for (low, high, _), size in zip(boxes, sizes):
+        outside = outside | (low < 0) | (high >= size)
+        low, high = (x.expand_as(e).clamp(0, size - 1) for x in (low, high))
+        width = torch.maximum(width, high - low + 1)
+        ends.append((low, high))
+    fitting = torch.zeros_like(e)
+    for level in range(len(levels) - 1):
+        fitting += (width > 1 << level).to(torch.int64)
+    least = greatest = torch.zeros_like(e)
+    for level, (small, large) in enumerate(levels):
+        lows, highs = [], []
+        for corner in itertools.product(*ends):
+            at = [
+                (x >> level).clamp(max=n - 1) for x, n in zip(corner, small.shape[1:])
+            ]
+            lows.append(small[(e, *at)])
+            highs.append(large[(e, *at)])
+        here = fitting == level
+        least = torch.where(here, torch.stack(lows).amin(0), least)
+        greatest = torch.where(here, torch.stack(highs).amax(0), greatest)
+    least = torch.where(outside, least.clamp(max=0), least)
+    return (
+        least,
+        torch.where(outside, greatest.clamp(min=0), greatest),
+        torch.ones_like(e),
+    )
+
+
+# Interval arithmetic with steps: an integer is (least, greatest, step), a truth value
+# (may be true, may be false). A step of 0 says that there is one value, 1 nothing.
+def exactly(value):
+    value = torch.as_tensor(value, dtype=torch.int64)
+    return value, value, torch.zeros_like(value)
+
+
+def always(value):
+    return torch.tensor(value), torch.tensor(not value)
+
+
+def truth_of(a):
+    return a[1] > 0, a[0] < 1
+
+
+def hull(*corners):
+    low = high = corners[0]
+    for corner in corners[1:]:
+        low, high = torch.minimum(low, corner), torch.maximum(high, corner)
+    return low, high
+
+
+def sum_of(a, b):
+    return a[0] + b[0], a[1] + b[1], torch.gcd(a[2], b[2])
+
+
+def difference_of(a, b):
+    return a[0] - b[1], a[1] - b[0], torch.gcd(a[2], b[2])
+
+
+def product_of(a, b):
+    low, high = hull(a[0] * b[0], a[0] * b[1], a[1] * b[0], a[1] * b[1])
+    step = torch.where(b[2] == 0, a[2] * b[0].abs(), 1)
+    return low, high, torch.where(a[2] == 0, b[2] * a[0].abs(), step)
+
+
+def quotient_of(a, b):
+    low, high = hull(a[0] // b[0], a[0] // b[1], a[1] // b[0], a[1] // b[1])
+    exact = (b[2] == 0) & (a[2] % b[0] == 0)
+    return low, high, torch.where(exact, (a[2] // b[0]).abs(), 1)
+
+
+def remainder_of(a, b):
+    positive, fixed = b[0] > 0, b[0] == b[1]
+    low = torch.where(positive, 0, b[0] + 1)
+    high = torch.where(positive, b[1] - 1, 0)
+    # The remainder by a constant keeps what the step and the constant share.
+    step = torch.where(fixed, torch.gcd(a[2], b[0].abs()), 1).clamp(min=1)
+    rest = a[0] % step
+    low = torch.where(fixed, low + (rest - low) % step, low)
+    high = torch.where(fixed, high - (high - rest) % step, high)
+    one_period = fixed & (a[0] // b[0] == a[1] // b[0])
+    inside = positive & (a[0] >= 0)
+    high = torch.where(inside, torch.minimum(high, a[1]), high)
+    low = torch.where(one_period, a[0] % b[0], low)
+    high = torch.where(one_period, a[1] % b[0], high)
+    return low, high, torch.where(one_period, a[2], torch.where(low == high, 0, step))
+
+
+def either_step(a, b, is_a, is_b):
+    both = torch.gcd(torch.gcd(a[2], b[2]), (a[0] - b[0]).abs())
+    return torch.where(is_a, a[2], torch.where(is_b, b[2], both))
+
+
+def least_of(a, b):
+    step = either_step(a, b, a[1] <= b[0], b[1] <= a[0])
+    return torch.minimum(a[0], b[0]), torch.minimum(a[1], b[1]), step
+
+
+def greatest_of(a, b):
+    step = either_step(a, b, a[0] >= b[1], b[0] >= a[1])
+    return torch.maximum(a[0], b[0]), torch.maximum(a[1], b[1]), step
+
+
+def absolute_of(a):
+    low, high = torch.abs(a[0]), torch.abs(a[1])
+    straddles = (a[0] < 0) & (a[1] > 0)
+    step = torch.where(straddles, torch.gcd(a[2], 2 * low), a[2])
+    middle = low % torch.where(step == 0, 1, step)
+    least = torch.where(straddles, middle, torch.minimum(low, high))
+    return least, torch.maximum(low, high), step
+
+
+def less(a, b):
+    return a[0] < b[1], a[1] >= b[0]
+
+
+def at_most(a, b):
+    return a[0] <= b[1], a[1] > b[0]
+
+
+def equal(a, b):
+    step = torch.gcd(a[2], b[2])
+    apart = (a[0] - b[0]) % torch.where(step == 0, 1, step)
+    meet = (a[0] <= b[1]) & (b[0] <= a[1]) & (apart == 0)
+    same = (a[0] == a[1]) & (b[0] == b[1]) & (a[0] == b[0])
+    return meet, ~same
+
+
+def unequal(a, b):
+    return opposite(equal(a, b))
+
+
+def opposite(a):
+    return a[1], a[0]
+
+
+def all_of(*terms):
+    true, false = always(True)
+    for term in terms:
+        true, false = true & term[0], false | term[1]
+    return true, false
+
+
+def any_of(*terms):
+    true, false = always(False)
+    for term in terms:
+        true, false = true | term[0], false & term[1]
+    return true, false
+
+
+REVERSED = {}
+"""The lists of the calls that came last, turned round, the newest at the end."""
+
+
+def reversed_lists(lists, first_q_tile, n_k):
+    """For each key tile the listed query tiles: as `tile_lists`, turned round.
+
+    Built on the device by one stable sort, at a cost that follows the live tiles, and
+    kept as long as the lists are; their number is waited for.
+    """
+    key = (lists[0].data_ptr(), first_q_tile, n_k)
+    if key in REVERSED and REVERSED[key][0] is lists[0]:
+        return REVERSED[key][1]
+    with torch.device(lists[0].device):
+        found = reverse_lists(lists, first_q_tile, n_k)
+    REVERSED.pop(key, None)
+    REVERSED[key] = lists[0], found
+    while len(REVERSED) > MOST_LISTS:
+        del REVERSED[next(iter(REVERSED))]
+    return found
+
+
+def reverse_lists(lists, first_q_tile, n_k):
+    """See `reversed_lists`."""
+    tiles, *rest = lists[:4]
+    shape, n_q_tiles = rest[0].shape[:-1], rest[0].shape[-1]
+    n_k_tiles = (n_k + BLOCK_K - 1) // BLOCK_K
+    # Heads and batch elements with the same list are turned round once.
+    numbers = torch.cat([x.reshape(-1, n_q_tiles).to(torch.int64) for x in rest], dim=1)
+    alike, own = torch.unique(numbers, dim=0, return_inverse=True)
+    first, partial, full = alike.view(len(alike), 3, n_q_tiles).unbind(1)
+    counts = (partial + full).reshape(-1)
+    row = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    within = torch.arange(len(row)) - (torch.cumsum(counts, 0) - counts)[row]
+    kt = tiles[first.reshape(-1)[row] + within].to(torch.int64)
+    is_partial = within < partial.reshape(-1)[row]
+    column = row // n_q_tiles * n_k_tiles + kt
+    place = torch.sort(column * 2 + (~is_partial).to(torch.int64), stable=True)[1]
+    found = (row % n_q_tiles + first_q_tile)[place].to(torch.int32)
+    ends = torch.zeros(2, len(alike) * n_k_tiles, dtype=torch.int64)
+    ends[0].index_add_(0, column, is_partial.to(torch.int64))
+    ends[1].index_add_(0, column, (~is_partial).to(torch.int64))
+    both = ends.sum(0)
+    starts = torch.cumsum(both, 0) - both
+
+    def of_heads(values, dtype):
+        return values.view(len(alike), n_k_tiles)[own].view(*shape, -1).to(dtype)
+
+    kinds = of_heads(ends[0], torch.int32), of_heads(ends[1], torch.int32)
+    return found, of_heads(starts, torch.int64), *kinds, *lists[4:]
 
 
 def add_reads(total, gradient, b, *places):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .data import InputFacts, PlanFacts, ScoreReads, StripeFacts
+from .data import InputFacts, ListedCover, PlanFacts, ScoreReads, StripeFacts
 from .format import Section
 from .formula import Formula, check
 
@@ -203,7 +203,8 @@ class Facts:
     `hopper_stages` the head sizes that it is for. `hides` says whether tiles may hold
     hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
     turned round, and `list_numbers` count what a kernel takes of its lists. `tables`
-    are the inputs that kernels read; `stripes` are chosen diagonals, columns and blocks.
+    are the inputs that kernels read; `stripes` are chosen diagonals, columns and blocks,
+    `listed` the heads whose tiles follow `list_inputs`.
     """
 
     name: str
@@ -235,6 +236,8 @@ class Facts:
     tables: tuple[str, ...]
     stripes: StripeFacts | None
     reads: ScoreReads | None
+    list_inputs: tuple[str, ...]
+    listed: tuple[ListedCover, ...]
     plan: PlanFacts | None
 
     def __post_init__(self) -> None:
@@ -264,6 +267,11 @@ class Facts:
         check(made == {x.table for x in found}, "a table that no one makes")
         firsts = {name for x in found for name in x.firsts if name}
         check(firsts <= self.params.keys(), "a place that is no parameter")
+        check(set(self.list_inputs) <= names, "a list that follows no input")
+        for cover in self.listed:
+            check(max(cover.heads) < self.heads, "no head")
+            for table in cover.judge.tables:
+                check(table.table in self.list_inputs, "a list that follows no input")
         for read in () if self.reads is None else self.reads.reads:
             check(read.table in names, "an element of no input")
             check(max(read.heads) < self.heads, "no head")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 
-from .data import PlanFacts, PlanSelection
+from .data import Judge, PlanFacts, PlanSelection
 from .formula import READ, Formula
 from .manifest import Facts, HeadGroup
 
@@ -57,7 +57,7 @@ def evaluate(
             elif token in UNARY:
                 stack[-1] = int(UNARY[token](stack[-1]))
             elif has_inputs and (found := READ.fullmatch(token)) is not None:
-                del stack[-int(found[1]) :]
+                _popped(stack, int(found[1]))
                 stack.append(0)
             else:
                 stack.append(names[token])
@@ -67,6 +67,12 @@ def evaluate(
     except (IndexError, KeyError, ZeroDivisionError, ValueError) as error:
         raise ValueError(f"not a formula of tiles: {error}") from None
     return value
+
+
+def _popped(stack: list[int], count: int) -> None:
+    """Raises `IndexError` where there are fewer."""
+    for _ in range(count):
+        stack.pop()
 
 
 def check_formulas(facts: Facts) -> None:
@@ -79,8 +85,27 @@ def check_formulas(facts: Facts) -> None:
     for read in () if facts.reads is None else facts.reads.reads:
         for place in read.places:
             evaluate(place, {**names, "q" if read.of_rows else "k": 0}, True)
+    for cover in facts.listed:
+        _check_judge(cover.judge, names)
     if facts.plan is not None:
         _check_plan(facts.plan)
+
+
+def _check_judge(judge: Judge, names: Mapping[str, int]) -> None:
+    for part in judge.parts:
+        side = "q" if part.of_queries else "k"
+        evaluate(part.value, {**names, side: 0}, True)
+    for table in judge.tables:
+        for place in table.places:
+            if place is not None:
+                evaluate(place, names, True)
+    parts = {f"part_{at}": 1 for at in range(len(judge.parts))}
+    tables = {f"table_{at}" for at in range(len(judge.tables))}
+    for token in judge.seen.tokens:
+        found = READ.fullmatch(token) if isinstance(token, str) else None
+        if found is not None and found[2] not in tables:
+            raise ValueError("a judge reads a table that it has not")
+    evaluate(judge.seen, {**names, **parts, "true": 1, "false": 0}, True)
 
 
 def _check_plan(plan: PlanFacts) -> None:

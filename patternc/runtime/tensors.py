@@ -43,9 +43,9 @@ def tensor_value(
             elif token in _UNARY:
                 stack[-1] = _UNARY[token](stack[-1])
             elif (found := READ.fullmatch(token)) is not None:
-                count = int(found[1])
-                places = tuple(stack[-count:])
-                del stack[-count:]
+                start = len(stack) - int(found[1])
+                places = tuple(stack[start:])
+                del stack[start:]
                 stack.append(read(found[2], places))
             else:
                 stack.append(names[token])

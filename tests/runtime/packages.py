@@ -92,6 +92,14 @@ DATA = {
         mask window(w)
         score s + slope[h] * (k - q) + bias[k]
     }""",
+    "documents": """attention documents(w: runtime = 20) {
+        heads 4 kv 2
+        input doc[b, k] : int
+        input keep[h, q // 8, k // 16] : bool
+        input shift[h] : int
+        mask causal & doc[q] == doc[k]                                      for h in {0, 1}
+        mask (causal | abs(q - k) < shift[h] + w) & keep[h, q // 8, k // 16] otherwise
+    }""",
     "paired": """attention paired {
         heads 2
         input table[q, k] : float

@@ -187,10 +187,6 @@ def test_options_that_make_no_sense(options: list[str], tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "input": (
-        "attention a { heads 2 input doc[k] : int mask doc[q] == doc[k] }",
-        "a package has no tile lists that follow inputs yet, and this mask reads `doc`",
-    ),
     "order": (
         """attention a {
             heads 2

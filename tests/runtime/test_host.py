@@ -24,6 +24,7 @@ from patternc.backends.triton.recording import (
     Recorder,
     Recording,
     _inputs,
+    _some_lists,
     recording_of,
     stand_in,
 )
@@ -69,6 +70,9 @@ def packaged(name: str) -> Recording:
             kernels[word] = Recorder(f"{word}_of_map_{at}", found)
     stored = module.stored_lists
     module.stored_lists = lambda *given: stored(*given[:-1], torch.device("cpu"))
+    if module.LISTED:  # inputs of the tests have no values
+        module.tile_lists = lambda batch, *_: _some_lists(batch, module.HEADS)
+        module.reversed_lists = lambda lists, *_: lists
     return Recording(module, found, module.access_of, module.most_steps)
 
 
@@ -169,6 +173,7 @@ def test_the_same_launches_where_inputs_are_read(name: str, folder: Path) -> Non
     both = generated(name, folder), packaged(name)
     reads = score_reads(features_of(kernel_of(name)))
     wanted = () if reads is None else tuple({x.table for x in reads.reads})
+    assert bool(wanted) == (name == "slopes")
     for n_q, n_k, dim in ((1000, 1000, 64), (1, 70_000, 40)):
         for target, is_idle in (("sm_90", True), ("sm_80", False)):
             call = Call(n_q, n_k)

@@ -80,7 +80,7 @@ def inputs_of(name: str, n_k: int, n_q: int, offset: int) -> dict[str, Tensor]:
             for x in item.axes
         ]
         number = torch.randn(shape, generator=generator)
-        kinds = {"float": number, "int": (number * 9).to(torch.int32)}
+        kinds = {"float": number, "int": (number * 2).to(torch.int32)}
         found[item.name] = kinds.get(item.element, number > 0.8)
     return found
 
@@ -94,7 +94,10 @@ def test_forward_and_backward(
     module, attn = generated(name, folder), packaged(name, folder)
     q, k, v, d = tensors(name, n_q, n_k)
     given: dict[str, Any] = inputs_of(name, n_k, n_q, offset)
-    wanted = tuple(x for x in given if given[x].is_floating_point())
+    refused = ("table",)  # read at pairs
+    wanted = tuple(
+        x for x in given if given[x].is_floating_point() and x not in refused
+    )
     call = {"q_offset": q_offset, "scale": 0.3}
     own = dict(given)
     if name in PLANNED:
