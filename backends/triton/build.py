@@ -123,9 +123,7 @@ def build_package(
     if refusal is not None:
         raise PatternError([refusal])
     attention, blobs = kernel.attention, _Blobs()
-    is_listed = bool(features_of(kernel).inputs and _visited(kernel)[1].lists_data)
-    has_hopper = "sm_90" in wanted.targets and not is_listed
-    hopper = chosen_route(kernel) if has_hopper else None
+    hopper = chosen_route(kernel) if "sm_90" in wanted.targets else None
     text = emit(kernel, attention.span.source.text, attention.name, hopper)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "attention.py")

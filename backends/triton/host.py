@@ -166,7 +166,7 @@ def _launch() -> str:
             "launch": [f"launch({head})"],
             "launch_head": [f"def launch({head}=None):"],
             "sequences": _sequences("WHOLE_ONLY"),
-            "access": _access("q, k, v"),
+            "access": [*_access("q, k, v"), *_hopper_lines()],
             "tile_lists": _lists(),
             "list_arguments": [
                 "*lists[:LIST_TENSORS],",
@@ -178,7 +178,7 @@ def _launch() -> str:
             "start": [
                 "kernel = ordered_kernel if ordered else forward_kernel",
                 "kind = (q.device, q.dtype, dim, value_dim, access)",
-                "is_alone = HAS_HOPPER and shares[0] is None",
+                "is_alone = HAS_HOPPER and not LISTED and shares[0] is None",
                 "how = (access, scale, q_offset, values, sequences)",
                 "if is_alone and runs_on_hopper(q, v, *how):",
                 "    more = tuple(values.values())",
@@ -210,7 +210,12 @@ def _hopper() -> str:
     text = text.replace(layout, "None").replace("HopperDescriptor", "TensorDescriptor")
     text = text.replace("    bits = 8 * tensor.element_size()\n", "")
     text = _without(text, "    kind = (q.device", "    hopper_kernel[grid]")
-    return _without(text, "HOPPER_COMPILED =", "def tiles_of")
+    text = _without(text, "HOPPER_COMPILED =", "def tiles_of")
+    options = ['**({"PACKED": False} if PACKS else {}),']
+    listed = fill("listed", {"options": options}, hopper.__name__)
+    listed = _without(listed, "        exact = functools", "        launch_hopper(")
+    assert "more, exact)" in listed
+    return f"{text}\n\n{listed.replace('more, exact)', 'more, None)')}"
 
 
 def _without(text: str, first: str, end: str) -> str:
@@ -455,6 +460,17 @@ def _access(tensors: str) -> list[str]:
         "ordered = IS_ORDERED and is_ordered(n_q, n_k, q_offset)",
         'if ordered and access == "descriptor":',
         '    access = "aligned"  # rows are gathered by token',
+    ]
+
+
+def _hopper_lines() -> list[str]:
+    """Calls whose tiles are listed for the kernel for Hopper end here."""
+    return [
+        'if LISTED and HAS_HOPPER and form == "none":',
+        "    if runs_on_hopper(q, v, access, scale, q_offset, values):",
+        "        tensors = (q, k, v, output, lse)",
+        "        launch_listed(*tensors, scale, q_offset, values, inputs)",
+        "        return",
     ]
 
 

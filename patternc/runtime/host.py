@@ -169,6 +169,11 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
     ordered = IS_ORDERED and is_ordered(n_q, n_k, q_offset)
     if ordered and access == "descriptor":
         access = "aligned"  # rows are gathered by token
+    if LISTED and HAS_HOPPER and form == "none":
+        if runs_on_hopper(q, v, access, scale, q_offset, values):
+            tensors = (q, k, v, output, lse)
+            launch_listed(*tensors, scale, q_offset, values, inputs)
+            return
     pointers, stripes = as_pointers(inputs), ()
     if HAS_STRIPES:
         sizes = (batch, n_q, n_k, q_offset)
@@ -246,7 +251,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
     with current(q.device):
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
-        is_alone = HAS_HOPPER and shares[0] is None
+        is_alone = HAS_HOPPER and not LISTED and shares[0] is None
         how = (access, scale, q_offset, values, sequences)
         if is_alone and runs_on_hopper(q, v, *how):
             more = tuple(values.values())
@@ -521,6 +526,72 @@ def hopper_source(tensor, rows):
     found.layout = None
     found.padding = "zero"
     return found
+
+
+def launch_listed(q, k, v, output, lse, scale, q_offset, values, inputs):
+    """Start `hopper_kernel` on tiles listed for it, and again what values spoiled.
+
+    The portable kernel takes the same tiles: with lists its text is that of any size.
+    """
+    batch, _, n_q, dim = q.shape
+    n_k, value_dim = v.shape[2:]
+    first, tiles = tiles_of(n_q, q_offset, HOPPER_Q)
+    programs = tiles * HEADS * batch
+    blocks = (HOPPER_Q, HOPPER_K)
+    sizes = (batch, n_q, n_k, q_offset)
+    lists = tile_lists(*sizes, values, inputs, False, q.device, blocks)
+    pointers = as_pointers(inputs)
+    addresses = (*lists[:4], *pointers)
+    numbers = (*values.values(), lists[6], *as_numbers(pointers))
+    spoiled = q.new_empty(programs, dtype=torch.int8)
+    options = {
+        "HEADS": HEADS,
+        "GROUP_SIZE": HEADS // KV_HEADS,
+        "HEAD_DIM": dim,
+        "VALUE_DIM": value_dim,
+        "BLOCK_D": dim,
+        "BLOCK_DV": value_dim,
+        "BLOCK_Q": HOPPER_Q,
+        "BLOCK_K": HOPPER_K,
+        "ACCESS": "descriptor",
+        "SEQUENCES": "none",
+        "POSITIVE_SCALE": True,
+        "PRECISION": precision_of(q),
+        "EXACT": True,
+        "IS_SPLIT": False,
+        **({"PACKED": False} if PACKS else {}),
+        "num_warps": 8,
+        "enable_fp_fusion": True,
+    }
+    arguments = (
+        source_of(q, HOPPER_Q, "descriptor"),
+        source_of(k, HOPPER_K, "descriptor"),
+        source_of(v, HOPPER_K, "descriptor"),
+        output,
+        lse,
+        None,
+        spoiled,
+        None,
+        None,
+        *addresses,
+        *q.stride(),
+        *k.stride(),
+        *v.stride(),
+        n_q,
+        n_k,
+        q_offset,
+        first,
+        tiles,
+        1,
+        scale * LOG2_E,
+        *numbers,
+    )
+    with current(q.device):
+        tensors = (q, k, v, output, lse, spoiled)
+        more = (*addresses, *numbers)
+        launch_hopper(*tensors, scale, q_offset, HOPPER_Q, more, None)
+        kind = (q.device, q.dtype, dim, value_dim, "listed")
+        start(forward_kernel, programs, arguments, options, 1, kind)
 
 
 MOST_SPLITS = 64

@@ -100,6 +100,11 @@ DATA = {
         mask causal & doc[q] == doc[k]                                      for h in {0, 1}
         mask (causal | abs(q - k) < shift[h] + w) & keep[h, q // 8, k // 16] otherwise
     }""",
+    "packed_documents": """attention packed_documents {
+        heads 4 kv 2
+        input doc[b, k] : int
+        mask causal & doc[q] == doc[k]
+    }""",
     "paired": """attention paired {
         heads 2
         input table[q, k] : float

@@ -174,8 +174,9 @@ def test_the_same_launches_where_inputs_are_read(name: str, folder: Path) -> Non
     reads = score_reads(features_of(kernel_of(name)))
     wanted = () if reads is None else tuple({x.table for x in reads.reads})
     assert bool(wanted) == (name == "slopes")
-    for n_q, n_k, dim in ((1000, 1000, 64), (1, 70_000, 40)):
-        for target, is_idle in (("sm_90", True), ("sm_80", False)):
+    seen = set()
+    for n_q, n_k, dim in ((1000, 1000, 128), (1, 70_000, 40)):
+        for target, is_idle in (("sm_90", n_q == 1), ("sm_80", False)):
             call = Call(n_q, n_k)
             noted = []
             for recording in both:
@@ -200,6 +201,8 @@ def test_the_same_launches_where_inputs_are_read(name: str, folder: Path) -> Non
                     assert dq.shape == q.shape and own.keys() == set(names)
                 noted.append([described(x) for x in recording.found])
             assert noted[0] == noted[1] and len(noted[0]) > 4
+            seen |= {launch[0] for launch in noted[0]}
+    assert ("hopper_kernel" in seen) == (name == "packed_documents")
 
 
 @pytest.mark.parametrize("name", ["causal", "duo"])
