@@ -159,7 +159,7 @@ def _launch() -> str:
                 "    programs = n_q_tiles * KV_HEADS * batch",
             ],
             "values": ["values = check_params(NAME, PARAMS, params, INPUTS)"],
-            "more": [*_more(), "check_no_gradients(inputs)"],
+            "more": [*_more(), "if inputs:", "    check_no_gradients(inputs)"],
             "if_nothing": [
                 "if batch * n_q == 0 or n_k == 0 and not RUNS_WITHOUT_KEYS:"
             ],
@@ -375,7 +375,7 @@ def _numbers() -> list[str]:
     return [
         "*(lists[6:] or [0])[:LIST_NUMBERS],",
         "*stripes[9:11],",
-        "*as_numbers(pointers),",
+        "*(as_numbers(pointers) if pointers else ()),",
     ]
 
 
@@ -476,7 +476,7 @@ def _hopper_lines() -> list[str]:
 
 def _lists() -> list[str]:
     return [
-        "pointers, stripes = as_pointers(inputs), ()",
+        "pointers, stripes = as_pointers(inputs) if TABLES else (), ()",
         "if HAS_STRIPES:",
         "    sizes = (batch, n_q, n_k, q_offset)",
         "    stripes = kept_stripes(*sizes, values, pointers, q.device)",

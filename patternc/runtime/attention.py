@@ -164,9 +164,12 @@ class PackagedAttention:
             "max_seqlen": max_seqlen,
             **self._planned(q, k, scale, q_offset, plan, given),
         }
-        wanted = tuple(name for name, x in given.items() if _needs_gradient(x))
-        needs = any(_needs_gradient(x) for x in (q, k, v)) or bool(wanted)
-        if needs and torch.is_grad_enabled():
+        wanted: tuple[str, ...] = ()
+        needs = torch.is_grad_enabled()
+        if needs:
+            wanted = tuple(name for name, x in given.items() if _needs_gradient(x))
+            needs = bool(wanted) or any(_needs_gradient(x) for x in (q, k, v))
+        if needs:
             self._refuse_gradient()
             named = self._checked(q, k, v, named) if wanted else named
             own = [named[name] for name in wanted]
@@ -296,8 +299,9 @@ class PackagedAttention:
 
     def _as_built(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments with integer inputs of the width that kernels read."""
-        own = dict(given)
-        for item in self.manifest.facts.inputs:
+        inputs = self.manifest.facts.inputs
+        own = dict(given) if inputs else given
+        for item in inputs:
             tensor = given.get(item.name)
             if item.element != "int" or not isinstance(tensor, Tensor):
                 continue

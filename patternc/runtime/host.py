@@ -122,7 +122,8 @@ def run(q, k, v, scale, q_offset, params, given):
     if LAYOUT_SIZE is not None:
         check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)
     inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}
-    check_no_gradients(inputs)
+    if inputs:
+        check_no_gradients(inputs)
     sizes = (k.shape[2], q_offset)
     sequences = check_sequences(NAME, q, *sizes, *given)
     if sequences is not None and WHOLE_ONLY:
@@ -174,7 +175,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
             tensors = (q, k, v, output, lse)
             launch_listed(*tensors, scale, q_offset, values, inputs)
             return
-    pointers, stripes = as_pointers(inputs), ()
+    pointers, stripes = as_pointers(inputs) if TABLES else (), ()
     if HAS_STRIPES:
         sizes = (batch, n_q, n_k, q_offset)
         stripes = kept_stripes(*sizes, values, pointers, q.device)
@@ -224,7 +225,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
         *values.values(),
         *(lists[6:] or [0])[:LIST_NUMBERS],
         *stripes[9:11],
-        *as_numbers(pointers),
+        *(as_numbers(pointers) if pointers else ()),
     )
     block_d, block_dv = padded(dim), padded(value_dim)
     columns = max(block_d, block_dv)
@@ -801,7 +802,7 @@ def launch_gradients(
     ordered = IS_ORDERED and is_ordered(n_q, n_k, q_offset)
     if ordered and access == "descriptor":
         access = "aligned"  # rows are gathered by token
-    pointers, stripes = as_pointers(inputs), ()
+    pointers, stripes = as_pointers(inputs) if TABLES else (), ()
     if HAS_STRIPES:
         sizes = (batch, n_q, n_k, q_offset)
         stripes = kept_stripes(*sizes, values, pointers, q.device)
@@ -847,7 +848,7 @@ def launch_gradients(
         *values.values(),
         *(lists[6:] or [0])[:LIST_NUMBERS],
         *stripes[9:11],
-        *as_numbers(pointers),
+        *(as_numbers(pointers) if pointers else ()),
     )
     options = {
         "HEADS": HEADS,

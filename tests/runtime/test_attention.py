@@ -421,6 +421,24 @@ def test_a_package_from_a_file(tmp_path: Path) -> None:
         load(tmp_path / "missing.patk")
 
 
+def test_documents_have_kernels_for_every_call() -> None:
+    attn, driver = attention("packed_documents", head_dims=(64, 128))
+    attn._host.is_hopper = lambda _: True
+    for n_q, n_k in ((70, 70), (1000, 1000), (1, 5000)):
+        for dim in (64, 128):
+            q = torch.zeros(1, 4, n_q, dim, dtype=torch.float16)
+            k = torch.zeros(1, 2, n_k, dim, dtype=torch.float16)
+            doc = (torch.arange(n_k) // 300).to(torch.int32)[None]
+            for cores in (1, 1 << 20):
+                attn._host.multiprocessors = lambda _, own=cores: own
+                attn(q, k, k, doc=doc)
+    assert {"hopper_kernel", "combine_kernel"} <= set(kernels(driver))
+    q = torch.zeros(1, 4, 100, 64, dtype=torch.float16, requires_grad=True)
+    k = torch.zeros(1, 2, 100, 64, dtype=torch.float16)
+    (gradient,) = torch.autograd.grad(attn(q, k, k, doc=doc[:, :100]).sum(), q)
+    assert gradient.shape == q.shape
+
+
 def test_sequences_have_kernels_for_every_length() -> None:
     attn, driver = attention(forms=("padded", "packed"), head_dims=(64, 128))
     attn._host.is_hopper = lambda _: True
