@@ -74,3 +74,19 @@ def test_from_a_file(tmp_path: Path) -> None:
     path.write_bytes(quick_bytes("window", BUILT))
     attn = load(path)
     assert attn.name == "windowed" and attn.program().startswith("windowed.triton.")
+
+
+def test_the_operators_take_inputs_and_plans() -> None:
+    attn, stub = packaged("slopes")
+    q = torch.zeros(1, 4, 70, 64, dtype=torch.float16)
+    k = torch.zeros(1, 2, 70, 64, dtype=torch.float16)
+    slope = torch.ones(4, requires_grad=True)
+    out = attn(q, k, k, slope=slope, bias=torch.zeros(1, 70))
+    assert stub.launches[0].entry == "forward_kernel"
+    (gradient,) = torch.autograd.grad(out.sum(), slope)
+    assert gradient.shape == slope.shape
+    assert "query_gradient_kernel" in {launch.entry for launch in stub.launches}
+    attn, stub = packaged("shares")
+    attn(q, k, k)
+    entries = [launch.entry for launch in stub.launches]
+    assert entries[0] == "parts_of_map_0" and entries[-1] == "forward_kernel"

@@ -295,6 +295,21 @@ def test_a_plan_is_made_and_used_again() -> None:
     assert gradient.shape == q.shape
 
 
+@pytest.mark.parametrize("name", ["largest", "shares"])
+def test_plans_have_kernels_for_every_number_of_groups(name: str) -> None:
+    attn, driver = attention(name, head_dims=(64, 20))
+    sizes = (1, 17, 70, 200, 300, 700, 1500, 9000)
+    for n_k in (*sizes, *([600_000] if name == "shares" else [])):
+        for n_q, dim in ((1, 64), (5, 20)):
+            q = torch.zeros(1, 4, n_q, dim, dtype=torch.float16)
+            k = torch.zeros(1, 2, n_k, dim, dtype=torch.float16)
+            attn.plan(q, k, q_offset=n_k)
+    expected = {"choose_kernel", "mark_kernel", "segment_kernel"}
+    if name == "shares":
+        expected |= {"mass_kernel", "count_kernel", "join_kernel"}
+    assert expected <= set(kernels(driver))
+
+
 def test_a_plan_of_another_call_is_refused() -> None:
     attn, driver = attention("shares")
     q, k, v = tensors()
