@@ -270,7 +270,7 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
         start = [
             "how = (access, scale, q_offset, values, sequences)",
             "if shares[0] is None and runs_on_hopper(q, v, *how):",
-            "    more = tuple(values.values())",
+            f"    more = {_more(features)}",
             *_indented(exact_lines if hides else ["exact = None"]),
             "    tensors = (q, k, v, output, lse, spoiled)",
             "    rest = (scale, q_offset, BLOCK_Q, more, exact, sequences)",
@@ -285,6 +285,13 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
         *again_lines("options", hides),
         *combine_launch_lines(features),
     ]
+
+
+def _more(features: Features) -> str:
+    """What the kernel for Hopper takes behind the scale."""
+    if features.has_stripes:
+        return "(*stripes[7:9], *values.values(), *stripes[9:11])"
+    return "tuple(values.values())"
 
 
 def again_lines(options: str, hides: bool) -> list[str]:
