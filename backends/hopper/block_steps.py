@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from patternc.backends.triton.ranges import MASK_NAMES, printer_of
 from patternc.backends.triton.stripe_loops import block_lines, tiles_of
+from patternc.backends.triton.stripes import striped
 from patternc.ir.text import print_expr
 from patternc.plan.kernel import Blocks, Kernel
 
@@ -21,6 +22,14 @@ POINTERS = ["stripe_blocks", "block_ends"]
 
 SLOTS = ["n_partial", "first_cut", "edge_at", "block_at", "n_full"]
 """What the functions of a step know of a query tile."""
+
+
+def blocks_of(kernel: Kernel) -> Blocks | None:
+    """The blocks of a kernel that visits nothing else, or None."""
+    found = striped(kernel)
+    if found is None or found.has_lines or len(found.covers) != len(kernel.covers):
+        return None
+    return found.blocks
 
 
 def range_lines(kernel: Kernel, blocks: Blocks) -> list[str]:

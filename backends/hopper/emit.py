@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patternc.backends.hopper import block_steps, stripe_steps
-from patternc.backends.hopper.choices import blocks_of, lines_of
+from patternc.backends.hopper import block_steps
 from patternc.backends.hopper.route import Route
 from patternc.backends.triton.features import (
     Features,
@@ -67,11 +66,8 @@ _SIZES = ["q_offset", "first_q_tile", "n_q_tiles", "together"]
 def kernel_text(route: Route) -> str:
     """`hopper_kernel` and what it calls."""
     kernel = route.kernel
-    lines = lines_of(kernel)
-    if lines is not None:
-        return stripe_steps.kernel_text(route, lines)
     features = features_of(kernel)
-    if blocks_of(kernel) is not None:
+    if block_steps.blocks_of(kernel) is not None:
         features = replace(features, lists_data=False, has_stripes=True, tables=())
     params = [f"p_{param.name}" for param in kernel.attention.params]
     addresses = _addresses(kernel, features)
@@ -113,7 +109,7 @@ def _addresses(kernel: Kernel, features: Features) -> list[str]:
 
 def _step_holes(kernel: Kernel, features: Features) -> dict[str, list[str]]:
     """What a query tile visits: the text of all that knows of its steps."""
-    blocks = blocks_of(kernel)
+    blocks = block_steps.blocks_of(kernel)
     if blocks is not None:
         return {
             "ranges": block_steps.range_lines(kernel, blocks),
@@ -141,10 +137,7 @@ def launch_text(route: Route) -> str:
         f"HOPPER_STAGES = {dict(sorted(route.stages.items()))}",
     ]
     text = fill("launch", {"constants": constants}, __package__)
-    lines = lines_of(route.kernel)
-    if lines is not None:
-        return f"{text}\n\n{stripe_steps.launch_text(lines)}"
-    if not has_lists(route.kernel) or blocks_of(route.kernel) is not None:
+    if not has_lists(route.kernel) or block_steps.blocks_of(route.kernel) is not None:
         return text
     packed = packs(route.kernel, features_of(route.kernel))
     options = ['"PACKED": False,'] if packed else []

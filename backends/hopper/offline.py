@@ -27,10 +27,6 @@ _COUNTED = {
 }
 
 
-_STRIPES = ("bounds", "granules", "words", "columns", "diagonals")
-_COPIES = {"column_keys": "k", "column_values": "v"}
-
-
 def compile_offline(
     module: ModuleType,
     *,
@@ -79,7 +75,6 @@ def _source(
         "STAGES": module.HOPPER_STAGES[max(dims)],
         "SEQUENCES": sequences,
         **({"sequences": None} if sequences == "none" else {}),
-        "HAS_COLUMNS": getattr(module, "HAS_COLUMNS", False),
     }
     tables = {name: f"*{held}" for name, held in input_types(module).items()}
     pointers = {
@@ -93,7 +88,6 @@ def _source(
         "list_full": "*i32",
         "stripe_blocks": "*i16",
         "block_ends": "*i32",
-        **dict.fromkeys(_STRIPES, "*i32"),
         **tables,
     }
     types: dict[str, str] = {}
@@ -108,11 +102,8 @@ def _source(
             types[name] = pointers[name]
             if name not in tables:  # inputs may have any alignment
                 aligned[(at,)] = [["tt.divisibility", 16]]
-        elif name.endswith("_source") or name in _COPIES:
-            letter = _COPIES.get(name, name[0])
-            block = f"[1, 1, {blocks[letter]}, {columns[letter]}]"
-            if hasattr(module, "launch_stripes") and letter in "kv":
-                block = "[1, 1, 16, 64]"
+        elif name.endswith("_source"):
+            block = f"[1, 1, {blocks[name[0]]}, {columns[name[0]]}]"
             types[name] = f"tensordesc<{dtype}{block},{layout!r}>"
         else:
             types[name] = parameter.annotation_type

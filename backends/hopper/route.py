@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from patternc.backends.hopper import choices
 from patternc.backends.triton.features import features_of, reads_of
 from patternc.backends.triton.ranges import has_lists, is_listed
 from patternc.backends.triton.stripes import striped
@@ -81,15 +80,30 @@ def refusal(kernel: Kernel) -> str:
         return "its tokens have an order"
     if features.natural or features.has_epilogue or features.skipped:
         return "it has scores, weights, sinks, outputs or skipped heads"
-    chosen = striped(kernel)
-    if chosen is not None:
-        return choices.refusal(kernel, chosen, BLOCK_Q, BLOCK_K)
+    if striped(kernel) is not None:
+        return _refusal_of_choices(kernel)
     if features.inputs:
         return _refusal_of_lists(kernel)
     if has_lists(kernel):
         return "its tiles have no closed form"
     if any(_divides(cover.mask) for cover in kernel.covers):
         return "its mask divides by a number that is no power of two: registers spill"
+    return ""
+
+
+def _refusal_of_choices(kernel: Kernel) -> str:
+    """The same for a program of chosen blocks, which are all that it may visit."""
+    own = striped(kernel)
+    assert own is not None
+    if own.has_lines:
+        return "chosen diagonals and columns have loops of their own there"
+    if len(own.covers) < len(kernel.covers):
+        return "some heads have chosen blocks, and others tiles of their own"
+    blocks = own.blocks
+    assert blocks is not None
+    if blocks.block_q % BLOCK_Q or blocks.block_k % BLOCK_K:
+        sizes = f"{blocks.block_q} x {blocks.block_k}"
+        return f"its blocks of {sizes} are no whole tiles of {BLOCK_Q} x {BLOCK_K}"
     return ""
 
 
@@ -187,7 +201,9 @@ def in_words(kernel: Kernel) -> str:
     where = f"tiles {BLOCK_Q} x {BLOCK_K}, where query tiles fill the device"
     if has_lists(route.kernel):
         sizes = " and ".join(map(str, LISTED_SIZES))
-        listed = _listed_in_words(route.kernel)
+        listed = "its tiles are listed at a call"
+        if striped(route.kernel) is not None:
+            listed = "its blocks are listed at a call, once for both kernels"
         return (
             f"for 16 bits and head size {sizes} a forward kernel of its own, {where};"
             f" {listed}"
@@ -208,19 +224,6 @@ def in_words(kernel: Kernel) -> str:
         f"for 16 bits and head size {sizes} a forward kernel of its own, {where}"
         f" ({measured})"
     )
-
-
-def _listed_in_words(kernel: Kernel) -> str:
-    """What is listed at a call."""
-    lines = choices.lines_of(kernel)
-    if lines is None:
-        if choices.blocks_of(kernel) is None:
-            return "its tiles are listed at a call"
-        return "its blocks are listed at a call, once for both kernels"
-    listed = "its diagonals are listed at a call, by granules of 16 keys"
-    if lines.has_columns:
-        listed += "; it copies rows of K and V of chosen columns for each head"
-    return listed
 
 
 def _tail(kernel: Kernel, item: Measured, values: Mapping[str, int]) -> float:

@@ -40,7 +40,7 @@ class Features:
     `tables` are the inputs that the kernel itself reads, in the order of declaration;
     labels of an order are not among them. `sinks` are those of heads whose weights have
     a sum: others have nothing to join. `has_stripes`: the kernel visits chosen diagonals
-    and columns or blocks (`stripes`), `has_lines`: some of them are no blocks.
+    and columns (`stripes`).
     """
 
     tables: tuple[Input, ...]
@@ -53,7 +53,6 @@ class Features:
     is_ordered: bool
     lists_data: bool
     has_stripes: bool = False
-    has_lines: bool = False
 
     @property
     def natural(self) -> bool:

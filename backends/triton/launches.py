@@ -270,9 +270,11 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
         start = [
             "how = (access, scale, q_offset, values, sequences)",
             "if shares[0] is None and runs_on_hopper(q, v, *how):",
+            f"    more = {_more(features)}",
             *_indented(exact_lines if hides else ["exact = None"]),
             "    tensors = (q, k, v, output, lse, spoiled)",
-            *_indented(_hopper_lines(features)),
+            "    rest = (scale, q_offset, BLOCK_Q, more, exact, sequences)",
+            "    launch_hopper(*tensors, *rest)",
             "else:",
             *_indented(start),
         ]
@@ -285,19 +287,11 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     ]
 
 
-def _hopper_lines(features: Features) -> list[str]:
-    """The call that launches the kernel for Hopper."""
-    if features.has_lines:
-        rest = "(scale, q_offset, BLOCK_Q, values, exact, stripes)"
-        return [f"rest = {rest}", "launch_stripes(*tensors, *rest)"]
-    more = "tuple(values.values())"
+def _more(features: Features) -> str:
+    """What the kernel for Hopper takes behind the scale."""
     if features.has_stripes:
-        more = "(*stripes[7:9], *values.values(), *stripes[9:11])"
-    return [
-        f"more = {more}",
-        "rest = (scale, q_offset, BLOCK_Q, more, exact, sequences)",
-        "launch_hopper(*tensors, *rest)",
-    ]
+        return "(*stripes[7:9], *values.values(), *stripes[9:11])"
+    return "tuple(values.values())"
 
 
 def again_lines(options: str, hides: bool) -> list[str]:

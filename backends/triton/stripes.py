@@ -133,7 +133,7 @@ def without_stripes(
     )
     lists = any(needs_profile(cover) for cover in covers)
     return replace(kernel, covers=covers), replace(
-        features, lists_data=lists, has_stripes=True, has_lines=own.has_lines
+        features, lists_data=lists, has_stripes=True
     )
 
 

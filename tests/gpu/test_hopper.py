@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import patternc
-from patternc.backends.hopper.choices import lines_of
 from patternc.backends.hopper.load import HopperBackend
 from patternc.backends.hopper.route import possible_route
 from patternc.backends.triton.load import (
@@ -26,7 +25,6 @@ from tests.backends.hopper.programs import (
     LISTED,
     NAMES,
     PROGRAMS,
-    STRIPES,
     kernel_of,
 )
 
@@ -49,8 +47,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         module = loaded.module
         if not hasattr(module, "hopper_kernel"):
             return loaded
-        own = "launch_stripes" if lines_of(kernel) else "launch_hopper"
-        launch = getattr(module, own)
+        launch = module.launch_hopper
 
         def counted(*given: object) -> None:
             launches.append(module.NAME)
@@ -59,7 +56,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         monkeypatch.setattr(module, "fills_device", lambda *given: True)
         monkeypatch.setattr(module, "has_long_rows", lambda *given: True)
         monkeypatch.setattr(module, "splits_of", lambda *given: 1)
-        monkeypatch.setattr(module, own, counted)
+        monkeypatch.setattr(module, "launch_hopper", counted)
         return loaded
 
     monkeypatch.setattr(HopperBackend, "load", load)
@@ -79,7 +76,7 @@ def test_programs(name: str, head_dim: int, taken: list[str]) -> None:
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
-@pytest.mark.parametrize("name", [*LISTED, "table", "wide", *STRIPES])
+@pytest.mark.parametrize("name", [*LISTED, "table", "wide"])
 def test_programs_with_inputs(name: str, head_dim: int, taken: list[str]) -> None:
     results = verify(
         kernel_of(name),

@@ -27,9 +27,6 @@ LISTED = ("documents", "prefix")
 CHOSEN = ("table", "wide", "chosen")
 """Those whose blocks an input or a selection chooses."""
 
-STRIPES = ("slash", "far", "bands")
-"""Those that choose diagonals, and columns."""
-
 PROGRAMS = {
     **programs.PROGRAMS,
     **data_programs.PROGRAMS,
@@ -44,42 +41,6 @@ PROGRAMS = {
     input keep[b, h, q // 256, k // 384] : bool
     mask abs(q - k) < near & (keep[h, q // 256, k // 384] | k // 384 == 0)  for h in {0}
     mask abs(q - k) < near & keep[h, q // 256, k // 384]                    otherwise
-}
-""",
-    "slash": """attention slash {
-    heads 4 kv 2
-    input columns[b, h, k] : bool
-    input diagonals[b, h, 700] : bool
-    mask causal & (columns[h, k] | diagonals[h, q - k] | q - k < 3)
-}
-""",
-    "far": """attention far(near: runtime = 300) {
-    heads 4 kv 2
-    input columns[h, k] : bool
-    input diagonals[h, 900] : bool
-    mask abs(q - k) < near & (columns[h, k] | diagonals[h, q - k + 450])  for h in {0, 1}
-    mask abs(q - k) < near & diagonals[h, q - k + 450]                    otherwise
-}
-""",
-    "bands": """attention bands {
-    heads 4 kv 2
-    input diagonals[b, h, 500] : bool
-    mask diagonals[h, q - k + 100]
-}
-""",
-    "only_columns": """attention only_columns {
-    heads 4
-    input columns[h, k] : bool
-    mask causal & columns[h, k]
-}
-""",
-    "both_kinds": """attention both_kinds {
-    heads 4
-    input aware[h] : bool
-    input keep[h, q // 128, k // 128] : bool
-    input diagonals[h, 200] : bool
-    mask causal & (aware[h] & keep[h, q // 128, k // 128]
-        | ~aware[h] & diagonals[h, q - k])
 }
 """,
     "small_blocks": """attention small_blocks {

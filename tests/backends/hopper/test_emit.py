@@ -28,7 +28,6 @@ from tests.backends.hopper.programs import (
     LISTED,
     NAMES,
     PROGRAMS,
-    STRIPES,
     kernel_of,
     module_of,
     text_of,
@@ -63,7 +62,7 @@ def test_one_kernel_is_as_it_was() -> None:
     assert "\n\n".join(hopper_texts("window")) == GOLDEN.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN, *STRIPES))
+@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN))
 def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     text = text_of(name)
     assert text == text_of(name)
@@ -71,7 +70,7 @@ def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     assert_formatted(text)
 
 
-@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN, *STRIPES))
+@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN))
 def test_names_are_defined_once(name: str) -> None:
     """The kernel for Hopper shares a module with the portable ones."""
     body = ast.parse(text_of(name)).body
@@ -92,8 +91,7 @@ def test_the_portable_module_says_nothing_of_it() -> None:
         ("mixed", "its tokens have an order"),
         ("sinks", "it has scores, weights, sinks, outputs or skipped heads"),
         ("blocks", "`keep` chooses parts of its tiles"),
-        ("only_columns", "it chooses columns and no diagonals"),
-        ("both_kinds", "it has chosen blocks, and chosen diagonals or columns"),
+        ("slashes", "chosen diagonals and columns have loops of their own"),
         ("small_blocks", "its blocks of 64 x 128 are no whole tiles"),
         ("one_sided", "some heads have chosen blocks, and others tiles of their own"),
     ],
@@ -140,15 +138,6 @@ def test_chosen_blocks_are_taken_for_one_head_size(name: str) -> None:
     route = chosen_route(kernel_of(name))
     assert route is not None and list(route.stages) == [128]
     assert "its blocks are listed at a call" in in_words(kernel_of(name))
-
-
-@pytest.mark.parametrize("name", STRIPES)
-def test_chosen_diagonals_are_taken_for_one_head_size(name: str) -> None:
-    route = chosen_route(kernel_of(name))
-    assert route is not None and list(route.stages) == [128]
-    told = in_words(kernel_of(name))
-    assert "by granules of 16 keys" in told
-    assert ("copies rows of K and V" in told) == (name != "bands")
 
 
 def test_lists_for_other_tiles_are_those_of_a_module_with_such_tiles(
