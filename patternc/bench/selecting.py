@@ -47,6 +47,9 @@ ROWS = 1024
 LONG_MS = 200.0
 """Calls that take longer are timed three times, others by `do_bench`."""
 
+VERY_LONG_MS = 1000.0
+"""Calls that take longer are timed once, and of the peers FA3 alone."""
+
 SEARCH_STEPS = 7
 NAMED = 10
 """How many kernels of a call are listed."""
@@ -211,8 +214,7 @@ def compare(
         except Exception as error:  # noqa: BLE001
             note = " ".join(f"{type(error).__name__}: {error}".split())
             found = replace(empty, note=f"; {note[:240]}")
-        peers = tuple(_peer(name, shape, (q, k, v), clock) for name in DENSE_PEERS)
-    return replace(found, peers=peers)
+        return replace(found, peers=_peers(shape, (q, k, v), clock))
 
 
 def _ours(
@@ -238,7 +240,11 @@ def _ours(
         found: Tensor = attention(q, k, v, plan=plan, **inputs)
         return found
 
-    same = torch.equal(both(), attend())
+    if attention.is_dense(shape.length, shape.length, 0):
+        note = "; dense by the cost model: both is dense attention, and plans nothing"
+    else:
+        same = torch.equal(both(), attend())
+        note = "" if same else "; NOT the same with the plan and without"
     means = {name: float(value.mean()) for name, value in inputs.items()}
     return replace(
         empty,
@@ -249,7 +255,7 @@ def _ours(
         attend_ms=clock(attend),
         together_ms=clock(both),
         kernels=kernels_of(both),
-        note="" if same else "; NOT the same with the plan and without",
+        note=note,
     )
 
 
@@ -306,6 +312,19 @@ def shares_for(
     return {"threshold": (low + high) / 2}
 
 
+def _peers(
+    shape: Shape, tensors: tuple[Tensor, Tensor, Tensor], clock: Clock
+) -> tuple[Timing, ...]:
+    """All peers; where the first takes seconds the others, which take more, do not run."""
+    first = _peer(DENSE_PEERS[0], shape, tensors, clock)
+    if first.ms is None or first.ms < VERY_LONG_MS:
+        rest = tuple(_peer(name, shape, tensors, clock) for name in DENSE_PEERS[1:])
+    else:
+        note = f"not run, as {first.system} takes {first.ms / 1e3:.1f} s"
+        rest = tuple(Timing(name, None, note=note) for name in DENSE_PEERS[1:])
+    return (first, *rest)
+
+
 def _peer(
     system: str, shape: Shape, tensors: tuple[Tensor, Tensor, Tensor], clock: Clock
 ) -> Timing:
@@ -327,6 +346,8 @@ def _peer(
 def median_ms(run: Callable[[], object]) -> float:
     """Median milliseconds on the current CUDA device; the call has run before."""
     first = _once(run)
+    if first > VERY_LONG_MS:
+        return first
     if first > LONG_MS:
         return statistics.median([first, _once(run), _once(run)])
     return float(do_bench(run, warmup=25, rep=150, return_mode="median"))

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from patternc.bench import selecting
 from patternc.bench.acceptance import check
 from patternc.bench.record import (
     FA3,
@@ -25,6 +26,7 @@ from patternc.bench.report import report
 from patternc.bench.selecting import (
     CHOICES,
     OR_DENSE,
+    VERY_LONG_MS,
     Choice,
     choice_named,
     compare,
@@ -144,3 +146,19 @@ def test_records_report_and_promises() -> None:
         "vertical_slash_or_dense at 4096: at most 5% slower than dense": True,
         "vertical_slash_or_dense at 8192: at most 5% slower than dense": False,
     }
+
+
+@pytest.mark.parametrize("ms", [VERY_LONG_MS / 2, VERY_LONG_MS])
+def test_a_slow_peer_leaves_out_the_others(
+    ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def peer(system: str, *_: object) -> Timing:
+        return Timing(system, ms)
+
+    monkeypatch.setattr(selecting, "_peer", peer)
+    tensors = (torch.empty(0), torch.empty(0), torch.empty(0))
+    first, *others = selecting._peers(SHAPE, tensors, once)
+    assert (first.system, first.ms) == (FA3, ms)
+    is_slow = ms >= VERY_LONG_MS
+    assert [item.ms is None for item in others] == [is_slow] * len(others)
+    assert all(("not run" in item.note) == is_slow for item in others)
