@@ -15,9 +15,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patternc.backends.triton.features import Features
-from patternc.backends.triton.kernels import number_names
+from patternc.backends.triton.kernels import mark_lines, number_names
 from patternc.backends.triton.loops import Body, loop_lines
-from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
+from patternc.backends.triton.ranges import (
+    assign_slots,
+    has_lists,
+    hides_pairs,
+    range_lines,
+)
 from patternc.backends.triton.slopes import (
     backward_scale_lines,
     column_slots,
@@ -70,11 +75,13 @@ def query_gradient_text(
     kernel: Kernel, features: Features, ordered: bool, stripes: Striped | None = None
 ) -> str:
     """`query_gradient_kernel`, or the one whose tiles hold positions of an order."""
+    marks = mark_lines(hides_pairs(kernel) or stripes is not None)
     kernel = _of_positions(kernel) if ordered else kernel
     slots = assign_slots(kernel, features.lists_data)
     weigher = Weigher(kernel, features, ordered)
     prepare = [*batch_lines(features.tables), *prepare_lines(weigher)]
-    keys = [*(_key_rows("[None, :]") if ordered else []), *_load("k", ordered)]
+    rows = [*_key_rows(), "k = k_rows[None, :]"] if ordered else []
+    keys = [*rows, *_load("k", ordered)]
     body = Body(
         "loop",
         keys,
@@ -93,9 +100,11 @@ def query_gradient_text(
             ),
             "factor": _factor_lines(features),
             "sequence": _sequence_lines("n_q"),
+            "marks": marks,
+            "tokens": fill("token_rows").splitlines() if ordered else [],
             "ranges": ranges,
             "queries": [
-                *(_query_rows("[:, None]") if ordered else [_queries("[:, None]")]),
+                "q = rows[:, None]" if ordered else _queries("[:, None]"),
                 *_load("q", ordered),
                 *_load("o", ordered),
             ],
@@ -115,7 +124,7 @@ def key_gradient_text(
     kernel = _of_positions(reversed_) if ordered else reversed_
     slots = assign_slots(kernel, features.lists_data, reverse=True)
     weigher = Weigher(kernel, features, ordered, Axis.QUERY)
-    rows = _query_rows("[None, :]", False) if ordered else _tile_rows()
+    rows = _query_rows() if ordered else _tile_rows()
     body = Body(
         "reverse_loop",
         [*rows, *_load("q", ordered), *_load("o", ordered)],
@@ -128,9 +137,9 @@ def key_gradient_text(
     if stripes is not None:
         before, more = key_stripes(stripes, weigher, _loads())
         ranges, loops = [*ranges, *before], [*loops, *more]
-    own = ["k_rows = k0 + tl.arange(0, BLOCK_K)", "k = k_rows[:, None]"]
+    own = ["k_rows = k0 + tl.arange(0, BLOCK_K)"]
     if ordered:
-        own = [*_token_lines(), *_key_rows("[:, None]")]
+        own = [*_token_lines(), *_key_rows()]
     text = fill(
         "key_gradient",
         {
@@ -139,7 +148,9 @@ def key_gradient_text(
             ),
             "factor": _factor_lines(features),
             "sequence": _sequence_lines("n_k"),
-            "keys": [*own, *_load("k", ordered), *_load("v", ordered)],
+            "marks": mark_lines(hides_pairs(reversed_) or stripes is not None),
+            "key_rows": own,
+            "keys": ["k = k_rows[:, None]", *_load("k", ordered), *_load("v", ordered)],
             "batch": batch_lines(features.tables),
             "ranges": ranges,
             "prepare": prepare,
@@ -243,20 +254,18 @@ def _row_numbers(ordered: bool) -> list[str]:
     return fill("row_numbers").splitlines()
 
 
-def _query_rows(spread: str, first: bool = True) -> list[str]:
+def _query_rows() -> list[str]:
     return [
-        *(_token_lines() if first else []),
         "positions = q0 + tl.arange(0, BLOCK_Q)",
         "rows = tl.load(token_at + positions, mask=positions < n_q, other=n_q)",
-        f"q = rows{spread}",
+        "q = rows[None, :]",
     ]
 
 
-def _key_rows(spread: str) -> list[str]:
+def _key_rows() -> list[str]:
     return [
         "k_rows = k0 + tl.arange(0, BLOCK_K)",
         "k_rows = tl.load(token_at + k_rows, mask=k_rows < n_k, other=n_k)",
-        f"k = k_rows{spread}",
     ]
 
 

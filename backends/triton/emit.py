@@ -173,14 +173,17 @@ def _header(pattern_text: str, name: str) -> str:
     return "\n".join([about, "", *(f"# {line}".rstrip() for line in comments)])
 
 
-_STANDARD = ("concurrent.futures", "contextlib", "functools", "math")
+_STANDARD = (
+    "from concurrent.futures import ThreadPoolExecutor",
+    "import contextlib",
+    "import functools",
+    "import math",
+)
 
 
 def _imports(shared: list[str], features: Features, has_hopper: bool) -> str:
     """Standard library first. Those of shared functions are read from their files."""
-    own = {f"import {name}" for name in _STANDARD}
-    needed = own | set(shared_text.imports(shared))
-    needed |= set(gluon.STANDARD_IMPORTS) if has_hopper else set()
+    needed = {*_STANDARD, *shared_text.imports(shared)}
     if features.lists_data:
         needed.add("import itertools")
     lines = sorted(needed)

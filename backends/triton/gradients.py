@@ -15,12 +15,12 @@ from patternc.backends.triton.features import (
 )
 from patternc.backends.triton.launches import (
     access_lines,
-    again_lines,
     checked_lines,
     list_arguments,
     more_lines,
     number_arguments,
     sequence_lines,
+    start_lines,
     tile_list_lines,
     whole_only,
 )
@@ -206,7 +206,6 @@ def _calls(
         reads = [f"read_gradients[{at}],"] if slots else []
         inner = [
             "*sources,",
-            "spoiled,",
             *outputs,
             *reads,
             *lists,
@@ -227,8 +226,12 @@ def _calls(
             lines = [f"kernel = ordered_{kernel_name} if ordered else {kernel_name}"]
         lines.append(f'warps, stages = launch_of("{work}", columns, q)')
         lines += ["more = {", *("    " + line for line in inner), "}"]
-        first = "start(kernel, programs, arguments, more, stages, kind)"
-        return [*lines, first, *again_lines("more", hides or stripes is not None)]
+        return [
+            *lines,
+            "first = (kernel, programs, arguments, more, stages, kind)",
+            "again = exact_of(first)",
+            *start_lines(hides or stripes is not None),
+        ]
 
     ordered = features.is_ordered
     own = list_arguments(features, "lists") if has_lists(kernel) or ordered else []
@@ -238,7 +241,7 @@ def _calls(
     if stripes is not None:
         own, turned = [*own, "*stripes[:9],"], [*turned, "*key_stripes,"]
     parts = [
-        *_programs("n_k_tiles * (HEADS // members) * batch"),
+        "programs = n_k_tiles * (HEADS // members) * batch",
         *arguments(["dk_parts,", "dv_parts,"], column, 1, turned),
         *start(
             "key_gradient",
@@ -249,21 +252,22 @@ def _calls(
     ]
     return {
         "query_gradient": [
-            *_programs("n_q_tiles * HEADS * batch"),
+            "programs = n_q_tiles * HEADS * batch",
             *arguments(["dq,"], row, 0, own),
             *start("query_gradient", [], 1 if row else 0, hides_pairs(kernel)),
         ],
         "key_gradient": _with_columns(
             parts,
             [
-                *_programs("n_k_tiles * KV_HEADS * batch"),
+                "programs = n_k_tiles * KV_HEADS * batch",
+                "spoiled = q.new_empty(programs, dtype=torch.int8)",
                 "of_columns = (*stripes[:6], stripes[12], *stripes[7:9])",
                 "for member in range(HEADS // KV_HEADS):",
                 *(
                     f"    {line}"
                     for line in [
                         *arguments(
-                            ["dk_parts,", "dv_parts,"],
+                            ["spoiled,", "dk_parts,", "dv_parts,"],
                             0,
                             1,
                             [*turned[:-1], "*of_columns,"],
@@ -289,11 +293,6 @@ def _with_columns(parts: list[str], columns: list[str]) -> list[str]:
         "dk.copy_(dk_parts)",
         "dv.copy_(dv_parts)",
     ]
-
-
-def _programs(count: str) -> list[str]:
-    """How many there are, and where each says that NaN came into its sums."""
-    return [f"programs = {count}", "spoiled = q.new_empty(programs, dtype=torch.int8)"]
 
 
 def _in_parts(lines: list[str], features: Features) -> list[str]:

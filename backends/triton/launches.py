@@ -246,52 +246,38 @@ def _attend(run: str) -> list[str]:
     ]
 
 
-def _indented(lines: list[str]) -> list[str]:
-    return ["    " + line for line in lines]
-
-
 def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     """How a kernel is started: of two, the one that the call asks for."""
     kernel = ["kernel = forward_kernel"]
     if features.is_ordered:
         kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
-    start = ["start(kernel, programs, arguments, options, stages, kind)"]
-    if hides:
-        start = [
-            'exact = options | {"EXACT": True}',
-            'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
-            *_indented(start),
-        ]
+    other = []
     if has_hopper and not features.lists_data:
-        exact_lines = [
-            'again = {**options, "EXACT": True, "num_stages": 1, "grid": (programs,)}',
-            "exact = functools.partial(kernel.warmup, *arguments, **again)",
-        ]
-        start = [
+        other = [
             "how = (access, scale, q_offset, values, sequences)",
             "if shares[0] is None and runs_on_hopper(q, v, *how):",
             "    more = tuple(values.values())",
-            *_indented(exact_lines if hides else ["exact = None"]),
-            "    tensors = (q, k, v, output, lse, spoiled)",
-            "    rest = (scale, q_offset, BLOCK_Q, more, exact, sequences)",
-            "    launch_hopper(*tensors, *rest)",
-            "else:",
-            *_indented(start),
+            "    given = (scale, q_offset, more, sequences)",
+            "    first = hopper_launch(q, k, v, output, lse, *given)",
         ]
     return [
         *kernel,
         "kind = (q.device, q.dtype, dim, value_dim, access)",
-        *start,
-        *again_lines("options", hides),
+        "first = (kernel, programs, arguments, options, stages, kind)",
+        "again = exact_of(first)",
+        *other,
+        *start_lines(hides),
         *combine_launch_lines(features),
     ]
 
 
-def again_lines(options: str, hides: bool) -> list[str]:
-    """The second launch of a kernel; without hidden pairs only for sequences."""
-    exact = [
-        "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
-        f'{options}["EXACT"] = True',
-        f'start(kernel, programs, arguments, {options}, 1, (*kind, "exact"))',
+def start_lines(hides: bool) -> list[str]:
+    """The launch `first`, and `again`; without hidden pairs that only for sequences."""
+    if hides:
+        return ["start_both(first, again)"]
+    return [
+        "if sequences is None:",
+        "    start(*first)",
+        "else:",
+        "    start_both(first, again)",
     ]
-    return exact if hides else ["if sequences is not None:", *_indented(exact)]
