@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patternc.backends.triton.features import Features
-from patternc.backends.triton.kernels import mark_lines, number_names
+from patternc.backends.triton.kernels import mark_lines, number_names, token_lines
 from patternc.backends.triton.loops import Body, loop_lines
 from patternc.backends.triton.ranges import (
     assign_slots,
@@ -80,7 +80,7 @@ def query_gradient_text(
     slots = assign_slots(kernel, features.lists_data)
     weigher = Weigher(kernel, features, ordered)
     prepare = [*batch_lines(features.tables), *prepare_lines(weigher)]
-    rows = [*_key_rows(), "k = k_rows[None, :]"] if ordered else []
+    rows = [*_key_rows("n_k"), "k = k_rows[None, :]"] if ordered else []
     keys = [*rows, *_load("k", ordered)]
     body = Body(
         "loop",
@@ -101,7 +101,7 @@ def query_gradient_text(
             "factor": _factor_lines(features),
             "sequence": _sequence_lines("n_q"),
             "marks": marks,
-            "tokens": fill("token_rows").splitlines() if ordered else [],
+            "tokens": token_lines() if ordered else [],
             "ranges": ranges,
             "queries": [
                 "q = rows[:, None]" if ordered else _queries("[:, None]"),
@@ -139,7 +139,7 @@ def key_gradient_text(
         ranges, loops = [*ranges, *before], [*loops, *more]
     own = ["k_rows = k0 + tl.arange(0, BLOCK_K)"]
     if ordered:
-        own = [*_token_lines(), *_key_rows()]
+        own = [*fill("token_rows").splitlines(), *_key_rows("k_rows")]
     text = fill(
         "key_gradient",
         {
@@ -233,20 +233,14 @@ def _tile_rows() -> list[str]:
     return ["rows = q0 - q_offset + tl.arange(0, BLOCK_Q)", _queries("[None, :]")]
 
 
-def _token_lines() -> list[str]:
-    return [
-        "# Tiles hold positions of an order; the tokens there are the rows.",
-        "token_row = tl.load(token_rows + b * list_batch + h)",
-        "token_at = tokens + token_row.to(tl.int64) * n_k",
-    ]
-
-
 def _row_numbers(ordered: bool) -> list[str]:
     """What `delta_kernel` stored for each row of a query tile."""
-    lines = ["first_at = (b * HEADS + h).to(tl.int64) * n_q_tiles * BLOCK_Q"]
     if ordered:
         return [
-            *lines,
+            "n_padded = n_q_tiles * BLOCK_Q",
+            'if SEQUENCES == "packed":',
+            "    n_padded = (n_stored + BLOCK_Q - 1) // BLOCK_Q * BLOCK_Q",
+            "first_at = (element * HEADS + h).to(tl.int64) * n_padded + first_row",
             'inf = float("inf")',
             "row_shift = tl.load(shift_source + first_at + rows, rows < n_q, inf)",
             "row_delta = tl.load(delta_source + first_at + rows, rows < n_q, 0.0)",
@@ -262,10 +256,11 @@ def _query_rows() -> list[str]:
     ]
 
 
-def _key_rows() -> list[str]:
+def _key_rows(beyond: str) -> list[str]:
+    """The keys at the positions of a tile; `beyond` the last one there is none."""
     return [
         "k_rows = k0 + tl.arange(0, BLOCK_K)",
-        "k_rows = tl.load(token_at + k_rows, mask=k_rows < n_k, other=n_k)",
+        f"k_rows = tl.load(token_at + k_rows, mask=k_rows < n_k, other={beyond})",
     ]
 
 
@@ -283,8 +278,8 @@ def _load(tensor: str, ordered: bool) -> list[str]:
         place, function, block = ("rows" if of_queries else "k_rows"), "gather_rows", []
     else:
         place, function = ("q0 - q_offset" if of_queries else "k0"), "load_tile"
-        place, count = f"first_row + {place}", f"first_row + {count}"
         block = ["BLOCK_Q" if of_queries else "BLOCK_K"]
+    place, count = f"first_row + {place}", f"first_row + {count}"
     strides = [f"stride_{tensor}{axis}" for axis in "bhnd"]
     arguments = [f"{tensor}_source", "element", head, place, count, *strides, *block]
     dims = ("HEAD_DIM", "BLOCK_D") if tensor in "qk" else ("VALUE_DIM", "BLOCK_DV")

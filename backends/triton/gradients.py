@@ -60,9 +60,7 @@ def gradients_text(
         {
             "values": checked_lines(features),
             "more": more_lines(kernel.attention, features),
-            "sequences": sequence_lines(
-                gradient_whole_only(kernel, reversed_, features)
-            ),
+            "sequences": sequence_lines(gradient_whole_only(kernel, features)),
             "wanted": _wanted(features),
             "nothing": _nothing(features),
             "zero_reads": _zero_reads(features) if reads else [],
@@ -89,14 +87,12 @@ def has_reads(features: Features) -> bool:
     return bool(row_slots(features) or column_slots(features))
 
 
-def gradient_whole_only(kernel: Kernel, reversed_: Kernel, features: Features) -> str:
+def gradient_whole_only(kernel: Kernel, features: Features) -> str:
     """Why there are no gradients of sequences; nothing if there are."""
-    if reason := whole_only(kernel, features):
+    if reason := whole_only(kernel):
         return reason
     if features.has_epilogue:
         return "the rows of a sink or an output clause have no sequences of their own"
-    if has_lists(reversed_):
-        return "the reverse tiles of this mask are listed for one length"
     return ""
 
 
@@ -163,9 +159,11 @@ def _lists(
     kernel: Kernel, reversed_: Kernel, features: Features, stripes: Striped | None
 ) -> list[str]:
     own = has_lists(kernel) or has_lists(reversed_) or features.is_ordered
-    lines = tile_list_lines(features, own)
+    may_be_many = not gradient_whole_only(kernel, features)
+    lines = tile_list_lines(features, own, may_be_many)
     if has_lists(reversed_) or features.is_ordered:
-        lines.append("turned = reversed_lists(lists, first_q_tile, n_k)")
+        count = "n_k_tiles * BLOCK_K" if may_be_many else "n_k"
+        lines.append(f"turned = reversed_lists(lists, first_q_tile, {count})")
     if stripes is not None:
         lines.append("key_stripes = stripes[:9]")
     if stripes is not None and stripes.has_diagonals:
@@ -303,13 +301,15 @@ def _in_parts(lines: list[str], features: Features) -> list[str]:
     return [
         "dk_parts, dv_parts = dk, dv",
         "if members < HEADS // KV_HEADS:",
-        "    shape, wide = (batch, HEADS, n_k), torch.float32",
-        "    dk_parts = k.new_empty((*shape, dim), dtype=wide)",
-        "    dv_parts = v.new_empty((*shape, value_dim), dtype=wide)",
+        "    shape, wide = (elements, HEADS, n_k), torch.float32",
+        '    make = k.new_zeros if form == "packed" else k.new_empty',
+        "    dk_parts = make((*shape, dim), dtype=wide)",
+        "    dv_parts = make((*shape, value_dim), dtype=wide)",
         *lines,
         "if members < HEADS // KV_HEADS:",
         "    for whole, some in ((dk, dk_parts), (dv, dv_parts)):",
-        "        whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))",
+        "        each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])",
+        "        whole.copy_(each.sum(2))",
     ]
 
 

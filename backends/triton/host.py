@@ -245,13 +245,15 @@ def _key_gradient() -> list[str]:
     return [
         "dk_parts, dv_parts = dk, dv",
         "if members < HEADS // KV_HEADS:",
-        "    shape, wide = (batch, HEADS, n_k), torch.float32",
-        "    dk_parts = k.new_empty((*shape, dim), dtype=wide)",
-        "    dv_parts = v.new_empty((*shape, value_dim), dtype=wide)",
+        "    shape, wide = (elements, HEADS, n_k), torch.float32",
+        '    make = k.new_zeros if form == "packed" else k.new_empty',
+        "    dk_parts = make((*shape, dim), dtype=wide)",
+        "    dv_parts = make((*shape, value_dim), dtype=wide)",
         *_gradient("key", "n_k_tiles * (HEADS // members) * batch"),
         "if members < HEADS // KV_HEADS:",
         "    for whole, some in ((dk, dk_parts), (dv, dv_parts)):",
-        "        whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))",
+        "        each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])",
+        "        whole.copy_(each.sum(2))",
     ]
 
 

@@ -126,7 +126,7 @@ def kernel_text(
                 *(f"{name}: {kind}," for name, kind in scalars),
             ],
             "marks": mark_lines(hides),
-            "tokens": fill("token_rows").splitlines() if ordered else [],
+            "tokens": token_lines() if ordered else [],
             "skip": skip,
             "ranges": ranges,
             "shares": share_lines(slots, stripes.kinds if stripes else ()),
@@ -145,6 +145,15 @@ def kernel_text(
     return (
         text.replace("def forward_kernel(", "def ordered_kernel(") if ordered else text
     )
+
+
+def token_lines() -> list[str]:
+    """Before anything is loaded: the rows of a query tile that holds positions.
+
+    A position beyond the tokens is a row of its own, which is none of them.
+    """
+    rows = "rows = tl.load(token_at + rows, mask=rows < n_q, other=rows)"
+    return [*fill("token_rows").splitlines(), rows]
 
 
 def mark_lines(hides: bool) -> list[str]:

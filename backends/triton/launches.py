@@ -40,7 +40,7 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
     head = f"q, k, v, output, lse, scale, q_offset, values{given}{last}"
     run = "run(q, k, v, scale, q_offset, params{}, {})"
     hides = hides_pairs(kernel) or features.has_stripes
-    is_packing = packs(kernel, features)
+    is_packing, whole = packs(kernel, features), whole_only(kernel)
     text = fill(
         "launch",
         {
@@ -68,12 +68,14 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
             ],
             "launch": _wrapped("launch(", f"{head}, sequences", ")", 8),
             "launch_head": _wrapped("def launch(", f"{head}, sequences=None", "):", 0),
-            "sequences": sequence_lines(whole_only(kernel, features)),
+            "sequences": sequence_lines(whole),
             "access": [
                 *access_lines(features, "q, k, v"),
                 *(_listed_lines() if has_hopper and features.lists_data else []),
             ],
-            "tile_lists": tile_list_lines(features, takes_lists(kernel, features)),
+            "tile_lists": tile_list_lines(
+                features, takes_lists(kernel, features), not whole
+            ),
             "list_arguments": _pointers(kernel, features),
             "numbers": number_arguments(features),
             "start": _start(features, hides, has_hopper),
@@ -138,8 +140,11 @@ def access_lines(features: Features, tensors: str) -> list[str]:
     return lines
 
 
-def tile_list_lines(features: Features, takes: bool) -> list[str]:
-    """Inputs as pointers, and the lists of tiles if a kernel takes them."""
+def tile_list_lines(features: Features, takes: bool, may_be_many: bool) -> list[str]:
+    """Inputs as pointers, and the lists of tiles if a kernel takes them.
+
+    `may_be_many` says whether a call may have sequences.
+    """
     tables = ["pointers = as_pointers(inputs)"] if features.tables else []
     if features.has_stripes:
         tables += _wrapped(
@@ -150,14 +155,30 @@ def tile_list_lines(features: Features, takes: bool) -> list[str]:
         )
     if not takes:
         return tables
+    return [*tables, *_tile_list_lines(features, may_be_many)]
+
+
+def _tile_list_lines(features: Features, may_be_many: bool) -> list[str]:
+    """The lists of a call, or of each of its sequences."""
+    whole = _whole_list_lines(features)
+    if not may_be_many:
+        return whole
+    many = "lists = sequence_lists(sequences, n_q, n_q_tiles, values, q.device)"
+    return [
+        "if sequences is None:",
+        *(f"    {line}" for line in whole),
+        "else:",
+        f"    {many}",
+    ]
+
+
+def _whole_list_lines(features: Features) -> list[str]:
     if not features.lists_data:
-        call = "lists = tile_lists(n_q, n_k, q_offset, values, q.device)"
-        return [*tables, call]
+        return ["lists = tile_lists(n_q, n_k, q_offset, values, q.device)"]
     ordered = "ordered" if features.is_ordered else "False"
     inputs = "inputs" if features.inputs else "{}"
     sizes = "batch, n_q, n_k, q_offset"
-    call = f"lists = tile_lists({sizes}, values, {inputs}, {ordered}, q.device)"
-    return [*tables, call]
+    return [f"lists = tile_lists({sizes}, values, {inputs}, {ordered}, q.device)"]
 
 
 def _listed_lines() -> list[str]:
@@ -217,16 +238,28 @@ def sequence_lines(reason: str) -> list[str]:
     return lines
 
 
-def whole_only(kernel: Kernel, features: Features) -> str:
+def sequence_lists_text(ordered: bool) -> str:
+    """`sequence_lists`; `ordered`: the tiles of each sequence hold positions."""
+    sizes = (
+        "1, length, length, 0, values, {}, True"
+        if ordered
+        else "length, length, 0, values"
+    )
+    orders = fill("sequence_orders").splitlines() if ordered else []
+    holes = {
+        "own": [f"own[length] = tile_lists({sizes}, device)"],
+        "orders": orders,
+        "with_orders": ["lists = (*lists, orders, order_of, HEADS)"] if ordered else [],
+    }
+    return fill("sequence_lists", holes)
+
+
+def whole_only(kernel: Kernel) -> str:
     """Why a kernel takes no sequences of different lengths; nothing if it does."""
     if kernel.attention.layout is not None:
         return "a layout has one length"
-    if features.is_ordered:
-        return "an order is one of the whole sequence"
-    if features.inputs:
+    if kernel.attention.inputs:
         return "inputs are read at positions of the whole sequence"
-    if takes_lists(kernel, features):
-        return "the tiles of this mask are listed for one length"
     return ""
 
 
