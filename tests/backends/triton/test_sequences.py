@@ -242,7 +242,7 @@ def test_inputs_and_layouts_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LISTED)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(data=st.data())
 def test_lists_of_any_lengths(name: str, data: st.DataObject) -> None:
     """Forward and backward, of packed sequences of which some are equally long."""
