@@ -34,7 +34,12 @@ from patternc.backends.triton.finish import finish_text
 from patternc.backends.triton.fused import fused_of
 from patternc.backends.triton.gradients import gradients_text
 from patternc.backends.triton.kernels import device_functions, kernel_text
-from patternc.backends.triton.launches import checks_called, launch_text
+from patternc.backends.triton.launches import (
+    checks_called,
+    launch_text,
+    sequence_lists_text,
+    whole_only,
+)
 from patternc.backends.triton.literals import Value, heads_literal, literal
 from patternc.backends.triton.plan_text import plan_function
 from patternc.backends.triton.ranges import (
@@ -173,14 +178,17 @@ def _header(pattern_text: str, name: str) -> str:
     return "\n".join([about, "", *(f"# {line}".rstrip() for line in comments)])
 
 
-_STANDARD = ("concurrent.futures", "contextlib", "functools", "math")
+_STANDARD = (
+    "from concurrent.futures import ThreadPoolExecutor",
+    "import contextlib",
+    "import functools",
+    "import math",
+)
 
 
 def _imports(shared: list[str], features: Features, has_hopper: bool) -> str:
     """Standard library first. Those of shared functions are read from their files."""
-    own = {f"import {name}" for name in _STANDARD}
-    needed = own | set(shared_text.imports(shared))
-    needed |= set(gluon.STANDARD_IMPORTS) if has_hopper else set()
+    needed = {*_STANDARD, *shared_text.imports(shared)}
     if features.lists_data:
         needed.add("import itertools")
     lines = sorted(needed)
@@ -286,7 +294,8 @@ def _lists(kernel: Kernel, features: Features) -> list[str]:
     read = [fill("read")] if features.tables or features.lists_data else []
     if not features.lists_data:
         lists = [_listed(kernel), fill("lists")] if has_lists(kernel) else []
-        return [*lists, *read]
+        many = [] if whole_only(kernel) or not lists else [sequence_lists_text(False)]
+        return [*lists, *many, *read]
     judges = [
         profiles.judge_function(at, cover, _box(kernel))
         for at, cover in profiles.needed(kernel)
@@ -298,7 +307,8 @@ def _lists(kernel: Kernel, features: Features) -> list[str]:
     orders = fill("order_rows").splitlines() if features.is_ordered else []
     texts = [*judges, "\n".join([*lines, ""]), *read]
     texts += [fill("orders")] if features.is_ordered else []
-    return [*texts, fill("profile", {"orders": orders})]
+    texts.append(fill("profile", {"orders": orders}))
+    return [*texts, *([] if whole_only(kernel) else [sequence_lists_text(True)])]
 
 
 def _listed(kernel: Kernel) -> str:
