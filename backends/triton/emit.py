@@ -288,7 +288,7 @@ def _lists(kernel: Kernel, features: Features) -> list[str]:
         lists = [_listed(kernel), fill("lists")] if has_lists(kernel) else []
         return [*lists, *read]
     judges = [
-        profiles.judge_function(at, cover, _box(kernel))
+        profiles.judge_function(at, cover, _box(kernel), profiles.is_chosen(kernel))
         for at, cover in profiles.needed(kernel)
     ]
     lines = ["JUDGES = {"]
@@ -298,7 +298,8 @@ def _lists(kernel: Kernel, features: Features) -> list[str]:
     orders = fill("order_rows").splitlines() if features.is_ordered else []
     texts = [*judges, "\n".join([*lines, ""]), *read]
     texts += [fill("orders")] if features.is_ordered else []
-    return [*texts, fill("profile", {"orders": orders})]
+    build = "state_lists" if profiles.is_chosen(kernel) else "waiting_lists"
+    return [*texts, fill("profile"), fill(build, {"orders": orders})]
 
 
 def _listed(kernel: Kernel) -> str:
