@@ -22,11 +22,13 @@ from triton.runtime import interpreter
 from patternc.attention import Attention
 from patternc.backends import planner as definition
 from patternc.backends.triton import planner
+from patternc.backends.triton.emit import emit
 from patternc.backends.triton.load import TritonBackend
 from patternc.driver import trace_source
 from patternc.plan.kernel import Schedule
 from patternc.source import Source
 from patternc.store import Store
+from tests.formatting import assert_formatted
 
 SMALL = Schedule(block_q=16, block_k=16, warps=4, stages=2)
 WAITS = (
@@ -180,6 +182,7 @@ def test_every_tile_has_its_state(most: int, tmp_path: Path) -> None:
     """Also where blocks lie apart, and looked at in parts of any size."""
     attention = loaded("vmoba")
     kernel = attention.kernel
+    assert_formatted(emit(kernel, "", "vmoba"))
     module: Any = TritonBackend(Store(tmp_path)).load(kernel).module
     q, k, _ = tensors("vmoba")
     (n_q, n_k), offset = SIZES["vmoba"], 14
