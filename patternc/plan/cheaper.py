@@ -1,13 +1,13 @@
 """When a mask that selects is worth its estimate.
 
 In: an attention that may be dense instead, and the sizes of a call. Out: what either
-way costs, in pairs, from sizes alone: nothing is asked of the data. Not its job: what is
-chosen, measured times (`plan.measured`).
+way takes, in milliseconds, from sizes alone: nothing is asked of the data. Not its job:
+what is chosen, measured times (`plan.measured`).
 
-The unit is one visible pair of one head in a dense kernel. What data decides is assumed:
-`top_p` and `above` keep ASSUMED_SHARE of their keys, a test holds for half of the heads,
-and chosen keys lie in clusters. Scattered diagonals fill more tiles than that: see
-`Costs.scattered`.
+What only data decide is assumed: `top_p` and `above` keep ASSUMED_SHARE of their keys, a
+test holds for half of the heads. Whether chosen keys lie in clusters is not known
+either: long calls count on it, calls of up to SHORT keys count on the opposite, and
+dense wins where the difference is small (CLEARLY).
 """
 
 from __future__ import annotations
@@ -46,34 +46,30 @@ from patternc.ir.selection import (
     keys_of,
 )
 from patternc.ir.walk import axes_of, tables_of
+from patternc.plan.kernel import Schedule
+from patternc.plan.measured import CHOOSING, Choosing
+from patternc.plan.stripes import NoStripes, find_stripes
 
 ASSUMED_SHARE = 0.25
 """Of its keys that a selection keeps whose number only data decides."""
 
-CHOSEN_PAIR = 1.6
-"""What a visible pair costs among chosen ones: tiles are partly empty, keys gathered."""
+CLEARLY = 0.8
+"""The share of the dense time below which choosing is taken to be faster. The model may
+be a quarter off, and still no call is slower than a dense one."""
 
-ESTIMATED_PAIR = 0.5
-"""What an entry of an estimate costs: one product, and no values."""
-
-RANKED_ENTRY = 4.0
-"""What an entry costs that is ranked: it is read and written several times."""
-
-FIXED = 2.8e9
-"""What planning costs whatever the sizes: 2.4 ms of launches on an H200, measured for
-vertical-slash and `top_p` at 4K to 32K tokens, where its dense kernels take 1.15e9 pairs
-in a millisecond."""
+SHORT = 16384
+"""Up to so many keys a call chooses only if that pays though chosen keys lie apart."""
 
 TILE = 64
 """Keys and diagonals that lie apart fill tiles of this size."""
 
-_ROWS, _KEYS = 48, 256
+_ROWS, _KEYS, _SAMPLES = 48, 256, 4096
 """Where a mask is sampled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Pairs of all heads of one batch element.
+    """Milliseconds for all heads of one batch element: the plan, attention, a dense call.
 
     `density` and `dense_density` are the shares of visible pairs, `scattered` the share
     of 64 x 64 tiles that chosen keys reach if they lie apart.
@@ -88,8 +84,45 @@ class Costs:
 
     @property
     def is_dense_cheaper(self) -> bool:
-        """Whether choosing does not pay."""
-        return self.estimate + self.chosen >= self.dense
+        """Whether choosing does not clearly pay."""
+        return self.estimate + self.chosen >= CLEARLY * self.dense
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What choosing has to do, counted over all heads of one batch element.
+
+    Entries of estimates, those that are ranked in many scopes and those in one for each
+    head; visible pairs among chosen
+    diagonals and columns, and among chosen blocks; pairs of tiles that are visited for
+    single pairs in them, where tiles are listed, and as many as lines would need if
+    they lie apart; visible pairs of the dense masks.
+    """
+
+    scored: float
+    ranked: float
+    alone: float
+    lines: float
+    blocks: float
+    tiles: float
+    apart: float
+    dense: float
+
+    def milliseconds(
+        self, times: Choosing, is_short: bool
+    ) -> tuple[float, float, float]:
+        """The plan, attention, and a dense call."""
+        planned = times.scored_ps * self.scored
+        planned += times.ranked_ps * self.ranked + times.alone_ps * self.alone
+        lines = times.line_ps * self.lines
+        if is_short:
+            lines = max(lines, times.tile_ps * self.apart)
+        attended = lines + times.block_ps * self.blocks + times.tile_ps * self.tiles
+        return (
+            times.launches_ms + 1e-9 * planned,
+            1e-9 * attended,
+            1e-9 * times.dense_ps * self.dense,
+        )
 
 
 def costs(
@@ -98,41 +131,92 @@ def costs(
     n_k: int,
     q_offset: int,
     params: tuple[tuple[str, int], ...],
+    times: Choosing = CHOOSING[0],
 ) -> Costs:
-    """What choosing and attending costs, and what the dense masks cost."""
-    given = dict(params)
-    call = _Call(n_q, n_k, q_offset, given)
-    shares = {one.table: _share(one, call) for one in attention.selections}
-    pairs = float(n_q) * n_k
-    densities = [
-        (len(case.heads), call.density(case.mask, case.heads[0], shares))
-        for case in attention.cases
-    ]
-    dense = [
-        (len(case.heads), call.density(case.mask, case.heads[0], {}))
-        for case in attention.dense_cases or attention.cases
-    ]
-    tiles = {
-        one.table: 1.0 - (1.0 - shares[one.table]) ** TILE
-        if call.is_by_token(one)
-        else shares[one.table]
-        for one in attention.selections
-    }
-    scattered = [
-        (len(case.heads), call.density(case.mask, case.heads[0], tiles))
-        for case in attention.cases
-    ]
-    chosen = sum(heads * share for heads, share in densities) * pairs * CHOSEN_PAIR
-    whole = sum(heads * share for heads, share in dense) * pairs
-    heads = attention.heads
-    return Costs(
-        _estimate(attention, call),
-        chosen,
-        whole,
-        sum(count * share for count, share in densities) / heads,
-        sum(count * share for count, share in dense) / heads,
-        sum(count * share for count, share in scattered) / heads,
-    )
+    """What choosing and attending takes, and what the dense masks take."""
+    found = _Shares.of(attention, _Call(n_q, n_k, q_offset, dict(params)))
+    estimate, chosen, dense = found.work().milliseconds(times, n_k <= SHORT)
+    seen, apart = found.mean(found.seen), found.mean(found.apart)
+    return Costs(estimate, chosen, dense, seen, found.dense, apart)
+
+
+def work_of(attention: Attention, n: int, density: float | None = None) -> Work:
+    """What a call of `n` queries and keys has to do.
+
+    `density` is the share of visible pairs of chosen ones, where it was measured.
+    """
+    found = _Shares.of(attention, _Call(n, n, 0, {}))
+    if density is not None:
+        scale = density / max(found.mean(found.seen), 1e-12)
+        found = replace(found, seen=tuple(scale * share for share in found.seen))
+    return found.work()
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """For each case the share of pairs that are visible, and of those in tiles which
+    chosen keys reach if they lie apart; the mean share of pairs that dense masks have.
+    """
+
+    attention: Attention
+    call: _Call
+    seen: tuple[float, ...]
+    apart: tuple[float, ...]
+    dense: float
+
+    @staticmethod
+    def of(attention: Attention, call: _Call) -> _Shares:
+        """The shares of a call."""
+        chosen = {one.table: _share(one, call) for one in attention.selections}
+        tiles = {
+            one.table: 1.0 - (1.0 - chosen[one.table]) ** TILE
+            if call.is_by_token(one)
+            else chosen[one.table]
+            for one in attention.selections
+        }
+
+        def shares(by: Mapping[str, float]) -> tuple[float, ...]:
+            cases = attention.cases
+            return tuple(call.density(c.mask, c.heads[0], by) for c in cases)
+
+        dense = sum(
+            len(case.heads) * call.density(case.mask, case.heads[0], {})
+            for case in attention.dense_cases or attention.cases
+        )
+        every = dense / attention.heads
+        return _Shares(attention, call, shares(chosen), shares(tiles), every)
+
+    def mean(self, shares: tuple[float, ...]) -> float:
+        """Over all heads."""
+        cases = self.attention.cases
+        total = sum(len(c.heads) * x for c, x in zip(cases, shares, strict=True))
+        return total / self.attention.heads
+
+    def work(self) -> Work:
+        """The pairs of each kind, and the entries of estimates."""
+        pairs = float(self.call.n_q) * self.call.n_k
+        found = dict.fromkeys(("lines", "blocks", "tiles", "apart"), 0.0)
+        for case, seen, apart in zip(
+            self.attention.cases, self.seen, self.apart, strict=True
+        ):
+            kind = _kind(case.mask)
+            own = apart if kind == "tiles" else seen
+            found[kind] += len(case.heads) * pairs * own
+            if kind == "lines":
+                found["apart"] += len(case.heads) * pairs * apart
+        estimate = _estimate(self.attention, self.call)
+        dense = pairs * self.attention.heads * self.dense
+        return Work(**estimate, dense=dense, **found)
+
+
+def _kind(mask: BoolExpr) -> str:
+    """How a mask's chosen pairs are visited, by the kernels that are measured."""
+    try:
+        stripes = find_stripes(mask, Schedule())
+    except NoStripes:
+        return "tiles"
+    lines = tables_of(stripes.diagonals) | tables_of(stripes.columns)
+    return "lines" if lines or stripes.blocks is None else "blocks"
 
 
 @dataclass(frozen=True)
@@ -193,7 +277,7 @@ class _Call:
 
 
 def _sampled(
-    mask: BoolExpr, at: Point, chosen: Mapping[str, Bools], shape: tuple[int, int]
+    mask: BoolExpr, at: Point, chosen: Mapping[str, Bools], shape: tuple[int, ...]
 ) -> Bools:
     """A mask at some pairs: what it reads of tables is drawn, of inputs it is true."""
     match mask:
@@ -245,26 +329,45 @@ def _share(selection: Selection, call: _Call) -> float:
     return min(share, 1.0)
 
 
-def _estimate(attention: Attention, call: _Call) -> float:
+def _estimate(attention: Attention, call: _Call) -> dict[str, float]:
     """Entries that are computed, and those that are ranked, of all heads."""
     seen: set[object] = set()
-    total = FIXED
+    found = dict.fromkeys(("scored", "ranked", "alone"), 0.0)
     for selection in attention.selections:
-        ranked = prod(call.size(key) for key in selection.keys)
-        total += RANKED_ENTRY * ranked * attention.heads
+        entries = float(prod(call.size(key) for key in selection.keys))
+        found["ranked" if selection.per else "alone"] += entries
         for whole in maps_of(selection):
-            rows = float(call.n_q)
+            pairs = float(call.n_q) * call.n_k
             for node in submaps(whole):
                 if isinstance(node, MapWhere) and keys_of(node):
-                    rows = min(rows, _rows(node, call))
-                if isinstance(node, Logits) and (rows, node) not in seen:
-                    seen.add((rows, node))
-                    total += ESTIMATED_PAIR * rows * call.n_k * attention.heads
+                    pairs = min(pairs, _live_pairs(node, call))
+                if isinstance(node, Logits) and (pairs, node) not in seen:
+                    seen.add((pairs, node))
+                    found["scored"] += pairs
                 if isinstance(node, Product) and node not in seen:
                     seen.add(node)
-                    entries = prod(call.size(key) for key in keys_of(node))
-                    total += ESTIMATED_PAIR * entries * attention.heads
-    return total
+                    sizes = (call.size(key) for key in keys_of(node))
+                    found["scored"] += float(prod(sizes))
+    return {name: count * attention.heads for name, count in found.items()}
+
+
+def _live_pairs(map_: MapWhere, call: _Call) -> float:
+    """Of all pairs those for which a condition holds: a probe's rows, or a sample."""
+    pairs = float(call.n_q) * call.n_k
+    if (rows := _rows(map_, call)) < call.n_q:
+        return rows * call.n_k
+    known = {Axis.FIRST, Axis.SECOND, Axis.HEAD, Axis.LENGTH}
+    if not pairs or not axes_of(map_.condition) <= known:
+        return pairs
+    rng = np.random.default_rng(0)
+    point: dict[Axis, int | Ints] = {
+        Axis.FIRST: rng.integers(0, call.n_q, _SAMPLES) + call.q_offset,
+        Axis.SECOND: rng.integers(0, call.n_k, _SAMPLES),
+        Axis.HEAD: 0,
+        Axis.LENGTH: call.n_k,
+    }
+    at = Point(point, _Known(call.params))
+    return pairs * float(_sampled(map_.condition, at, {}, (_SAMPLES,)).mean())
 
 
 def _rows(map_: MapWhere, call: _Call) -> float:
