@@ -30,6 +30,7 @@ from patternc.explain_selections import (
     Price,
     advice_of,
     chosen_of,
+    crossover_of,
     prices_of,
     selection_lines,
 )
@@ -144,6 +145,7 @@ class Explanation:
     decisions: tuple[Decision, ...]
     selections: tuple[Chosen, ...] = ()
     prices: tuple[Price, ...] = ()
+    crossover: str = ""
     advice: tuple[str, ...] = ()
 
 
@@ -184,6 +186,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         ),
         selections=tuple(map(chosen_of, kernel.attention.selections)),
         prices=prices,
+        crossover=crossover_of(trace),
         advice=advice_of(trace, prices),
     )
 
@@ -200,7 +203,8 @@ def as_text(found: Explanation) -> str:
         parts += ["", f"# after {stage.name}:" + ("" if stage.text else " no change")]
         parts += [stage.text] if stage.text else []
         parts += [f"  {note}" for note in stage.notes]
-    parts += selection_lines(found.selections, found.prices, found.advice)
+    told = (found.selections, found.prices, found.crossover, found.advice)
+    parts += selection_lines(*told)
     parts += ["", *_schedule_lines(found)]
     if found.planning:
         parts += ["", "# selections, on a GPU"]
@@ -399,7 +403,7 @@ def _group_lines(group: Group) -> list[str]:
         lines.append(f"  square calls: tokens in the order {orders}, tiles listed")
     if group.loops is None:
         lines.append(f"  no closed form: {group.reason}")
-        lines.append("  tiles are listed at each call, for its sizes")
+        lines.append("  tiles are listed for the sizes and the inputs of a call")
     if group.stripes:
         lines.append("  but in triton, one softmax goes over what is chosen:")
         lines += [f"    {line}" for line in group.stripes]

@@ -297,7 +297,7 @@ def _lists(kernel: Kernel, features: Features) -> list[str]:
         many = [] if whole_only(kernel) or not lists else [sequence_lists_text(False)]
         return [*lists, *many, *read]
     judges = [
-        profiles.judge_function(at, cover, _box(kernel))
+        profiles.judge_function(at, cover, _box(kernel), profiles.is_chosen(kernel))
         for at, cover in profiles.needed(kernel)
     ]
     lines = ["JUDGES = {"]
@@ -307,7 +307,8 @@ def _lists(kernel: Kernel, features: Features) -> list[str]:
     orders = fill("order_rows").splitlines() if features.is_ordered else []
     texts = [*judges, "\n".join([*lines, ""]), *read]
     texts += [fill("orders")] if features.is_ordered else []
-    texts.append(fill("profile", {"orders": orders}))
+    build = "state_lists" if profiles.is_chosen(kernel) else "waiting_lists"
+    texts += [fill("profile"), fill(build, {"orders": orders})]
     return [*texts, *([] if whole_only(kernel) else [sequence_lists_text(True)])]
 
 

@@ -24,7 +24,8 @@ from patternc.backends.triton.launches import (
     tile_list_lines,
     whole_only,
 )
-from patternc.backends.triton.literals import heads_literal
+from patternc.backends.triton.literals import heads_tensor
+from patternc.backends.triton.profiles import is_chosen
 from patternc.backends.triton.ranges import has_lists, hides_pairs, place
 from patternc.backends.triton.slopes import (
     column_reads,
@@ -76,7 +77,8 @@ def gradients_text(
     )
     texts = [text]
     if has_lists(reversed_) or features.is_ordered:
-        texts.append(fill("reverse_lists"))
+        is_state = features.lists_data and is_chosen(kernel, reversed_)
+        texts.append(fill("reverse_states" if is_state else "reverse_lists"))
     if reads:
         texts += [_scatter(features, printer), fill("add_reads")]
     return "\n\n".join(texts)
@@ -328,12 +330,12 @@ def _scatter(features: Features, printer: TorchPrinter) -> str:
         "b = torch.arange(rows.shape[1], device=device)[:, None, None]",
         "q = torch.arange(rows.shape[3], device=device) + q_offset",
         "k = torch.arange(columns.shape[3], device=device)",
-        "length = torch.tensor(columns.shape[3], device=device)",
+        "length = torch.full((), columns.shape[3], device=device)",
         *(f't_{item.name} = inputs["{item.name}"]' for item in features.tables),
     ]
     names = sorted(_params(features))
     lines += [
-        f'p_{name} = torch.tensor(values["{name}"], device=device)' for name in names
+        f'p_{name} = torch.full((), values["{name}"], device=device)' for name in names
     ]
     for case in features.scores:
         lines += [f"# {place(case.span)}", *_case_lines(case, printer)]
@@ -350,8 +352,7 @@ def _params(features: Features) -> set[str]:
 
 
 def _case_lines(case: ScoreCase, printer: TorchPrinter) -> list[str]:
-    lines = heads_literal("heads", case.heads)
-    lines += ["h = torch.tensor([*heads], device=device)[:, None]"]
+    lines = [*heads_tensor("at", case.heads), "h = at[:, None]"]
     for source, reads, axis in (
         ("rows", row_reads(case), Axis.QUERY),
         ("columns", column_reads(case), Axis.KEY),

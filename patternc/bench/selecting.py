@@ -136,8 +136,17 @@ OR_DENSE = (
         "vertical_slash",
         text=or_dense("vertical_slash"),
     ),
+    Choice(
+        "xattention_or_dense", "xattention", {"stride": 16}, text=or_dense("xattention")
+    ),
+    Choice(
+        "block_topk_or_dense",
+        "block_topk",
+        {"block": 128, "blocks": 16},
+        text=or_dense("block_topk"),
+    ),
 )
-"""What short calls are measured with: choosing does not pay there."""
+"""What short calls are measured with: choosing seldom pays there."""
 
 
 def choice_named(name: str) -> Choice:
@@ -185,7 +194,8 @@ def line_of(found: Selected) -> str:
     return (
         f"{found.choice} {found.shape.title}: density {found.density:.4f}, recall"
         f" {found.recall:.3f}, plan {found.plan_ms:.3f}, attend {found.attend_ms:.3f},"
-        f" together {found.together_ms:.3f} ms; {peers}{found.note}"
+        f" together {found.together_ms:.3f} ms{' (dense)' if found.is_dense else ''};"
+        f" causal {found.dense_ms:.3f}, {peers}{found.note}"
     )
 
 
@@ -240,11 +250,12 @@ def _ours(
         found: Tensor = attention(q, k, v, plan=plan, **inputs)
         return found
 
-    if attention.is_dense(shape.length, shape.length, 0):
-        note = "; dense by the cost model: both is dense attention, and plans nothing"
-    else:
+    is_dense = attention.is_dense(shape.length, shape.length, 0, **inputs)
+    note = "; dense by the cost model: both is dense attention, and plans nothing"
+    if not is_dense:
         same = torch.equal(both(), attend())
         note = "" if same else "; NOT the same with the plan and without"
+    causal = _causal(shape)
     means = {name: float(value.mean()) for name, value in inputs.items()}
     return replace(
         empty,
@@ -254,6 +265,8 @@ def _ours(
         plan_ms=clock(lambda: attention.plan(q, k, **inputs)),
         attend_ms=clock(attend),
         together_ms=clock(both),
+        dense_ms=clock(lambda: causal(q, k, v)),
+        is_dense=is_dense,
         kernels=kernels_of(both),
         note=note,
     )
@@ -282,11 +295,16 @@ def recall_of(
 ) -> float:
     """The share of the causal softmax of the last queries that falls on visible keys."""
     _, kept = attention(q, k, v, plan=plan, return_lse=True, **inputs)
-    text = f"attention dense {{ heads {q.shape[1]} kv {k.shape[1]} mask causal }}"
-    dense = Attention(trace_source(Source("dense.pat", text)))
+    dense = _causal(Shape(1, q.shape[1], k.shape[1], k.shape[2], q.shape[3]))
     rows = min(ROWS, q.shape[2])
     _, every = dense(q[:, :, -rows:].contiguous(), k, v, return_lse=True)
     return float((kept[:, :, -rows:] - every).double().exp().mean())
+
+
+def _causal(shape: Shape) -> Attention:
+    """Our own dense attention for the heads of a shape."""
+    text = f"attention dense {{ heads {shape.heads} kv {shape.kv_heads} mask causal }}"
+    return Attention(trace_source(Source("dense.pat", text)))
 
 
 def shares_for(
