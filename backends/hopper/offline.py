@@ -84,6 +84,8 @@ def _source(
         "list_first": "*i64",
         "list_partial": "*i32",
         "list_full": "*i32",
+        "stripe_blocks": "*i16",
+        "block_ends": "*i32",
         **tables,
     }
     types: dict[str, str] = {}

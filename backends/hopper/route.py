@@ -73,13 +73,29 @@ def refusal(kernel: Kernel) -> str:
     if features.natural or features.has_epilogue or features.skipped:
         return "it has scores, weights, sinks, outputs or skipped heads"
     if striped(kernel) is not None:
-        return "what inputs choose has loops of its own there"
+        return _refusal_of_choices(kernel)
     if features.inputs:
         return _refusal_of_lists(kernel)
     if has_lists(kernel):
         return "its tiles have no closed form"
     if any(_divides(cover.mask) for cover in kernel.covers):
         return "its mask divides by a number that is no power of two: registers spill"
+    return ""
+
+
+def _refusal_of_choices(kernel: Kernel) -> str:
+    """The same for a program of chosen blocks, which are all that it may visit."""
+    own = striped(kernel)
+    assert own is not None
+    if own.has_lines:
+        return "chosen diagonals and columns have loops of their own there"
+    if len(own.covers) < len(kernel.covers):
+        return "some heads have chosen blocks, and others tiles of their own"
+    blocks = own.blocks
+    assert blocks is not None
+    if blocks.block_q % BLOCK_Q or blocks.block_k % BLOCK_K:
+        sizes = f"{blocks.block_q} x {blocks.block_k}"
+        return f"its blocks of {sizes} are no whole tiles of {BLOCK_Q} x {BLOCK_K}"
     return ""
 
 
@@ -159,9 +175,12 @@ def in_words(kernel: Kernel) -> str:
     where = f"tiles {BLOCK_Q} x {BLOCK_K}, where query tiles fill the device"
     if has_lists(route.kernel):
         sizes = " and ".join(map(str, LISTED_SIZES))
+        listed = "its tiles are listed at a call"
+        if striped(route.kernel) is not None:
+            listed = "its blocks are listed at a call, once for both kernels"
         return (
             f"for 16 bits and head size {sizes} a forward kernel of its own, {where};"
-            " its tiles are listed at a call"
+            f" {listed}"
         )
     times = forecasts(kernel, route)
     if not times:

@@ -289,7 +289,7 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
         other = [
             "how = (access, scale, q_offset, values, sequences)",
             "if shares[0] is None and runs_on_hopper(q, v, *how):",
-            "    more = tuple(values.values())",
+            f"    more = {_more(features)}",
             "    given = (scale, q_offset, more, sequences)",
             "    first = hopper_launch(q, k, v, output, lse, *given)",
         ]
@@ -302,6 +302,13 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
         *start_lines(hides),
         *combine_launch_lines(features),
     ]
+
+
+def _more(features: Features) -> str:
+    """What the kernel for Hopper takes behind the scale."""
+    if features.has_stripes:
+        return "(*stripes[7:9], *values.values(), *stripes[9:11])"
+    return "tuple(values.values())"
 
 
 def start_lines(hides: bool) -> list[str]:

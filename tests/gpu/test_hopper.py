@@ -76,7 +76,7 @@ def test_programs(name: str, head_dim: int, taken: list[str]) -> None:
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
-@pytest.mark.parametrize("name", LISTED)
+@pytest.mark.parametrize("name", [*LISTED, "table", "wide"])
 def test_programs_with_inputs(name: str, head_dim: int, taken: list[str]) -> None:
     results = verify(
         kernel_of(name),

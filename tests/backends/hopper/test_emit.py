@@ -64,7 +64,7 @@ def test_one_kernel_is_as_it_was() -> None:
     assert "\n\n".join(hopper_texts("window")) == GOLDEN.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", (*NAMES, *LISTED))
+@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN))
 def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     text = text_of(name)
     assert text == text_of(name)
@@ -72,7 +72,7 @@ def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     assert_formatted(text)
 
 
-@pytest.mark.parametrize("name", (*NAMES, *LISTED))
+@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN))
 def test_names_are_defined_once(name: str) -> None:
     """The kernel for Hopper shares a module with the portable ones."""
     body = ast.parse(text_of(name)).body
@@ -93,7 +93,9 @@ def test_the_portable_module_says_nothing_of_it() -> None:
         ("mixed", "its tokens have an order"),
         ("sinks", "it has scores, weights, sinks, outputs or skipped heads"),
         ("blocks", "`keep` chooses which keys are seen"),
-        ("slashes", "what inputs choose has loops of its own"),
+        ("slashes", "chosen diagonals and columns have loops of their own"),
+        ("small_blocks", "its blocks of 64 x 128 are no whole tiles"),
+        ("one_sided", "some heads have chosen blocks, and others tiles of their own"),
     ],
 )
 def test_programs_without_one(name: str, reason: str) -> None:
@@ -134,9 +136,10 @@ def test_listed_tiles_are_taken_for_one_head_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_chosen_blocks_have_portable_loops(name: str) -> None:
-    assert chosen_route(kernel_of(name)) is None
-    assert "loops of its own" in in_words(kernel_of(name))
+def test_chosen_blocks_are_taken_for_one_head_size(name: str) -> None:
+    route = chosen_route(kernel_of(name))
+    assert route is not None and list(route.stages) == [128]
+    assert "its blocks are listed at a call" in in_words(kernel_of(name))
 
 
 def test_lists_for_other_tiles_are_those_of_a_module_with_such_tiles(
