@@ -17,7 +17,7 @@ from patternc.backends.triton.offline import compile_kernel
 from tests.backends.triton.planning import module_of
 from tests.kernels import CAUSAL
 
-WARPS = {"choose_kernel": 4, "mass_kernel": 4}  # 8 of all others
+WARPS = {"choose_kernel": 1, "mass_kernel": 1}  # 8 of all others
 PROBES = {
     "row_sums": {},
     "columns": {"HOW": "sum", "SOFTMAX": True},
@@ -31,14 +31,14 @@ PROBES = {
     },
 }
 SEARCHES = {
-    "choose_kernel": {},
-    "mass_kernel": {},
-    "segment_kernel": {"LEVEL": 3, "OF_MASS": True, "SEGMENTS": 32},
-    "mark_kernel": {"SEGMENTS": 256},
-    "count_kernel": {"SEGMENTS": 256},
+    "choose_kernel": {"HOW": "count", "BLOCK": 1024},
+    "mass_kernel": {"HOW": "keep", "BLOCK": 1024},  # `choose_kernel`, by mass
+    "segment_kernel": {"LEVEL": 3, "OF_MASS": False, "BITS": 8, "SEGMENTS": 32},
+    "mark_kernel": {"BITS": 8, "SEGMENTS": 64},
+    "count_kernel": {"BITS": 4, "SEGMENTS": 64},
     "list_kernel": {},
 }
-OF_COUNTS = {"choose_kernel", "mark_kernel", "list_kernel"}
+OF_MASS = {"mass_kernel", "count_kernel"}
 HEAD_DIM = 128
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SHARED = {"sm_80": 166912, "sm_90": 232448, "gfx942": 65536}
@@ -71,17 +71,20 @@ def main(folder: Path, words: list[str]) -> None:
             **SEARCHES.get(name, {}),
         }
         warps = module.PROBE_WARPS
-        kernel = module.MAP_0[name] if name in PROBES else getattr(module, name)
+        own = "choose_kernel" if name == "mass_kernel" else name
+        kernel = module.MAP_0[name] if name in PROBES else getattr(module, own)
         if name in ("diagonals", "parts"):
             warps *= 2
         if name in SEARCHES:
-            warps, constants["BLOCK"] = WARPS.get(name, 8), module.CHOOSE_BLOCK
+            warps = WARPS.get(name, 8)
+            constants.setdefault("BLOCK", module.MASS_BLOCK)
+            constants |= {"leasts": None, "mosts": None}
         if name == "pool_kernel":
             constants |= {"HOW": "mean", "ROWS": 64}
         if name in ("part_sums_kernel", "join_kernel"):
             constants |= {"ROWS": 8, "BLOCK": module.JOIN_TILE, "EACH": 1}
             constants |= {"HOW": "sum", "SOFTMAX": True}
-        whole = "i32" if name in OF_COUNTS else "fp64"
+        whole = "fp64" if name in OF_MASS else "i32"
         pointers = {
             **dict.fromkeys(("q_source", "k_source", "source"), dtype),
             **dict.fromkeys(("lse", "parts", "values"), "fp32"),
@@ -91,7 +94,7 @@ def main(folder: Path, words: list[str]) -> None:
             "table": "i8",
             "places": "i32",
             "prefixes": "i32",
-            **dict.fromkeys(("left", "rests", "sums"), whole),
+            **dict.fromkeys(("left", "rests", "sums", "amounts"), whole),
         }
         strides = [f"stride_{side}{axis}" for side in "qk" for axis in "bhn"]
         report = compile_kernel(
