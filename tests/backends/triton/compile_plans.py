@@ -21,12 +21,13 @@ WARPS = {"choose_kernel": 1, "mass_kernel": 1}  # 8 of all others
 PROBES = {
     "row_sums": {},
     "columns": {"HOW": "sum", "SOFTMAX": True},
-    "diagonals": {"HOW": "sum", "SOFTMAX": True, "ANTI": False, "STEPS": 8},
+    "diagonals": {"HOW": "sum", "SOFTMAX": True, "ANTI": False, "STEPS": 8, "ONE": True},
     "parts": {
         "HOW": "sum",
         "SOFTMAX": True,
         "STRIDE": 8,
         "RESIDUE": 7,
+        "RAGGED": False,
         "SUB": 16,
     },
 }
@@ -52,11 +53,12 @@ def main(folder: Path, words: list[str]) -> None:
         name, target, dtype = word.split(",")
         like = torch.empty(1, 1, 0, HEAD_DIM, dtype=DTYPES[dtype])
         vars(module)["shared_memory"] = {CPU: SHARED[target]}.__getitem__
-        wanted = module.PART_ROWS, module.PART_TILE
-        if name != "parts":
-            wanted = module.ROW_TILE, module.KEY_TILE
-        tiles = module.fitting(like, *wanted)
+        keys = module.DIAGONAL_TILE if name == "diagonals" else module.KEY_TILE
+        tiles = module.fitting(like, module.ROW_TILE, keys)
+        if name == "parts":
+            tiles = module.fitting_parts(like)
         stages = tiles.pop("num_stages")
+        warps = tiles.pop("num_warps", module.PROBE_WARPS)
         constants: dict[str, object] = {
             "HEADS": 32,
             "GROUP_SIZE": 4,
@@ -70,11 +72,8 @@ def main(folder: Path, words: list[str]) -> None:
             **PROBES.get(name, {}),
             **SEARCHES.get(name, {}),
         }
-        warps = module.PROBE_WARPS
         own = "choose_kernel" if name == "mass_kernel" else name
         kernel = module.MAP_0[name] if name in PROBES else getattr(module, own)
-        if name in ("diagonals", "parts"):
-            warps *= 2
         if name in SEARCHES:
             warps = WARPS.get(name, 8)
             constants.setdefault("BLOCK", module.MASS_BLOCK)
