@@ -216,18 +216,15 @@ def stripe_lists(kernel: Kernel, own: Striped, gradients: bool) -> list[str]:
 
 def _place_lines() -> list[str]:
     lines = []
-    for at in range(4):
-        first = f"first + {at} * BLOCK_K" if at else "first"
-        arguments = [
-            "tiles",
-            "held",
-            "n_tiles",
-            "covered",
-            "n_partial",
-            "n_full",
-            first,
-        ]
-        arguments += ["least", f"live_{at}", f"full_{at}", "BLOCK_K"]
+    blocks = ["block", "block + 1", "block + 2", "block + 3"]
+    for at, block in enumerate(blocks):
+        lines.append(f"live_{at} = look(words, {block}, rows, lane, COUNT)")
+        lines.append(f"full_{at} = look(fulls, {block}, rows, lane, COUNT)")
+    for at, block in enumerate(blocks):
+        first = f"({block}) * BLOCK_K" if at else "block * BLOCK_K"
+        arguments = ["tiles", "n_tiles", "covered", "n_partial", "n_full", first]
+        arguments += ["least", f"live_{at}", f"full_{at}", "lane"]
+        arguments += ["COUNT", "WIDTH", "BLOCK_K"]
         lines += [
             "covered, n_partial, n_full = place_tile(",
             *(f"    {item}," for item in arguments),
