@@ -33,6 +33,7 @@ LAYERS = (
     (
         "patternc.verify",
         "patternc.call_data",
+        "patternc.explain_counts",
         "patternc.explain_selections",
         "patternc.masks",
         "patternc.planning",
