@@ -22,7 +22,8 @@ from torch.nn.functional import pad
 from patternc.backends.choosing import Candidates, chosen
 from patternc.backends.grouping import Groups, join_heads, of_groups
 from patternc.backends.key_ranges import KeyRange
-from patternc.backends.maps import Estimate, Part, Values
+from patternc.backends.map_values import Part, Values
+from patternc.backends.maps import Estimate
 from patternc.backends.planner import known_params, tables_of, wide_inputs
 from patternc.backends.probe import live_rows
 from patternc.backends.triton.fused import Fused

@@ -37,7 +37,7 @@ class Standing:
 
 def main(folder: Path) -> None:
     """Call a module whose launches are noted, and print what was compiled by then."""
-    driver.set_active(Standing())  # type: ignore[arg-type]
+    driver.set_active(Standing())
     module: Any = module_of("causal", folder)
     module.check_runs = lambda *_: None
     launched: list[int] = []
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     print(*launched)
     module.forward_kernel.compile = fail
     module.forward(*(torch.cat([x, x], 3) for x in (q, k, k)))
-    with triton.AsyncCompileMode(None):  # type: ignore[arg-type]
+    with triton.AsyncCompileMode(None):
         print(len(compiled(module)))
 
 
