@@ -134,6 +134,7 @@ def emit(
         *([gluon.kernel_text(hopper)] if hopper else []),
         launch_text(other, ahead, hopper is not None),
         *([gluon.launch_text(hopper)] if hopper else []),
+        fill("captured") if _keeps(kernel, behind, stripes is not None) else "",
         *(stripe_lists(kernel, stripes, own is not None) if stripes else []),
         shares_text(kernel),
         fits_packed_text() if packs(kernel, features) else "",
@@ -144,6 +145,11 @@ def emit(
         _reference(kernel, features),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _keeps(kernel: Kernel, features: Features, has_stripes: bool) -> bool:
+    """Whether a module keeps what follows from tables, or makes tables."""
+    return has_stripes or features.lists_data or bool(kernel.attention.selections)
 
 
 def _plans(kernel: Kernel) -> list[str]:

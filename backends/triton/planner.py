@@ -77,7 +77,9 @@ def plan_tables(
             source_q=q,
             source_k=k,
         )
-        return tables_of(call, params, call.choose)
+        tables = tables_of(call, params, call.choose)
+        module.note_captured(tables.values(), q.device)
+        return tables
 
 
 def _shaped_like(tensor: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def judge_function(at: int, cover: TileCover, box: Box, by_tile: bool) -> str:
     cells = {x: name for x, name in reads.items() if x not in pyramids}
     seen = _outside(sides.mask, cells)
     names = {part: name for part, name in names.items() if part in seen}
-    lines = _before(cover, sides, names, pyramids, cells, box)
+    lines = _before(cover, sides, names, pyramids, cells, box, by_tile)
     inner = ["head, keys = exactly(heads[e]), exactly(length)"]
     for side, parts in (("q", sides.query), ("k", sides.key)):
         for name in [names[part] for part in parts if part in names]:
@@ -167,6 +167,7 @@ def _before(
     pyramids: dict[Read, str],
     cells: dict[Read, str],
     box: Box,
+    by_tile: bool,
 ) -> list[str]:
     """What is known of each side alone, once for all pairs."""
     lines = [f"# {place(cover.span)}"]
@@ -189,7 +190,8 @@ def _before(
     for part, name in names.items():
         lines += printer.assign(name, part, 4)
         values = f"{name}.to(torch.int64)" if _is_truth(part) else name
-        lines.append(f"{name} = profile({values}, {sides.by_step})")
+        made = "[of_tiles({}, {})]" if by_tile else "profile({}, {})"
+        lines.append(f"{name} = {made.format(values, sides.by_step)}")
     return lines
 
 

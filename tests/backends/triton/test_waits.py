@@ -211,6 +211,35 @@ def test_every_tile_has_its_state(most: int, tmp_path: Path) -> None:
                 assert sorted(listed) == sorted((t, x) for t, x in row.items() if x)
 
 
+@pytest.mark.parametrize("name", ["moba", "scored"])
+def test_lists_of_tables_that_a_graph_writes_are_not_kept(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay writes to them without a trace, here with the counter put back."""
+    attention = loaded(name)
+    module = TritonBackend(Store(tmp_path)).load(attention.kernel).module
+    q, k, v = tensors(name)
+    plan = attention.plan(q, k)
+    given = {
+        one.name: plan.places[one.name] for one in attention.kernel.attention.params
+    }
+    tables = {key: table.clone() for key, table in plan.tables.items()}
+    kept = module.LISTS if name == "moba" else module.STRIPES
+    before = module.forward(q, k, v, **tables, **given)
+    assert len(kept) == 1
+    kept.clear()
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    module.note_captured(tables.values(), torch.device("cpu"))
+    assert not module.CAPTURED
+    module.note_captured(tables.values(), torch.device("cuda"))
+    monkeypatch.undo()
+    module.forward(q, k, v, **tables, **given)
+    for table in tables.values():
+        table.data.logical_not_()
+    after = module.forward(q, k, v, **tables, **given)
+    assert not kept and not torch.equal(before, after)
+
+
 def dense(name: str, tensors: list[Tensor], seen: Tensor) -> Tensor:
     """In float64 under a mask, with the score of `scored`."""
     q, k, v = tensors
