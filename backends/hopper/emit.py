@@ -30,6 +30,7 @@ from patternc.backends.triton.ranges import (
     count_lines,
     end_lines,
     has_lists,
+    hides_pairs,
     shared_rule,
     shared_step,
 )
@@ -40,8 +41,6 @@ from patternc.backends.triton.weigh import Weigher, prepare_lines
 from patternc.ir.nodes import Axis, BoolExpr
 from patternc.ir.text import print_expr
 from patternc.plan.kernel import Kernel, TileKind
-
-STANDARD_IMPORTS = ("from concurrent.futures import ThreadPoolExecutor",)
 
 IMPORTS = """\
 from triton.experimental import gluon
@@ -77,6 +76,7 @@ def kernel_text(route: Route) -> str:
     text = fill(
         "kernel",
         {
+            "marks": [f"MARKS: gl.constexpr = {_marks(kernel)}"],
             "params": arguments,
             "arguments": arguments,
             "param_names": [f'"{name}",' for name, _ in typed],
@@ -126,6 +126,11 @@ def _step_holes(kernel: Kernel, features: Features) -> dict[str, list[str]]:
         "full": _full_lines(slots),
         "hide": _hide_lines(slots, features),
     }
+
+
+def _marks(kernel: Kernel) -> str:
+    """When it marks what is spoiled: where a second launch comes, as `mark_lines` says."""
+    return "True" if hides_pairs(kernel) else 'SEQUENCES != "none"'
 
 
 def launch_text(route: Route) -> str:
@@ -244,16 +249,16 @@ def _key_lines(weigher: Weigher, rule: BoolExpr, indent: int) -> list[str]:
 
 def _consumer(names: list[str], part: int) -> list[str]:
     return [
-        *("o_source", "output", "lse", "spoiled"),
+        *("o_source", "output", "lse"),
         *_BUFFERS,
         "o_buffer",
         *_BARRIERS,
         *("sequences", "n_q", "n_k"),
         *_SIZES,
-        *("first_exact_tile", "n_exact_tiles", "scale_log2"),
+        "scale_log2",
         *names,
         str(part),
-        *("HEADS", "HEAD_DIM", "VALUE_DIM", "BLOCK_Q", "BLOCK_K", "EXACT_Q", "STAGES"),
+        *("HEADS", "HEAD_DIM", "VALUE_DIM", "BLOCK_Q", "BLOCK_K", "STAGES"),
         "SEQUENCES",
     ]
 

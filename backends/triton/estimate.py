@@ -72,7 +72,8 @@ def printer_of(box: Box) -> Printer:
 
 def host_texts() -> list[str]:
     """Tiles, pooling and selection: what every module that selects has once."""
-    return [fill("probe_tiles"), fill("probe_calls"), fill("choose")]
+    names = ("probe_tiles", "probe_calls", "choose", "choose_segments")
+    return [fill(name) for name in names]
 
 
 def plan_texts(fused: Fused, box: Box) -> list[str]:

@@ -29,10 +29,9 @@ def searched(
     request: pytest.FixtureRequest, module: ModuleType
 ) -> Iterator[ModuleType]:
     """Rows that a program searches alone, or several programs together."""
-    names = ("SHORT_ROW", "CHOOSE_BLOCK", "SEGMENT")
-    held = {name: vars(module)[name] for name in names}
-    alone = {} if request.param else {"SHORT_ROW": held["SHORT_ROW"]}
-    vars(module).update({"SHORT_ROW": 0, "CHOOSE_BLOCK": 64, "SEGMENT": 64, **alone})
+    small = {"SHORT_ROW": 0, "SEGMENT_BLOCK": 64, "MASS_BLOCK": 64, "SEGMENT": 64}
+    held = {name: vars(module)[name] for name in small}
+    vars(module).update(small if request.param else {})
     yield module
     vars(module).update(held)
 
