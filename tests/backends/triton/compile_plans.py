@@ -21,7 +21,13 @@ WARPS = {"choose_kernel": 1, "mass_kernel": 1}  # 8 of all others
 PROBES = {
     "row_sums": {},
     "columns": {"HOW": "sum", "SOFTMAX": True},
-    "diagonals": {"HOW": "sum", "SOFTMAX": True, "ANTI": False, "STEPS": 8, "ONE": True},
+    "diagonals": {
+        "HOW": "sum",
+        "SOFTMAX": True,
+        "ANTI": False,
+        "STEPS": 8,
+        "ONE": True,
+    },
     "parts": {
         "HOW": "sum",
         "SOFTMAX": True,

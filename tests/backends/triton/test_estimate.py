@@ -43,7 +43,12 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     folder = tmp_path_factory.mktemp("estimate")
     found = module_of(All((CAUSAL, THIRD)), folder, ("shift",))
     vars(found).update(
-        ROW_TILE=16, KEY_TILE=32, DIAGONAL_TILE=32, DIAGONAL_STEPS=3, PART_ROWS=16, PART_TILE=32
+        ROW_TILE=16,
+        KEY_TILE=32,
+        DIAGONAL_TILE=32,
+        DIAGONAL_STEPS=3,
+        PART_ROWS=16,
+        PART_TILE=32,
     )
     vars(found).update(PARTS_AT_ONCE=200, JOIN_TILE=16)
     yield found
