@@ -61,6 +61,8 @@ def main(folder: Path, words: list[str]) -> None:
         vars(module)["shared_memory"] = {CPU: SHARED[target]}.__getitem__
         keys = module.DIAGONAL_TILE if name == "diagonals" else module.KEY_TILE
         tiles = module.fitting(like, module.ROW_TILE, keys)
+        if name == "diagonals":
+            tiles = module.fitting(like, module.ROW_TILE, keys, module.DIAGONAL_STAGES)
         if name == "parts":
             tiles = module.fitting_parts(like)
         stages = tiles.pop("num_stages")
