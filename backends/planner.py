@@ -22,7 +22,8 @@ from patternc.backends.key_ranges import (
     places_of,
     selection_ranges,
 )
-from patternc.backends.maps import Estimate, Part, Values
+from patternc.backends.map_values import Part, Values
+from patternc.backends.maps import Estimate
 from patternc.backends.values import truths_at
 from patternc.ir.nodes import Attention
 from patternc.ir.selection import (

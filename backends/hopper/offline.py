@@ -71,7 +71,6 @@ def _source(
         "VALUE_DIM": dims[1],
         "BLOCK_Q": module.HOPPER_Q,
         "BLOCK_K": module.HOPPER_K,
-        "EXACT_Q": module.BLOCK_Q,
         "STAGES": module.HOPPER_STAGES[max(dims)],
         "SEQUENCES": sequences,
         **({"sequences": None} if sequences == "none" else {}),
@@ -80,12 +79,13 @@ def _source(
     pointers = {
         "output": f"*{dtype}",
         "lse": "*fp32",
-        "spoiled": "*i8",
         "sequences": "*i32",
         "list_tiles": "*i32",
         "list_first": "*i64",
         "list_partial": "*i32",
         "list_full": "*i32",
+        "stripe_blocks": "*i16",
+        "block_ends": "*i32",
         **tables,
     }
     types: dict[str, str] = {}

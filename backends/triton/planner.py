@@ -22,7 +22,8 @@ from torch.nn.functional import pad
 from patternc.backends.choosing import Candidates, chosen
 from patternc.backends.grouping import Groups, join_heads, of_groups
 from patternc.backends.key_ranges import KeyRange
-from patternc.backends.maps import Estimate, Part, Values
+from patternc.backends.map_values import Part, Values
+from patternc.backends.maps import Estimate
 from patternc.backends.planner import known_params, tables_of, wide_inputs
 from patternc.backends.probe import live_rows
 from patternc.backends.triton.fused import Fused
@@ -76,7 +77,9 @@ def plan_tables(
             source_q=q,
             source_k=k,
         )
-        return tables_of(call, params, call.choose)
+        tables = tables_of(call, params, call.choose)
+        module.note_captured(tables.values(), q.device)
+        return tables
 
 
 def _shaped_like(tensor: Tensor) -> Tensor:

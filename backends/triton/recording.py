@@ -109,9 +109,6 @@ class Recorder:
 
         return launch
 
-    def warmup(self, *arguments: Any, **options: Any) -> None:
-        """Nothing is compiled."""
-
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -198,7 +195,6 @@ def stand_in(
     module.check_runs = lambda *_: None
     module.multiprocessors = lambda _: 1 << 20 if is_idle else 1
     module.is_hopper = lambda _: target == "sm_90"
-    module.compile_together = lambda *_: None
 
 
 def _tensors(module: Any, call: Call, dtype: str, head_dim: int) -> list[Tensor]:

@@ -279,9 +279,9 @@ def _within_lines(kernel: Kernel, within: BoolExpr) -> list[str]:
     if Axis.HEAD in axes_of(mask) or isinstance(mask, Truth):
         lines.append("h = torch.arange(HEADS, device=device)[:, None]")
     if Axis.LENGTH in axes_of(mask):
-        lines.append("length = torch.tensor(n_k, device=device)")
+        lines.append("length = torch.full((), n_k, device=device)")
     lines += [
-        f'p_{name} = torch.tensor(values["{name}"], device=device)'
+        f'p_{name} = torch.full((), values["{name}"], device=device)'
         for name in sorted(params_of(mask))
     ]
     printer = TorchPrinter(names, box_of(kernel))

@@ -127,6 +127,10 @@ def _selecting(records: Records) -> Iterator[Check]:
             promise = f"{place}: at most {MOST_SLOWER:.0%} slower than dense"
             slower = 1 / ratio - 1
             yield Check(promise, slower <= MOST_SLOWER, f"{slower:.1%}")
+        if item.choice.endswith("_or_dense") and item.dense_ms:
+            promise = f"{place}: at most {MOST_SLOWER:.0%} slower than our own dense"
+            slower = item.together_ms / item.dense_ms - 1
+            yield Check(promise, slower <= MOST_SLOWER, f"{slower:.1%}")
 
 
 def tile_cost(result: Result) -> float | None:
