@@ -119,9 +119,9 @@ def test_by_diagonal(module: ModuleType, is_anti: bool) -> None:
     torch.testing.assert_close(found, grouped(place - base, count, how, not is_anti))
 
 
-@pytest.mark.parametrize("key_block", [8, 64])
+@pytest.mark.parametrize("key_block", [8, 48, 64])
 def test_by_block(module: ModuleType, key_block: int) -> None:
-    """Blocks of less than a tile of keys, and of two; some rows at a time."""
+    """Blocks of less than a tile of keys, of one and a half, of two; rows in turn."""
     how, row_block = ("sum" if key_block == 8 else "max"), 12
     first, key_blocks = FIRST // row_block, math.ceil(N_K / key_block)
     place = (ROWS // row_block - first) * key_blocks + KEYS // key_block
