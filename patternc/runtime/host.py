@@ -230,7 +230,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
             start(kernel, programs, arguments, options, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
         if HIDES or sequences is not None:
-            options["EXACT"] = True
+            options |= {"EXACT": True, "num_warps": 8}
             start(kernel, programs, arguments, options, 1, (*kind, "exact"))
         if shares[0] is not None:
             combine_kernel[(batch * HEADS * n_q,)](
@@ -275,7 +275,30 @@ def launch_of(kernel, columns, q):
             f"{NAME}: tiles of {BLOCK_Q} x {BLOCK_K} with {columns} columns of {q.dtype}"
             " need more shared memory than a device has; compile it with smaller tiles"
         )
-    return found
+    return fitted_to(compiler_of(q.device), kernel, columns, *found)
+
+
+def fitted_to(compiler, kernel, columns, warps, stages):
+    """The warps and stages of a kernel, where those for Hopper make registers spill.
+
+    AMD's compiler keeps the tiles that are in flight in registers: there is one.
+    Before sm_90 the sums of 128 columns are too many for four warps.
+    """
+    if compiler == "amd":
+        return warps, 1
+    if compiler == "ampere" and kernel == "key" and columns > 64:
+        return max(warps, 8), stages
+    return warps, stages
+
+
+@functools.cache
+def compiler_of(device):
+    """Which compiler makes the code: "hopper" from sm_90 on, "ampere" before, "amd"."""
+    if device.type != "cuda":
+        return "hopper"
+    if torch.version.hip is not None:
+        return "amd"
+    return "hopper" if has_tma(device) else "ampere"
 
 
 FITTING = {}
@@ -763,7 +786,7 @@ def launch_gradients(
         start(kernel, programs, arguments, more, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
         if HIDES or sequences is not None:
-            more["EXACT"] = True
+            more |= {"EXACT": True, "num_warps": 8}
             start(kernel, programs, arguments, more, 1, (*kind, "exact"))
         dk_parts, dv_parts = dk, dv
         if members < HEADS // KV_HEADS:
@@ -790,7 +813,7 @@ def launch_gradients(
         start(kernel, programs, arguments, more, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
         if HIDES_REVERSED or sequences is not None:
-            more["EXACT"] = True
+            more |= {"EXACT": True, "num_warps": 8}
             start(kernel, programs, arguments, more, 1, (*kind, "exact"))
         if members < HEADS // KV_HEADS:
             for whole, some in ((dk, dk_parts), (dv, dv_parts)):
