@@ -64,4 +64,4 @@ def test_its_files_are_the_runtimes() -> None:
 def test_it_needs_what_patternc_needs_of_torch() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert REQUIRES in project["dependencies"]
-    assert PYTHON == project["requires-python"]
+    assert project["requires-python"] == PYTHON
