@@ -302,7 +302,7 @@ def _again(options: str, hides: str) -> list[str]:
     return [
         "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
         f"if {hides} or sequences is not None:",
-        f'    {options} |= {{"EXACT": True, "num_warps": 8}}',
+        f'    {options}["EXACT"] = True',
         f'    start(kernel, programs, arguments, {options}, 1, (*kind, "exact"))',
     ]
 

@@ -266,14 +266,13 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     start = ["start(kernel, programs, arguments, options, stages, kind)"]
     if hides:
         start = [
-            'exact = options | {"EXACT": True, "num_warps": 8}',
+            'exact = options | {"EXACT": True}',
             'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
             *_indented(start),
         ]
     if has_hopper and not features.lists_data:
         exact_lines = [
-            'again = {**options, "EXACT": True, "num_warps": 8, "num_stages": 1}',
-            'again["grid"] = (programs,)',
+            'again = {**options, "EXACT": True, "num_stages": 1, "grid": (programs,)}',
             "exact = functools.partial(kernel.warmup, *arguments, **again)",
         ]
         start = [
@@ -300,7 +299,7 @@ def again_lines(options: str, hides: bool) -> list[str]:
     """The second launch of a kernel; without hidden pairs only for sequences."""
     exact = [
         "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
-        f'{options} |= {{"EXACT": True, "num_warps": 8}}',
+        f'{options}["EXACT"] = True',
         f'start(kernel, programs, arguments, {options}, 1, (*kind, "exact"))',
     ]
     return exact if hides else ["if sequences is not None:", *_indented(exact)]

@@ -230,7 +230,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
             start(kernel, programs, arguments, options, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
         if HIDES or sequences is not None:
-            options |= {"EXACT": True, "num_warps": 8}
+            options["EXACT"] = True
             start(kernel, programs, arguments, options, 1, (*kind, "exact"))
         if shares[0] is not None:
             combine_kernel[(batch * HEADS * n_q,)](
@@ -824,7 +824,7 @@ def launch_gradients(
         start(kernel, programs, arguments, more, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
         if HIDES or sequences is not None:
-            more |= {"EXACT": True, "num_warps": 8}
+            more["EXACT"] = True
             start(kernel, programs, arguments, more, 1, (*kind, "exact"))
         dk_parts, dv_parts = dk, dv
         if members < HEADS // KV_HEADS:
@@ -851,7 +851,7 @@ def launch_gradients(
         start(kernel, programs, arguments, more, stages, kind)
         # Tiles that a value which is not finite has spoiled, mostly none, once more.
         if HIDES_REVERSED or sequences is not None:
-            more |= {"EXACT": True, "num_warps": 8}
+            more["EXACT"] = True
             start(kernel, programs, arguments, more, 1, (*kind, "exact"))
         if members < HEADS // KV_HEADS:
             for whole, some in ((dk, dk_parts), (dv, dv_parts)):
