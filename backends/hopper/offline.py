@@ -18,6 +18,7 @@ from patternc.backends.triton.offline import (
     Report,
     assembler_log,
     input_types,
+    serialised_codes,
 )
 
 _COUNTED = {
@@ -52,7 +53,7 @@ def compile_offline(
         int(_number(r"(\d+) bytes spill stores", log)),
         int(compiled.metadata.shared),
         {name: ptx.count(word) for name, word in _COUNTED.items()},
-        tuple(re.findall(r"C75\d\d", log)),
+        serialised_codes(log),
     )
 
 
