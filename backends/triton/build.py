@@ -24,7 +24,7 @@ import torch
 import triton
 from triton.backends.nvidia.compiler import get_ptxas
 
-from patternc.backends.hopper.route import Route, chosen_route
+from patternc.backends.hopper.route import Route, packaged_route
 from patternc.backends.triton.build_refusal import build_refusal
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit
 from patternc.backends.triton.expected import expected_times
@@ -113,7 +113,7 @@ def build_package(
     if refusal is not None:
         raise PatternError([refusal])
     attention, blobs = kernel.attention, _Blobs()
-    hopper = chosen_route(kernel) if "sm_90" in wanted.targets else None
+    hopper = packaged_route(kernel) if "sm_90" in wanted.targets else None
     text = emit(kernel, attention.span.source.text, attention.name, hopper)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "attention.py")

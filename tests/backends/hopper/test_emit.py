@@ -15,6 +15,7 @@ from patternc.backends.hopper import emit
 from patternc.backends.hopper.route import (
     chosen_route,
     in_words,
+    packaged_route,
     possible_route,
     refusal,
 )
@@ -140,6 +141,7 @@ def test_chosen_blocks_are_taken_for_one_head_size(name: str) -> None:
     route = chosen_route(kernel_of(name))
     assert route is not None and list(route.stages) == [128]
     assert "its blocks are listed at a call" in in_words(kernel_of(name))
+    assert packaged_route(kernel_of(name)) is None
 
 
 def test_lists_for_other_tiles_are_those_of_a_module_with_such_tiles(
