@@ -22,6 +22,7 @@ from patternc.backends.triton.offline import (
     Report,
     assembler_log,
     input_types,
+    serialised_codes,
 )
 
 _COUNTED = {
@@ -61,7 +62,7 @@ def compile_offline(
             **{name: ptx.count(word) for name, word in _COUNTED.items()},
             "overlapped": _overlapped(compiled.asm["cubin"]),
         },
-        tuple(re.findall(r"C75\d\d", log)),
+        serialised_codes(log),
     )
 
 

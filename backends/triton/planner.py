@@ -174,8 +174,9 @@ class FusedEstimate(Estimate):
         probe = self.probe(found.probe)
         own = self.ranges(map_)
         shape = (*self.q.shape[:2], *(one.size for one in own))
-        groups = Groups.empty(map_.how, shape, False, self.q)
-        if 0 not in shape and probe.rows:
+        if 0 in shape or not probe.rows:
+            groups = Groups.empty(map_.how, shape, False, self.q)
+        else:
             joins = "sum" if map_.how is Reduction.MEAN else map_.how.value
             sums = probe.summed(joins, found.by.value, *found.sizes)
             values, counts, starts = sums
@@ -184,8 +185,9 @@ class FusedEstimate(Estimate):
             for dim, start in reversed(list(enumerate(starts))):
                 before = start - own[dim].first
                 edges += [before, own[dim].size - before - values.shape[2 + dim]]
-            groups.totals = pad(values, edges, value=neutral)
-            groups.counts = pad(counts, edges)
+            if any(edges):
+                values, counts = pad(values, edges, value=neutral), pad(counts, edges)
+            groups = Groups(map_.how, False, values, counts)
         numbers, live = of_groups(groups)
         return Values(*join_heads(groups, map_.over, self.attention, numbers, live))
 
@@ -249,7 +251,8 @@ def _classes(given: Candidates) -> Tensor:
         if live.shape[dim] > 1 and (live.stride(dim) or always.stride(dim)):
             break
         live, always = live.narrow(dim, 0, 1), always.narrow(dim, 0, 1)
-    kinds = live.to(torch.int8) + (live & always).to(torch.int8)
+    # The bytes of truth values are 0 and 1.
+    kinds = live.view(torch.int8) + (live & always).view(torch.int8)
     return kinds.reshape(-1, kinds.shape[-1]).contiguous()
 
 

@@ -146,7 +146,6 @@ def test_records_report_and_promises() -> None:
         "vertical_slash at 131072: FA3 over both >= 4.0": True,
         "vertical_slash at 131072: the plan takes at most 15%": True,
         "xattention_10 at 131072: FA3 over both >= 4.0": False,
-        "xattention_10 at 131072: the plan takes at most 15%": True,
         "vertical_slash_or_dense at 4096: at most 5% slower than dense": True,
         "vertical_slash_or_dense at 4096: at most 5% slower than our own dense": False,
         "vertical_slash_or_dense at 8192: at most 5% slower than dense": False,

@@ -18,10 +18,16 @@ from tests.backends.triton.planning import module_of
 from tests.kernels import CAUSAL
 
 WARPS = {"choose_kernel": 1, "mass_kernel": 1}  # 8 of all others
-PROBES = {
+PROBES: dict[str, dict[str, object]] = {
     "row_sums": {},
     "columns": {"HOW": "sum", "SOFTMAX": True},
-    "diagonals": {"HOW": "sum", "SOFTMAX": True, "ANTI": False, "STEPS": 8, "ONE": True},
+    "diagonals": {
+        "HOW": "sum",
+        "SOFTMAX": True,
+        "ANTI": False,
+        "STEPS": 8,
+        "ONE": True,
+    },
     "parts": {
         "HOW": "sum",
         "SOFTMAX": True,
@@ -31,12 +37,12 @@ PROBES = {
         "SUB": 16,
     },
 }
-SEARCHES = {
+SEARCHES: dict[str, dict[str, object]] = {
     "choose_kernel": {"HOW": "count", "BLOCK": 1024},
     "mass_kernel": {"HOW": "keep", "BLOCK": 1024},  # `choose_kernel`, by mass
     "segment_kernel": {"LEVEL": 3, "OF_MASS": False, "BITS": 8, "SEGMENTS": 32},
-    "mark_kernel": {"BITS": 8, "SEGMENTS": 64},
-    "count_kernel": {"BITS": 4, "SEGMENTS": 64},
+    "mark_kernel": {"BITS": 8, "SEGMENTS": 32},
+    "count_kernel": {"BITS": 4, "SEGMENTS": 32},
     "list_kernel": {},
 }
 OF_MASS = {"mass_kernel", "count_kernel"}
@@ -55,6 +61,8 @@ def main(folder: Path, words: list[str]) -> None:
         vars(module)["shared_memory"] = {CPU: SHARED[target]}.__getitem__
         keys = module.DIAGONAL_TILE if name == "diagonals" else module.KEY_TILE
         tiles = module.fitting(like, module.ROW_TILE, keys)
+        if name == "diagonals":
+            tiles = module.fitting(like, module.ROW_TILE, keys, module.DIAGONAL_STAGES)
         if name == "parts":
             tiles = module.fitting_parts(like)
         stages = tiles.pop("num_stages")

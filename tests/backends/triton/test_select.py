@@ -129,6 +129,16 @@ def test_all_of_the_mass_and_none(module: ModuleType, p: float) -> None:
     assert torch.equal(found, wanted)
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_mass_without_end(searched: ModuleType, keeps: bool) -> None:
+    """Its first group reaches it; no group goes beyond it, so without it all are in."""
+    values = torch.ones(2, 70)
+    values[0, 30], values[0, 40] = math.inf, math.inf
+    found = searched.choose_top_p(values, torch.ones(1, 70).to(torch.int8), 0.5, keeps)
+    assert found[0].nonzero().flatten().tolist() == ([30] if keeps else [*range(70)])
+    assert int(found[1].sum()) == 35
+
+
 def test_bounds(module: ModuleType) -> None:
     """At least and at most so many, as the rank says; always members whatever."""
     values, classes = rows_of(100, 3, dyadic=True)
