@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 
 from patternc.bench.record import Selected
 from patternc.bench.selecting import choice_named
-from patternc.plan.choosing_work import Work, work_of
+from patternc.plan.choosing_work import COLUMNS, Work, work_of
 from patternc.plan.measured import Choosing
-
-COLUMNS = 128
 
 Floats = NDArray[np.float64]
 
