@@ -32,7 +32,6 @@ from patternc.ops.program import Program, Site, add_program, constant
 from patternc.plan.asked import checked
 from patternc.plan.cheaper import costs
 from patternc.plan.choose import ASKED
-from patternc.plan.choosing_work import COLUMNS
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan as plan_tiles
 from patternc.planned import Plan, check_plan, load_plan
@@ -231,14 +230,14 @@ class Attention:
         n_q: int,
         n_k: int,
         q_offset: int,
-        head_dim: int = COLUMNS,
+        head_dim: int | None = None,
         /,
         **given: int | Tensor,
     ) -> bool:
         """Whether a call of these sizes, without a plan, is computed without choosing.
 
         Only where the program says `else dense when cheaper`, and the cost model
-        (`patternc.plan.cheaper`) finds that it is.
+        (`patternc.plan.cheaper`) finds that it is, for a usual head size unless given.
         """
         attention = self.kernel.attention
         if not attention.dense_cases:
@@ -252,7 +251,7 @@ class Attention:
         n_q: int,
         n_k: int,
         q_offset: int,
-        head_dim: int,
+        head_dim: int | None,
         values: tuple[int, ...],
     ) -> bool:
         """`is_dense`, for run-time parameters in their order."""

@@ -248,7 +248,7 @@ def _ours(
         found: Tensor = attention(q, k, v, plan=plan, **inputs)
         return found
 
-    sizes = (shape.length, shape.length, 0, shape.head_dim)
+    sizes = (shape.length, shape.length, 0)
     is_dense = attention.is_dense(*sizes, **inputs)
     same = is_dense or torch.equal(both(), attend())
     causal = _causal(shape)
