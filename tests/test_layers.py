@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "patternc"
 
 LAYERS = (
     ("patternc.source", "patternc.version", "patternc.runtime"),
-    ("patternc.diagnostics",),
+    ("patternc.diagnostics", "patternc.runtime_wheel"),
     (
         "patternc.ir",
         "patternc.limits",

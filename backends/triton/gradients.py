@@ -224,7 +224,7 @@ def _calls(
         lines = [f"kernel = {kernel_name}"]
         if features.is_ordered:
             lines = [f"kernel = ordered_{kernel_name} if ordered else {kernel_name}"]
-        lines.append(f'warps, stages = launch_of("{work}", columns, q)')
+        lines.append(f'warps, stages = launch_of("{work}", columns, q, access)')
         lines += ["more = {", *("    " + line for line in inner), "}"]
         return [
             *lines,

@@ -19,6 +19,7 @@ from pathlib import Path
 from patternc.backends import hopper
 from patternc.backends.triton import shared_text
 from patternc.backends.triton.features import Features
+from patternc.backends.triton.launches import limit_lines
 from patternc.backends.triton.shares import combine_launch_lines, fits_packed_text
 from patternc.backends.triton.template import fill
 
@@ -119,6 +120,7 @@ def _launch() -> str:
                 f"    return {run}",
             ],
             "run_head": [f"def {run}:"],
+            "limits": limit_lines(),
             "options": ['**({"PACKED": is_packed} if PACKS else {}),'],
             "packed": [
                 'is_packed = PACKS and SHARES and form == "none"',
@@ -228,7 +230,7 @@ def _gradient(work: str, programs: str) -> list[str]:
         *(f"    {line}" for line in inner),
         ")",
         f"kernel = ordered_{name} if ordered else {name}",
-        f'warps, stages = launch_of("{work}", columns, q)',
+        f'warps, stages = launch_of("{work}", columns, q, access)',
         "more = {",
         "    **options,",
         *members,

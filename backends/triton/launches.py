@@ -17,6 +17,7 @@ from patternc.backends.triton.shares import (
 )
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Attention
+from patternc.plan.choose import SHARED_BYTES
 from patternc.plan.kernel import Kernel
 
 
@@ -51,6 +52,7 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
             ],
             "attend": _attend(run.format(", False" if last else "", "given")),
             "run_head": [f"def {run.format(last, 'given')}:"],
+            "limits": limit_lines(),
             "options": [
                 *(['"PACKED": is_packed,'] if is_packing else []),
                 *(['"EPILOGUE": epilogue,'] if last else []),
@@ -179,6 +181,12 @@ def _whole_list_lines(features: Features) -> list[str]:
     inputs = "inputs" if features.inputs else "{}"
     sizes = "batch, n_q, n_k, q_offset"
     return [f"lists = tile_lists({sizes}, values, {inputs}, {ordered}, q.device)"]
+
+
+def limit_lines() -> list[str]:
+    """The largest limit of each compiler's devices: what is more fits none of them."""
+    limits = {"ampere": SHARED_BYTES["sm_80"], "hopper": SHARED_BYTES["sm_90"]}
+    return [f"SHARED_BYTES = {limits}".replace("'", '"')]
 
 
 def _listed_lines() -> list[str]:

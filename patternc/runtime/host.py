@@ -194,7 +194,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
     )
     block_d, block_dv = padded(dim), padded(value_dim)
     columns = max(block_d, block_dv)
-    warps, stages = launch_of("forward", columns, q)
+    warps, stages = launch_of("forward", columns, q, access)
     options = {
         "HEADS": HEADS,
         "GROUP_SIZE": HEADS // KV_HEADS,
@@ -276,15 +276,76 @@ def start_both(first, again):
     start(*again)
 
 
-def launch_of(kernel, columns, q):
+def launch_of(kernel, columns, q, access):
     """The warps and stages of a kernel. Raises `ValueError` where no stage fits."""
+    check_fits(kernel, columns, q, access)
     found = LAUNCHES.get((kernel, columns, q.element_size()))
     if found is None:
         raise ValueError(
             f"{NAME}: tiles of {BLOCK_Q} x {BLOCK_K} with {columns} columns of {q.dtype}"
             " need more shared memory than a device has; compile it with smaller tiles"
         )
-    return found
+    return fitted_to(compiler_of(q.device), kernel, columns, *found)
+
+
+def check_fits(kernel, columns, q, access):
+    """Refuse float32 tiles that shared memory can't hold, before anything is compiled."""
+    if precision_of(q) != "tf32x3" or access == "descriptor":
+        return
+    compiler, row = compiler_of(q.device), columns * q.element_size()
+    needed = least_shared(compiler, kernel, BLOCK_Q, BLOCK_K, row)
+    limit = SHARED_BYTES[compiler]
+    if needed > limit:
+        sides = (128, 64, 32, 16)
+        least = (least_shared(compiler, kernel, x, x, row) for x in sides)
+        most = next(x for x, taken in zip(sides, least, strict=True) if taken <= limit)
+        other = "; or rows that are contiguous and start on 16 bytes"
+        raise ValueError(
+            f"{NAME}: tiles of {BLOCK_Q} x {BLOCK_K} with {columns} columns of {q.dtype},"
+            f" read by pointers, need {needed} bytes of shared memory, a device has"
+            f" {limit}: compile it with block_q and block_k of at most"
+            f" {most}{other if compiler == 'hopper' else ''}"
+        )
+
+
+def least_shared(compiler, kernel, block_q, block_k, row):
+    """Bytes that float32 tiles with rows of `row` bytes take in shared memory.
+
+    At least, as Triton 3.6 compiles products that are three of TF32, of tiles that are
+    read by pointers: all tiles, once or, for wgmma, split in two, and the weights.
+    """
+    rows = block_q + block_k
+    tiles = rows if kernel == "forward" else 2 * rows
+    if compiler == "hopper" and min(block_q, block_k) >= 64:
+        return (tiles + rows) * row
+    return tiles * row + 4 * block_q * block_k
+
+
+SHARED_BYTES = {"ampere": 166912, "hopper": 232448}
+"""The most shared memory that a thread block may take, by compiler."""
+
+
+def fitted_to(compiler, kernel, columns, warps, stages):
+    """The warps and stages of a kernel, where those for Hopper make registers spill.
+
+    AMD's compiler keeps the tiles that are in flight in registers: there is one.
+    Before sm_90 the sums of 128 columns are too many for four warps.
+    """
+    if compiler == "amd":
+        return warps, 1
+    if compiler == "ampere" and kernel == "key" and columns > 64:
+        return max(warps, 8), stages
+    return warps, stages
+
+
+@functools.cache
+def compiler_of(device):
+    """Which compiler makes the code: "hopper" from sm_90 on, "ampere" before, "amd"."""
+    if device.type != "cuda":
+        return "hopper"
+    if torch.version.hip is not None:
+        return "amd"
+    return "hopper" if has_tma(device) else "ampere"
 
 
 FITTING = {}
@@ -753,7 +814,7 @@ def launch_gradients(
             *numbers,
         )
         kernel = ordered_query_gradient_kernel if ordered else query_gradient_kernel
-        warps, stages = launch_of("query", columns, q)
+        warps, stages = launch_of("query", columns, q, access)
         more = {
             **options,
             "num_warps": warps,
@@ -779,7 +840,7 @@ def launch_gradients(
             *numbers,
         )
         kernel = ordered_key_gradient_kernel if ordered else key_gradient_kernel
-        warps, stages = launch_of("key", columns, q)
+        warps, stages = launch_of("key", columns, q, access)
         more = {
             **options,
             "MEMBERS": members,

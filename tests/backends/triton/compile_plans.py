@@ -18,7 +18,7 @@ from tests.backends.triton.planning import module_of
 from tests.kernels import CAUSAL
 
 WARPS = {"choose_kernel": 1, "mass_kernel": 1}  # 8 of all others
-PROBES = {
+PROBES: dict[str, dict[str, object]] = {
     "row_sums": {},
     "columns": {"HOW": "sum", "SOFTMAX": True},
     "diagonals": {
@@ -37,7 +37,7 @@ PROBES = {
         "SUB": 16,
     },
 }
-SEARCHES = {
+SEARCHES: dict[str, dict[str, object]] = {
     "choose_kernel": {"HOW": "count", "BLOCK": 1024},
     "mass_kernel": {"HOW": "keep", "BLOCK": 1024},  # `choose_kernel`, by mass
     "segment_kernel": {"OF_MASS": False, "BITS": 8, "SEGMENTS": 32},

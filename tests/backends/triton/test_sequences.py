@@ -241,12 +241,12 @@ def test_inputs_and_layouts_are_refused(tmp_path: Path) -> None:
         attention(*wide, lengths=torch.tensor([3, 4]), slope=torch.ones(4))
 
 
-@pytest.mark.parametrize("name", LISTED)
 @settings(max_examples=2, deadline=None)
 @given(data=st.data())
-def test_lists_of_any_lengths(name: str, data: st.DataObject) -> None:
+def test_lists_of_any_lengths(data: st.DataObject) -> None:
     """Forward and backward, of packed sequences of which some are equally long."""
-    lengths = data.draw(st.lists(st.sampled_from([0, 1, 7, 45]), max_size=3))
+    name = data.draw(st.sampled_from(LISTED))
+    lengths = data.draw(st.lists(st.sampled_from([0, 1, 33]), max_size=3))
     starts = torch.tensor([0, *lengths]).cumsum(0)
     longest = max([1, *lengths]) + data.draw(st.sampled_from([0, 40]))
     total = int(starts[-1]) + data.draw(st.integers(0, 3))
