@@ -141,8 +141,8 @@ def _table(
     parts: list[Part | None] = [None]
     if 0 in selection.per and not is_empty:
         parts = list(call.parts(selection.values))
-    is_whole = own == wanted and not is_empty
-    if is_whole and parts in ([None], [(0, own[0].size)]):
+    in_one = parts == [None] or parts == [(0, own[0].size)]
+    if own == wanted and in_one and not is_empty:
         return _choose(selection, call, own, parts[0], choose).contiguous()
     table = torch.zeros(shape, dtype=torch.bool, device=call.q.device)
     if is_empty:
