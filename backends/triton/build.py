@@ -174,9 +174,15 @@ def _compile_all(
     return [found[job] for job in jobs]
 
 
-def _weight(job: Job) -> tuple[bool, bool, str]:
-    """Key gradients take the longest, and AMD's compiler of all."""
-    return ("key_gradient" in job.kernel, job.target.startswith("gfx"), job.target)
+def _weight(job: Job) -> tuple[float, str]:
+    """About how long a job takes beside others: most by columns and products in a loop."""
+    constants = dict(job.constants)
+    columns = constants.get("HEAD_DIM") or constants.get("VALUE_DIM") or 0
+    assert isinstance(columns, int)
+    times = 3.0 if "hopper" in job.kernel else 1.0
+    times *= 1.5 if "key_gradient" in job.kernel else 1.0
+    times *= 1.3 if constants.get("EXACT") else 1.0
+    return (columns * times, job.target)
 
 
 @contextmanager
