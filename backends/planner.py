@@ -22,11 +22,14 @@ from patternc.backends.key_ranges import (
     places_of,
     selection_ranges,
 )
-from patternc.backends.maps import Estimate, Part, Values
+from patternc.backends.map_values import Part, Values
+from patternc.backends.maps import Estimate
 from patternc.backends.values import truths_at
 from patternc.ir.nodes import Attention
 from patternc.ir.selection import (
     MapExpr,
+    MapNumber,
+    MapValue,
     Selection,
     keys_of,
 )
@@ -133,13 +136,17 @@ def _table(
             " select among larger groups"
         )
     shape = [*call.q.shape[:2], *(own.size for own in wanted)]
-    table = torch.zeros(shape, dtype=torch.bool, device=call.q.device)
     own = call.ranges(selection.values)
-    if 0 in shape or 0 in (one.size for one in own):
-        return table
+    is_empty = 0 in shape or 0 in (one.size for one in own)
     parts: list[Part | None] = [None]
-    if 0 in selection.per:
+    if 0 in selection.per and not is_empty:
         parts = list(call.parts(selection.values))
+    in_one = parts == [None] or parts == [(0, own[0].size)]
+    if own == wanted and in_one and not is_empty:
+        return _choose(selection, call, own, parts[0], choose).contiguous()
+    table = torch.zeros(shape, dtype=torch.bool, device=call.q.device)
+    if is_empty:
+        return table
     inner = table
     for dim, (whole, part) in enumerate(zip(wanted, own, strict=True)):
         inner = inner.narrow(2 + dim, part.first - whole.first, part.size)
@@ -166,8 +173,9 @@ def _choose(
     live = found.live.expand(*front, *extent)
     if call.check:
         _check_numbers(call.attention.name, selection, found.numbers.isnan() & live)
-    always = torch.zeros_like(live)
-    if selection.always is not None:
+    if selection.always is None:
+        always = torch.zeros_like(live)
+    else:
         held = truths_at(selection.always, call.place(selection.values, rows))
         always = live & held
     scopes = [2 + place for place in selection.per]
@@ -217,7 +225,9 @@ def _amount(
     if not keys_of(map_):
         rows = None
     found: Values = call.values(map_, rows)
-    numbers = torch.where(found.live, found.numbers, 0)
+    numbers = found.numbers
+    if not isinstance(map_, MapNumber | MapValue):  # these are always live
+        numbers = torch.where(found.live, numbers, 0)
     for _ in range(len(selection.per) - len(keys_of(map_))):
         numbers = numbers.unsqueeze(-1)
     return numbers

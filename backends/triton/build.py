@@ -24,7 +24,7 @@ import torch
 import triton
 from triton.backends.nvidia.compiler import get_ptxas
 
-from patternc.backends.hopper.route import Route, chosen_route
+from patternc.backends.hopper.route import Route, packaged_route
 from patternc.backends.triton.build_refusal import build_refusal
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit, listing
 from patternc.backends.triton.expected import expected_times
@@ -123,7 +123,9 @@ def build_package(
     if refusal is not None:
         raise PatternError([refusal])
     attention, blobs = kernel.attention, _Blobs()
-    hopper = chosen_route(kernel) if "sm_90" in wanted.targets else None
+    is_listed = bool(features_of(kernel).inputs and _visited(kernel)[1].lists_data)
+    has_hopper = "sm_90" in wanted.targets and not is_listed
+    hopper = packaged_route(kernel) if has_hopper else None
     text = emit(kernel, attention.span.source.text, attention.name, hopper)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "attention.py")
@@ -150,11 +152,9 @@ def build_package(
 
 def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
     """What to compile, in an order that only the arguments decide, each once."""
-    module = fresh_module(path)
-    other, features, _ = _visited(kernel)
-    reversed_ = reverse(other, kernel.schedule)
-    forms = () if whole_only(other, features) else wanted.forms
-    gradients = not gradient_whole_only(other, reversed_, features)
+    module, features = fresh_module(path), features_of(kernel)
+    forms = () if whole_only(kernel) else wanted.forms
+    gradients = not gradient_whole_only(kernel, features)
     calls = calls_of(kernel, wanted.backward, forms, gradients, wanted.decode)
     recording, found = recording_of(path), dict[Job, None]()
     for target in wanted.targets:
@@ -186,9 +186,15 @@ def _compile_all(
     return [found[job] for job in jobs]
 
 
-def _weight(job: Job) -> tuple[bool, bool, str]:
-    """Key gradients take the longest, and AMD's compiler of all."""
-    return ("key_gradient" in job.kernel, job.target.startswith("gfx"), job.target)
+def _weight(job: Job) -> tuple[float, str]:
+    """About how long a job takes beside others: most by columns and products in a loop."""
+    constants = dict(job.constants)
+    columns = constants.get("HEAD_DIM") or constants.get("VALUE_DIM") or 0
+    assert isinstance(columns, int)
+    times = 3.0 if "hopper" in job.kernel else 1.0
+    times *= 1.5 if "key_gradient" in job.kernel else 1.0
+    times *= 1.3 if constants.get("EXACT") else 1.0
+    return (columns * times, job.target)
 
 
 @contextmanager
@@ -304,8 +310,8 @@ def _facts(
         wanted.decode,
         hides_pairs(other) or is_striped,
         hides_pairs(reversed_) or is_striped,
-        whole_only(other, features),
-        gradient_whole_only(other, reversed_, features),
+        whole_only(kernel),
+        gradient_whole_only(kernel, features),
         not features.unnormalised,
         head_groups(kernel),
         6 if ordered else taken,

@@ -19,6 +19,7 @@ from pathlib import Path
 from patternc.backends import hopper
 from patternc.backends.triton import shared_text
 from patternc.backends.triton.features import Features
+from patternc.backends.triton.launches import limit_lines
 from patternc.backends.triton.shares import combine_launch_lines, fits_packed_text
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Element, Input
@@ -59,7 +60,8 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
-INPUTS, TABLES, LIST_INPUTS, LISTED, JUDGES = {}, [], [], [], {}
+INPUTS, TABLES, LIST_INPUTS = {}, [], []
+LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
@@ -67,10 +69,11 @@ WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
 ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
 READS, PAIR_READS = (), ()
 MAPS, PLAN_PARAMS, MADE_KEYS, PLACES = [], {}, {}, ()
-mark_diagonals_kernel = stripe_tiles_kernel = tile_words_kernel = None
+mark_diagonals_kernel = live_places_kernel = tile_words_kernel = None
+stripe_tiles_kernel = None
 mark_columns_kernel = list_blocks_kernel = column_gradient_kernel = None
 pool_kernel = part_sums_kernel = join_kernel = None
-choose_kernel = mass_kernel = segment_kernel = mark_kernel = count_kernel = None
+choose_kernel = segment_kernel = mark_kernel = count_kernel = None
 stored_lists = visited = keep_within = input_gradients = select_keys = None
 
 LOG2_E = 1.4426950408889634
@@ -119,7 +122,9 @@ def _host() -> str:
         ordered,
         fill("inputs"),
         fill("read"),
-        fill("profile", {"orders": []}),
+        fill("captured"),
+        fill("profile"),
+        fill("waiting_lists", {"orders": []}),
         fill("reverse_lists"),
         fill("add_reads"),
         *_stripes(),
@@ -150,6 +155,7 @@ def _launch() -> str:
                 f"    return {run}",
             ],
             "run_head": [f"def {run}:"],
+            "limits": limit_lines(),
             "options": ['**({"PACKED": is_packed} if PACKS else {}),'],
             "packed": [
                 'is_packed = PACKS and SHARES and form == "none"',
@@ -166,7 +172,7 @@ def _launch() -> str:
             "launch": [f"launch({head})"],
             "launch_head": [f"def launch({head}=None):"],
             "sequences": _sequences("WHOLE_ONLY"),
-            "access": [*_access("q, k, v"), *_hopper_lines()],
+            "access": _access("q, k, v"),
             "tile_lists": _lists(),
             "list_arguments": [
                 "*lists[:LIST_TENSORS],",
@@ -178,16 +184,15 @@ def _launch() -> str:
             "start": [
                 "kernel = ordered_kernel if ordered else forward_kernel",
                 "kind = (q.device, q.dtype, dim, value_dim, access)",
+                "first = (kernel, programs, arguments, options, stages, kind)",
+                "again = exact_of(first)",
                 "is_alone = HAS_HOPPER and not LISTED and shares[0] is None",
                 "how = (access, scale, q_offset, values, sequences)",
                 "if is_alone and runs_on_hopper(q, v, *how):",
                 "    more = tuple(values.values())",
-                "    tensors = (q, k, v, output, lse, spoiled)",
-                "    rest = (scale, q_offset, BLOCK_Q, more, None, sequences)",
-                "    launch_hopper(*tensors, *rest)",
-                "else:",
-                "    start(kernel, programs, arguments, options, stages, kind)",
-                *_again("options", "HIDES"),
+                "    given = (scale, q_offset, more, sequences)",
+                "    first = hopper_launch(q, k, v, output, lse, *given)",
+                *_start("HIDES"),
                 *combine_launch_lines(_PLAIN),
             ],
         },
@@ -196,10 +201,8 @@ def _launch() -> str:
     lines = text.splitlines()
     kept = [x for x in lines if not x.startswith(("INTERPRETED =", "LOG2_E ="))]
     assert len(kept) == len(lines) - 2
-    text = "\n".join(kept)
-    return _without(
-        text, "@contextlib.contextmanager\ndef compiled_beside", "def launch_of"
-    )
+    text = "\n".join(kept).replace("    compile_together(first, again)\n", "")
+    return _without(text, "def compile_together", "def launch_of")
 
 
 def _hopper() -> str:
@@ -208,14 +211,7 @@ def _hopper() -> str:
     layout = "gl.NVMMASharedLayout(HOPPER_SWIZZLE, bits, rank=4)"
     assert layout in text
     text = text.replace(layout, "None").replace("HopperDescriptor", "TensorDescriptor")
-    text = text.replace("    bits = 8 * tensor.element_size()\n", "")
-    text = _without(text, "    kind = (q.device", "    hopper_kernel[grid]")
-    text = _without(text, "HOPPER_COMPILED =", "def tiles_of")
-    options = ['**({"PACKED": False} if PACKS else {}),']
-    listed = fill("listed", {"options": options}, hopper.__name__)
-    listed = _without(listed, "        exact = functools", "        launch_hopper(")
-    assert "more, exact)" in listed
-    return f"{text}\n\n{listed.replace('more, exact)', 'more, None)')}"
+    return text.replace("    bits = 8 * tensor.element_size()\n", "")
 
 
 def _without(text: str, first: str, end: str) -> str:
@@ -293,10 +289,9 @@ def _gradient(work: str, programs: str) -> list[str]:
     name = f"{work}_gradient_kernel"
     return [
         f"programs = {programs}",
-        "spoiled = q.new_empty(programs, dtype=torch.int8)",
         *_arguments(outputs, reads, lists),
         f"kernel = ordered_{name} if ordered else {name}",
-        f'warps, stages = launch_of("{work}", columns, q)',
+        f'warps, stages = launch_of("{work}", columns, q, access)',
         "more = {",
         "    **options,",
         *members,
@@ -304,15 +299,16 @@ def _gradient(work: str, programs: str) -> list[str]:
         "}",
         f"if {slots}:",
         f'    more["READ_GRADIENTS"] = read_gradients[{at}].numel() > 0',
-        "start(kernel, programs, arguments, more, stages, kind)",
-        *_again("more", "HIDES_REVERSED" if is_key else "HIDES"),
+        "first = (kernel, programs, arguments, more, stages, kind)",
+        "again = exact_of(first)",
+        *_start("HIDES_REVERSED" if is_key else "HIDES"),
     ]
 
 
 def _arguments(
     outputs: list[str], reads: str, lists: list[str], *last: str
 ) -> list[str]:
-    inner = ["*sources,", "spoiled,", *outputs, *([reads] if reads else []), *lists]
+    inner = ["*sources,", *outputs, *([reads] if reads else []), *lists]
     inner += ["*pointers,", "*((k, v) if HAS_STRIPES else ()),", "*numbers,", *last]
     return ["arguments = (", *(f"    {line}" for line in inner), ")"]
 
@@ -330,12 +326,13 @@ def _key_gradient() -> list[str]:
     ]
     lists = ["*turned[:TURNED_TENSORS],", "*of_columns,"]
     inner = [
-        *_arguments(["dk_parts,", "dv_parts,"], "", lists, "member,"),
+        *_arguments(["spoiled,", "dk_parts,", "dv_parts,"], "", lists, "member,"),
         "kernel = column_gradient_kernel",
-        'warps, stages = launch_of("key", columns, q)',
+        'warps, stages = launch_of("key", columns, q, access)',
         'more = {**options, "num_warps": warps}',
-        "start(kernel, programs, arguments, more, stages, kind)",
-        *_again("more", "HAS_STRIPES"),
+        "first = (kernel, programs, arguments, more, stages, kind)",
+        "again = exact_of(first)",
+        *_start("HAS_STRIPES"),
     ]
     columns += [f"    {line}" for line in inner]
     return [
@@ -344,9 +341,10 @@ def _key_gradient() -> list[str]:
         "if HAS_COLUMNS:",
         "    dk_parts, dv_parts = (torch.empty_like(x, dtype=wide) for x in (dk, dv))",
         "elif members < HEADS // KV_HEADS:",
-        "    shape = (batch, HEADS, n_k)",
-        "    dk_parts = k.new_empty((*shape, dim), dtype=wide)",
-        "    dv_parts = v.new_empty((*shape, value_dim), dtype=wide)",
+        "    shape = (elements, HEADS, n_k)",
+        '    make = k.new_zeros if form == "packed" else k.new_empty',
+        "    dk_parts = make((*shape, dim), dtype=wide)",
+        "    dv_parts = make((*shape, value_dim), dtype=wide)",
         *_gradient("key", "n_k_tiles * (HEADS // members) * batch"),
         "if HAS_COLUMNS:",
         *(f"    {line}" for line in columns),
@@ -354,7 +352,8 @@ def _key_gradient() -> list[str]:
         "    dv.copy_(dv_parts)",
         "elif members < HEADS // KV_HEADS:",
         "    for whole, some in ((dk, dk_parts), (dv, dv_parts)):",
-        "        whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))",
+        "        each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])",
+        "        whole.copy_(each.sum(2))",
     ]
 
 
@@ -463,17 +462,6 @@ def _access(tensors: str) -> list[str]:
     ]
 
 
-def _hopper_lines() -> list[str]:
-    """Calls whose tiles are listed for the kernel for Hopper end here."""
-    return [
-        'if LISTED and HAS_HOPPER and form == "none":',
-        "    if runs_on_hopper(q, v, access, scale, q_offset, values):",
-        "        tensors = (q, k, v, output, lse)",
-        "        launch_listed(*tensors, scale, q_offset, values, inputs)",
-        "        return",
-    ]
-
-
 def _lists() -> list[str]:
     return [
         "pointers, stripes = as_pointers(inputs) if TABLES else (), ()",
@@ -489,12 +477,13 @@ def _lists() -> list[str]:
     ]
 
 
-def _again(options: str, hides: str) -> list[str]:
+def _start(hides: str) -> list[str]:
+    """The launch `first`, and `again` where tiles may hold hidden pairs."""
     return [
-        "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
         f"if {hides} or sequences is not None:",
-        f'    {options}["EXACT"] = True',
-        f'    start(kernel, programs, arguments, {options}, 1, (*kind, "exact"))',
+        "    start_both(first, again)",
+        "else:",
+        "    start(*first)",
     ]
 
 

@@ -13,12 +13,17 @@ from typing import assert_never
 from patternc.analysis.interval import Box
 from patternc.backends.triton.expr import folded
 from patternc.backends.triton.formulas import NAMES, Token, formula
-from patternc.backends.triton.profiles import is_searched, is_truth, needed, two_sided
+from patternc.backends.triton.profiles import (
+    alike,
+    is_searched,
+    is_truth,
+    needed,
+    two_sided,
+)
 from patternc.ir.nodes import (
     Abs,
     All,
     Any,
-    Axis,
     Binary,
     Compare,
     Const,
@@ -29,7 +34,6 @@ from patternc.ir.nodes import (
     Read,
     Truth,
 )
-from patternc.ir.walk import axes_of
 from patternc.plan.kernel import Kernel, TileCover
 from patternc.plan.sides import sides_of
 from patternc.runtime.data import Judge, JudgePart, JudgeTable, ListedCover
@@ -40,7 +44,7 @@ def listed_covers(listing: Kernel, box: Box) -> tuple[ListedCover, ...]:
     """The heads whose tiles are listed for each call, in order."""
     return tuple(
         ListedCover(
-            tuple(cover.heads), Axis.HEAD in axes_of(cover.mask), _judge(cover, box)
+            tuple(cover.heads), alike(listing.attention, cover.mask), _judge(cover, box)
         )
         for _, cover in needed(listing)
     )

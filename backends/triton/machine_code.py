@@ -27,6 +27,7 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from patternc.backends.triton.load import import_file
+from patternc.backends.triton.offline import serialised_codes
 from patternc.backends.triton.recording import Launch
 from patternc.backends.triton.targets import SHARED_BYTES
 from patternc.runtime.layout import slots_of
@@ -101,6 +102,7 @@ class Compiled:
 READ_NO_TOKENS = frozenset(
     {
         "mark_diagonals_kernel",
+        "live_places_kernel",
         "stripe_tiles_kernel",
         "tile_words_kernel",
         "mark_columns_kernel",
@@ -108,7 +110,6 @@ READ_NO_TOKENS = frozenset(
         "part_sums_kernel",
         "join_kernel",
         "choose_kernel",
-        "mass_kernel",
         "segment_kernel",
         "mark_kernel",
         "count_kernel",
@@ -298,7 +299,7 @@ def _usage(text: str, log: str, is_nvidia: bool) -> Usage:
         registers = int(_first(r"\.vgpr_count:\s+(\d+)", text))
         spills = int(_first(r"\.vgpr_spill_count:\s+(\d+)", text))
         return Usage(registers, spills, (), counts)
-    warnings = tuple(sorted(set(re.findall(r"C75\d\d", log))))
+    warnings = tuple(sorted(set(serialised_codes(log))))
     registers = int(_first(r"Used (\d+) registers", log))
     spills = int(_first(r"(\d+) bytes spill stores", log))
     return Usage(registers, spills, warnings, counts)

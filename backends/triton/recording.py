@@ -21,6 +21,7 @@ import triton
 from torch import Tensor
 
 from patternc.backends.triton.features import features_of
+from patternc.backends.triton.offline import compiler_of
 from patternc.backends.triton.plan_facts import score_reads
 from patternc.backends.triton.targets import SHARED_BYTES
 from patternc.plan.kernel import Kernel
@@ -37,9 +38,12 @@ _LONG_SEQUENCE = 1 << 20
 """Rows of sequences that the kernel for Hopper may ask for."""
 
 _PLANNED = 1 << 16
-"""Keys of a call whose plan is recorded: what it launches depends on no size but these:"""
+"""Keys of a call whose plan is recorded, for one query, for all, and for 64 keys."""
 
-_GROUPS = (64, 128, 256, 512, 1024, 10_000)
+_PLAN_VALUE = 1 << 12
+"""Of a run-time parameter: 1 and this, as it may say how many rows there are."""
+
+_GROUPS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 10_000)
 """Groups of a row that is searched: by one program in blocks of so many, or by several."""
 
 _FEW_PROGRAMS = 1024
@@ -116,7 +120,8 @@ def _with_data(kernel: Kernel, found: list[Call]) -> list[Call]:
         own = (reads.reads[0].table,)
         found = found + [replace(call, wanted=own) for call in found if call.backward]
     if kernel.attention.selections:
-        found = [*found, Call(1, _PLANNED, plans=True)]
+        sizes = ((1, _PLANNED), (_PLANNED, _PLANNED), (64, 64))
+        found = [*found, *(Call(*pair, plans=True) for pair in sizes)]
     return found
 
 
@@ -134,9 +139,6 @@ class Recorder:
             self._found.append(own)
 
         return launch
-
-    def warmup(self, *arguments: Any, **options: Any) -> None:
-        """Nothing is compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +160,12 @@ class Recording:
         is_shared = call.n_k >= _LONG_SEQUENCE and module.PARAMS
         module.most_steps = (lambda *_: _LONG) if is_shared else self.most_steps
         self.found.clear()
+        module.FITTING.clear()  # of another target
         q, k, v = _tensors(module, call, dtype, head_dim)
         if call.plans:
-            values = dict.fromkeys(module.PLAN_PARAMS, 1)
-            module.select(q, k, 1.0, call.n_k - call.n_q, values)
+            for value in (1, _PLAN_VALUE):
+                values = dict.fromkeys(module.PLAN_PARAMS, value)
+                module.select(q, k, 1.0, call.n_k - call.n_q, values)
             self._search()
             return tuple(self.found)
         given: dict[str, object] = _inputs(module, call)
@@ -181,14 +185,20 @@ class Recording:
 
     def _search(self) -> None:
         """Choices from rows of every number of groups, of the kinds that were noted."""
-        module, names = self.module, {launch.kernel for launch in self.found}
-        for count in _GROUPS:
-            values = torch.empty(1, count, device="meta")
-            classes = torch.empty(1, count, dtype=torch.int8, device="meta")
-            if names & {"mass_kernel", "count_kernel"}:
-                module.choose_top_p(values, classes, 0.5, True)
-            elif names & {"choose_kernel", "mark_kernel"}:
-                module.choose_top(values, classes, 1)
+        module, kinds = self.module, dict[tuple[Any, bool, bool], None]()
+        for launch in self.found:
+            if launch.kernel == "choose_kernel":
+                _, _, _, least, most, *_ = launch.arguments
+                kinds[launch.options["HOW"], least is None, most is None] = None
+        for how, has_no_least, has_no_most in kinds:
+            bounds = (None if has_no_least else 1, None if has_no_most else 1)
+            for count in _GROUPS:
+                values = torch.empty(1, count, device="meta")
+                classes = torch.empty(1, count, dtype=torch.int8, device="meta")
+                if how == "count":
+                    module.choose_top(values, classes, 1, *bounds)
+                else:
+                    module.choose_top_p(values, classes, 0.5, how == "keep", *bounds)
 
 
 def recording_of(path: Path) -> Recording:
@@ -245,13 +255,13 @@ def stand_in(
         return "tf32x3" if is_nvidia and q.dtype == torch.float32 else "ieee"
 
     module.access_of, module.precision_of = access, precision
+    module.compiler_of = lambda _: compiler_of(target)
     module.check_runs = lambda *_: None
     module.multiprocessors = lambda _: 1 << 20 if is_idle else 1
     module.shared_memory = lambda _: SHARED_BYTES[target]
     if hasattr(module, "STRIPES"):
         module.STRIPES.clear()  # made anew, so that it is recorded
     module.is_hopper = lambda _: target == "sm_90"
-    module.compile_together = lambda *_: None
 
 
 def _tensors(module: Any, call: Call, dtype: str, head_dim: int) -> list[Tensor]:

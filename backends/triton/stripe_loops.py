@@ -156,7 +156,7 @@ def _list_lines(own: str, other: str, words: str = "N_WORDS") -> list[str]:
     return [
         f"n_stripe_tiles = (n_diagonals + {own} + {other} - 2) // {other} + 1",
         "striped_at = stripe_tiles + stripe_row * 2 * n_stripe_tiles",
-        "N_WORDS: tl.constexpr = (BLOCK_Q + 31) // 32 + (BLOCK_K + 31) // 32",
+        "N_WORDS: tl.constexpr = (BLOCK_Q + 63) // 64 + (BLOCK_K + 63) // 64",
         f"words_at = tile_words + stripe_row * n_stripe_tiles * {words}",
         "filled_at = striped_at + n_stripe_tiles",
     ]
@@ -207,12 +207,11 @@ class StripeBody:
 
 def forward_stripe_body(weigher: Weigher) -> StripeBody:
     """The softmax so far, and more keys."""
-    use = attend_lines(weigher)
     return StripeBody(
         fill("keys").splitlines(),
         by_address(fill("gather_keys").splitlines()[3:]),
         scale_lines(weigher),
-        dict.fromkeys(TileKind, use),
+        {kind: attend_lines(weigher, kind) for kind in TileKind},
         by_address(attend_lines(replace(weigher, ordered=True))),
     )
 

@@ -43,6 +43,7 @@ _KERNELS = (
     "ordered_key_gradient_kernel",
     "hopper_kernel",
     "mark_diagonals_kernel",
+    "live_places_kernel",
     "stripe_tiles_kernel",
     "tile_words_kernel",
     "mark_columns_kernel",
@@ -51,7 +52,6 @@ _KERNELS = (
     "part_sums_kernel",
     "join_kernel",
     "choose_kernel",
-    "mass_kernel",
     "segment_kernel",
     "mark_kernel",
     "count_kernel",
@@ -505,7 +505,7 @@ def _data_constants(facts: Facts) -> dict[str, object]:
         "TABLES": list(facts.tables),
         "LIST_INPUTS": list(facts.list_inputs),
         "LISTED": [
-            {"heads": list(x.heads), "per_head": x.per_head, "judge": at}
+            {"heads": list(x.heads), "alike": x.alike, "judge": at}
             for at, x in enumerate(facts.listed)
         ],
         "HAS_STRIPES": stripes is not None,

@@ -160,14 +160,18 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class ListedCover:
-    """Heads whose tiles are listed for the inputs of a call; `per_head`: for each."""
+    """Heads whose tiles are listed for the inputs of a call.
+
+    `alike`: how many, one after another, have the same tiles; 0 for all.
+    """
 
     heads: tuple[int, ...]
-    per_head: bool
+    alike: int
     judge: Judge
 
     def __post_init__(self) -> None:
         check(all(0 <= x < 2**16 for x in self.heads) and bool(self.heads), "no head")
+        check(0 <= self.alike <= 2**16, "no number of heads")
 
 
 @dataclass(frozen=True, slots=True)

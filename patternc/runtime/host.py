@@ -39,7 +39,8 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
-INPUTS, TABLES, LIST_INPUTS, LISTED, JUDGES = {}, [], [], [], {}
+INPUTS, TABLES, LIST_INPUTS = {}, [], []
+LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
@@ -47,10 +48,11 @@ WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
 ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
 READS, PAIR_READS = (), ()
 MAPS, PLAN_PARAMS, MADE_KEYS, PLACES = [], {}, {}, ()
-mark_diagonals_kernel = stripe_tiles_kernel = tile_words_kernel = None
+mark_diagonals_kernel = live_places_kernel = tile_words_kernel = None
+stripe_tiles_kernel = None
 mark_columns_kernel = list_blocks_kernel = column_gradient_kernel = None
 pool_kernel = part_sums_kernel = join_kernel = None
-choose_kernel = mass_kernel = segment_kernel = mark_kernel = count_kernel = None
+choose_kernel = segment_kernel = mark_kernel = count_kernel = None
 stored_lists = visited = keep_within = input_gradients = select_keys = None
 
 LOG2_E = 1.4426950408889634
@@ -170,11 +172,6 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
     ordered = IS_ORDERED and is_ordered(n_q, n_k, q_offset)
     if ordered and access == "descriptor":
         access = "aligned"  # rows are gathered by token
-    if LISTED and HAS_HOPPER and form == "none":
-        if runs_on_hopper(q, v, access, scale, q_offset, values):
-            tensors = (q, k, v, output, lse)
-            launch_listed(*tensors, scale, q_offset, values, inputs)
-            return
     pointers, stripes = as_pointers(inputs) if TABLES else (), ()
     if HAS_STRIPES:
         sizes = (batch, n_q, n_k, q_offset)
@@ -198,7 +195,6 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
     shares = None, None
     if is_packed or splits > 1:
         shares = new_shares(output, splits)
-    spoiled = q.new_empty(programs, dtype=torch.int8)
     arguments = (
         q if is_packed else source_of(q, BLOCK_Q, access),
         source_of(k, BLOCK_K, access),
@@ -206,7 +202,6 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
         output,
         lse,
         numbers,
-        spoiled,
         *shares,
         *lists[:LIST_TENSORS],
         *stripes[:9],
@@ -229,7 +224,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
     )
     block_d, block_dv = padded(dim), padded(value_dim)
     columns = max(block_d, block_dv)
-    warps, stages = launch_of("forward", columns, q)
+    warps, stages = launch_of("forward", columns, q, access)
     options = {
         "HEADS": HEADS,
         "GROUP_SIZE": HEADS // KV_HEADS,
@@ -252,19 +247,18 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
     with current(q.device):
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
+        first = (kernel, programs, arguments, options, stages, kind)
+        again = exact_of(first)
         is_alone = HAS_HOPPER and not LISTED and shares[0] is None
         how = (access, scale, q_offset, values, sequences)
         if is_alone and runs_on_hopper(q, v, *how):
             more = tuple(values.values())
-            tensors = (q, k, v, output, lse, spoiled)
-            rest = (scale, q_offset, BLOCK_Q, more, None, sequences)
-            launch_hopper(*tensors, *rest)
-        else:
-            start(kernel, programs, arguments, options, stages, kind)
-        # Tiles that a value which is not finite has spoiled, mostly none, once more.
+            given = (scale, q_offset, more, sequences)
+            first = hopper_launch(q, k, v, output, lse, *given)
         if HIDES or sequences is not None:
-            options["EXACT"] = True
-            start(kernel, programs, arguments, options, 1, (*kind, "exact"))
+            start_both(first, again)
+        else:
+            start(*first)
         if shares[0] is not None:
             combine_kernel[(batch * HEADS * n_q,)](
                 *shares,
@@ -302,15 +296,88 @@ def start(kernel, programs, arguments, options, stages, kind):
             return
 
 
-def launch_of(kernel, columns, q):
+def exact_of(launch):
+    """The same launch for the tiles that values which are not finite have spoiled."""
+    kernel, programs, arguments, options, _, kind = launch
+    return kernel, programs, arguments, options | {"EXACT": True}, 1, (*kind, "exact")
+
+
+def start_both(first, again):
+    """A launch, and one for the tiles that it marked, mostly none."""
+    start(*first)
+    start(*again)
+
+
+def launch_of(kernel, columns, q, access):
     """The warps and stages of a kernel. Raises `ValueError` where no stage fits."""
+    check_fits(kernel, columns, q, access)
     found = LAUNCHES.get((kernel, columns, q.element_size()))
     if found is None:
         raise ValueError(
             f"{NAME}: tiles of {BLOCK_Q} x {BLOCK_K} with {columns} columns of {q.dtype}"
             " need more shared memory than a device has; compile it with smaller tiles"
         )
-    return found
+    return fitted_to(compiler_of(q.device), kernel, columns, *found)
+
+
+def check_fits(kernel, columns, q, access):
+    """Refuse float32 tiles that shared memory can't hold, before anything is compiled."""
+    if precision_of(q) != "tf32x3" or access == "descriptor":
+        return
+    compiler, row = compiler_of(q.device), columns * q.element_size()
+    needed = least_shared(compiler, kernel, BLOCK_Q, BLOCK_K, row)
+    limit = SHARED_BYTES[compiler]
+    if needed > limit:
+        sides = (128, 64, 32, 16)
+        least = (least_shared(compiler, kernel, x, x, row) for x in sides)
+        most = next(x for x, taken in zip(sides, least, strict=True) if taken <= limit)
+        other = "; or rows that are contiguous and start on 16 bytes"
+        raise ValueError(
+            f"{NAME}: tiles of {BLOCK_Q} x {BLOCK_K} with {columns} columns of {q.dtype},"
+            f" read by pointers, need {needed} bytes of shared memory, a device has"
+            f" {limit}: compile it with block_q and block_k of at most"
+            f" {most}{other if compiler == 'hopper' else ''}"
+        )
+
+
+def least_shared(compiler, kernel, block_q, block_k, row):
+    """Bytes that float32 tiles with rows of `row` bytes take in shared memory.
+
+    At least, as Triton 3.6 compiles products that are three of TF32, of tiles that are
+    read by pointers: all tiles, once or, for wgmma, split in two, and the weights.
+    """
+    rows = block_q + block_k
+    tiles = rows if kernel == "forward" else 2 * rows
+    if compiler == "hopper" and min(block_q, block_k) >= 64:
+        return (tiles + rows) * row
+    return tiles * row + 4 * block_q * block_k
+
+
+SHARED_BYTES = {"ampere": 166912, "hopper": 232448}
+"""The most shared memory that a thread block may take, by compiler."""
+
+
+def fitted_to(compiler, kernel, columns, warps, stages):
+    """The warps and stages of a kernel, where those for Hopper make registers spill.
+
+    AMD's compiler keeps the tiles that are in flight in registers: there is one.
+    Before sm_90 the sums of 128 columns are too many for four warps.
+    """
+    if compiler == "amd":
+        return warps, 1
+    if compiler == "ampere" and kernel == "key" and columns > 64:
+        return max(warps, 8), stages
+    return warps, stages
+
+
+@functools.cache
+def compiler_of(device):
+    """Which compiler makes the code: "hopper" from sm_90 on, "ampere" before, "amd"."""
+    if device.type != "cuda":
+        return "hopper"
+    if torch.version.hip is not None:
+        return "amd"
+    return "hopper" if has_tma(device) else "ampere"
 
 
 FITTING = {}
@@ -458,14 +525,10 @@ def is_hopper(device):
     return is_nvidia and torch.cuda.get_device_capability(device)[0] == 9
 
 
-def launch_hopper(
-    q, k, v, output, lse, spoiled, scale, q_offset, exact_q, more, exact, sequences=None
-):
-    """Start `hopper_kernel`, one program for each query tile, head and batch.
+def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
+    """The launch of `hopper_kernel`, one program for each query tile, head and batch.
 
-    `spoiled` gets flags for the tiles of `exact_q` queries of the portable kernel,
-    `more` is what both take behind the scale, and `exact` compiles that kernel (None: a
-    mask that hides nothing has no use for it).
+    `more` is what it and the portable kernel take behind the scale.
     """
     batch, _, n_q, dim = q.shape
     n_k, value_dim = v.shape[2:]
@@ -474,8 +537,6 @@ def launch_hopper(
         form, numbers, longest = sequences
         batch = len(numbers) - 1 if form == "packed" else batch
     first, tiles = tiles_of(longest, q_offset, HOPPER_Q)
-    if exact_q > HOPPER_Q // 2:  # both halves of a tile may set one flag
-        spoiled.zero_()
     arguments = (
         hopper_source(q, HOPPER_Q // 2),
         hopper_source(k, HOPPER_K),
@@ -483,7 +544,6 @@ def launch_hopper(
         hopper_source(output, HOPPER_Q // 2),
         output,
         lse,
-        spoiled,
         numbers,
         n_q,
         n_k,
@@ -491,7 +551,6 @@ def launch_hopper(
         first,
         tiles,
         math.gcd(HEADS * batch, HOPPER_TOGETHER),
-        *tiles_of(longest, q_offset, exact_q),
         scale * LOG2_E,
         *more,
     )
@@ -502,13 +561,12 @@ def launch_hopper(
         "VALUE_DIM": value_dim,
         "BLOCK_Q": HOPPER_Q,
         "BLOCK_K": HOPPER_K,
-        "EXACT_Q": exact_q,
         "STAGES": HOPPER_STAGES[max(dim, value_dim)],
         "SEQUENCES": form,
         "num_warps": 4,
     }
-    grid = (tiles * HEADS * batch,)
-    hopper_kernel[grid](*arguments, **options)
+    kind = (q.device, q.dtype, dim, value_dim, form)
+    return hopper_kernel, tiles * HEADS * batch, arguments, options, 1, kind
 
 
 def tiles_of(n_q, q_offset, rows):
@@ -527,72 +585,6 @@ def hopper_source(tensor, rows):
     found.layout = None
     found.padding = "zero"
     return found
-
-
-def launch_listed(q, k, v, output, lse, scale, q_offset, values, inputs):
-    """Start `hopper_kernel` on tiles listed for it, and again what values spoiled.
-
-    The portable kernel takes the same tiles: with lists its text is that of any size.
-    """
-    batch, _, n_q, dim = q.shape
-    n_k, value_dim = v.shape[2:]
-    first, tiles = tiles_of(n_q, q_offset, HOPPER_Q)
-    programs = tiles * HEADS * batch
-    blocks = (HOPPER_Q, HOPPER_K)
-    sizes = (batch, n_q, n_k, q_offset)
-    lists = tile_lists(*sizes, values, inputs, False, q.device, blocks)
-    pointers = as_pointers(inputs)
-    addresses = (*lists[:4], *pointers)
-    numbers = (*values.values(), lists[6], *as_numbers(pointers))
-    spoiled = q.new_empty(programs, dtype=torch.int8)
-    options = {
-        "HEADS": HEADS,
-        "GROUP_SIZE": HEADS // KV_HEADS,
-        "HEAD_DIM": dim,
-        "VALUE_DIM": value_dim,
-        "BLOCK_D": dim,
-        "BLOCK_DV": value_dim,
-        "BLOCK_Q": HOPPER_Q,
-        "BLOCK_K": HOPPER_K,
-        "ACCESS": "descriptor",
-        "SEQUENCES": "none",
-        "POSITIVE_SCALE": True,
-        "PRECISION": precision_of(q),
-        "EXACT": True,
-        "IS_SPLIT": False,
-        **({"PACKED": False} if PACKS else {}),
-        "num_warps": 8,
-        "enable_fp_fusion": True,
-    }
-    arguments = (
-        source_of(q, HOPPER_Q, "descriptor"),
-        source_of(k, HOPPER_K, "descriptor"),
-        source_of(v, HOPPER_K, "descriptor"),
-        output,
-        lse,
-        None,
-        spoiled,
-        None,
-        None,
-        *addresses,
-        *q.stride(),
-        *k.stride(),
-        *v.stride(),
-        n_q,
-        n_k,
-        q_offset,
-        first,
-        tiles,
-        1,
-        scale * LOG2_E,
-        *numbers,
-    )
-    with current(q.device):
-        tensors = (q, k, v, output, lse, spoiled)
-        more = (*addresses, *numbers)
-        launch_hopper(*tensors, scale, q_offset, HOPPER_Q, more, None)
-        kind = (q.device, q.dtype, dim, value_dim, "listed")
-        start(forward_kernel, programs, arguments, options, 1, kind)
 
 
 MOST_SPLITS = 64
@@ -886,10 +878,8 @@ def launch_gradients(
             ACCESS="any" if access == "any" else "aligned",
         )
         programs = n_q_tiles * HEADS * batch
-        spoiled = q.new_empty(programs, dtype=torch.int8)
         arguments = (
             *sources,
-            spoiled,
             dq,
             *([read_gradients[0]] if ROW_SLOTS else []),
             *lists[:LIST_TENSORS],
@@ -899,31 +889,31 @@ def launch_gradients(
             *numbers,
         )
         kernel = ordered_query_gradient_kernel if ordered else query_gradient_kernel
-        warps, stages = launch_of("query", columns, q)
+        warps, stages = launch_of("query", columns, q, access)
         more = {
             **options,
             "num_warps": warps,
         }
         if ROW_SLOTS:
             more["READ_GRADIENTS"] = read_gradients[0].numel() > 0
-        start(kernel, programs, arguments, more, stages, kind)
-        # Tiles that a value which is not finite has spoiled, mostly none, once more.
+        first = (kernel, programs, arguments, more, stages, kind)
+        again = exact_of(first)
         if HIDES or sequences is not None:
-            more["EXACT"] = True
-            start(kernel, programs, arguments, more, 1, (*kind, "exact"))
+            start_both(first, again)
+        else:
+            start(*first)
         dk_parts, dv_parts = dk, dv
         wide = torch.float32
         if HAS_COLUMNS:
             dk_parts, dv_parts = (torch.empty_like(x, dtype=wide) for x in (dk, dv))
         elif members < HEADS // KV_HEADS:
-            shape = (batch, HEADS, n_k)
-            dk_parts = k.new_empty((*shape, dim), dtype=wide)
-            dv_parts = v.new_empty((*shape, value_dim), dtype=wide)
+            shape = (elements, HEADS, n_k)
+            make = k.new_zeros if form == "packed" else k.new_empty
+            dk_parts = make((*shape, dim), dtype=wide)
+            dv_parts = make((*shape, value_dim), dtype=wide)
         programs = n_k_tiles * (HEADS // members) * batch
-        spoiled = q.new_empty(programs, dtype=torch.int8)
         arguments = (
             *sources,
-            spoiled,
             dk_parts,
             dv_parts,
             *([read_gradients[1]] if COLUMN_SLOTS else []),
@@ -934,7 +924,7 @@ def launch_gradients(
             *numbers,
         )
         kernel = ordered_key_gradient_kernel if ordered else key_gradient_kernel
-        warps, stages = launch_of("key", columns, q)
+        warps, stages = launch_of("key", columns, q, access)
         more = {
             **options,
             "MEMBERS": members,
@@ -942,11 +932,12 @@ def launch_gradients(
         }
         if COLUMN_SLOTS:
             more["READ_GRADIENTS"] = read_gradients[1].numel() > 0
-        start(kernel, programs, arguments, more, stages, kind)
-        # Tiles that a value which is not finite has spoiled, mostly none, once more.
+        first = (kernel, programs, arguments, more, stages, kind)
+        again = exact_of(first)
         if HIDES_REVERSED or sequences is not None:
-            more["EXACT"] = True
-            start(kernel, programs, arguments, more, 1, (*kind, "exact"))
+            start_both(first, again)
+        else:
+            start(*first)
         if HAS_COLUMNS:
             programs = n_k_tiles * KV_HEADS * batch
             spoiled = q.new_empty(programs, dtype=torch.int8)
@@ -965,18 +956,20 @@ def launch_gradients(
                     member,
                 )
                 kernel = column_gradient_kernel
-                warps, stages = launch_of("key", columns, q)
+                warps, stages = launch_of("key", columns, q, access)
                 more = {**options, "num_warps": warps}
-                start(kernel, programs, arguments, more, stages, kind)
-                # Tiles that a value which is not finite has spoiled, mostly none, once more.
+                first = (kernel, programs, arguments, more, stages, kind)
+                again = exact_of(first)
                 if HAS_STRIPES or sequences is not None:
-                    more["EXACT"] = True
-                    start(kernel, programs, arguments, more, 1, (*kind, "exact"))
+                    start_both(first, again)
+                else:
+                    start(*first)
             dk.copy_(dk_parts)
             dv.copy_(dv_parts)
         elif members < HEADS // KV_HEADS:
             for whole, some in ((dk, dk_parts), (dv, dv_parts)):
-                whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))
+                each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])
+                whole.copy_(each.sum(2))
 
 
 def is_ordered(n_q, n_k, q_offset):
@@ -1038,7 +1031,8 @@ def read(table, b, *places):
     """Elements of an input, 0 outside of it; integers come as int64."""
     index, inside = [b.clamp(max=len(table) - 1)], True
     for place, size in zip(places, table.shape[1:]):
-        place = torch.as_tensor(place, device=table.device)
+        if not isinstance(place, torch.Tensor):  # filled, and not copied to the device
+            place = torch.full((), place, device=table.device)
         inside = inside & (place >= 0) & (place < size)
         index.append(place.clamp(0, max(size - 1, 0)))
     if table.numel() == 0:
@@ -1049,11 +1043,29 @@ def read(table, b, *places):
     return found if inside is True else torch.where(inside, found, 0)
 
 
+CAPTURED = set()
+"""Where the tables lie that CUDA graphs write: a replay changes them unseen."""
+
+
+def may_keep(tables, device):
+    """Whether what follows from tables may be kept for the next call.
+
+    Not while a CUDA graph is captured, whose replay must make it again, nor where tables
+    are what a graph writes.
+    """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return False
+    return not CAPTURED or CAPTURED.isdisjoint(x.data_ptr() for x in tables)
+
+
+def note_captured(tables, device):
+    """Remember tables that are made while a CUDA graph is captured."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        CAPTURED.update(x.data_ptr() for x in tables)
+
+
 LISTS = {}
 """The tile lists of the calls that came last, the newest at the end."""
-
-MOST_LISTS = 8
-FIRST_BOXES = 1 << 17
 
 
 def tile_lists(batch, n_q, n_k, q_offset, values, inputs, ordered, device, blocks=None):
@@ -1066,9 +1078,10 @@ def tile_lists(batch, n_q, n_k, q_offset, values, inputs, ordered, device, block
     heads a batch element is ahead of the one before, 0 if all have the same lists.
 
     `blocks` are the sizes of a tile if they are not BLOCK_Q and BLOCK_K.
-    Built on the device, at a cost that follows the tokens and the live tiles; their
-    number is waited for. Lists are kept for the tensors that made them, as long as no
-    operation of PyTorch writes to these.
+    Built on the device; `build_lists` says at what cost. Lists are kept for the tensors
+    that made them, as long as no operation of PyTorch writes to these. A CUDA graph
+    builds its own, so that a replay builds them again; where that `WAITS` it can't, and
+    takes those of the call before.
     """
     tables = {name: inputs[name] for name in LIST_INPUTS}
     try:
@@ -1079,11 +1092,12 @@ def tile_lists(batch, n_q, n_k, q_offset, values, inputs, ordered, device, block
     blocks = blocks or (BLOCK_Q, BLOCK_K)
     sizes = (n_q, n_k, q_offset, ordered, *values.values(), device, blocks)
     key = (sizes, batch if tables else 0, *places, *(versions or ()))
-    if key in LISTS:
+    keeps = WAITS or may_keep(tables.values(), device)
+    if keeps and key in LISTS:
         return LISTS[key][0]
     with torch.device(device):
         lists = build_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks)
-    if versions is not None:
+    if keeps and versions is not None:
         # The tensors are kept too, so that no other one can come to their addresses.
         LISTS[key] = lists, tables
         while len(LISTS) > MOST_LISTS:
@@ -1091,51 +1105,12 @@ def tile_lists(batch, n_q, n_k, q_offset, values, inputs, ordered, device, block
     return lists
 
 
-def build_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks):
-    """See `tile_lists`."""
-    block_q, block_k = blocks
-    per_batch = max([len(table) for table in tables.values()], default=1)
-    first_q_tile = q_offset // block_q
-    n_q_tiles = (q_offset + n_q - 1) // block_q - first_q_tile + 1
-    first = torch.zeros(per_batch, HEADS, n_q_tiles, dtype=torch.int64)
-    partial = torch.zeros(per_batch, HEADS, n_q_tiles, dtype=torch.int32)
-    full = torch.zeros(per_batch, HEADS, n_q_tiles, dtype=torch.int32)
-    tiles, found = [torch.zeros(0, dtype=torch.int32)], 0
-    orders, n_orders = [torch.arange(n_k)[None]], 1
-    order_of = torch.zeros(per_batch, HEADS, dtype=torch.int32)
-    for cover in ORDERED if ordered else LISTED:
-        # A batch element and a head; those of heads that have the same tiles are one.
-        alone = cover["per_head"] or (ordered and cover["order_per_head"])
-        heads = [[head] for head in cover["heads"]] if alone else [[*cover["heads"]]]
-        b = torch.arange(per_batch).repeat_interleave(len(heads))
-        h = torch.tensor([some[0] for some in heads]).repeat(per_batch)
-        tokens = None
-        positions = extents(first_q_tile, n_q_tiles, block_q, q_offset, q_offset + n_q)
-        keys = extents(0, -(-n_k // block_k), block_k, 0, n_k)
-        sides = [x[None] if tokens is None else tokens[:, x] for x in (positions, keys)]
-        judge = JUDGES[cover["judge"]](*sides, b, h, n_k, values, tables)
-        counts = (len(b), n_q_tiles, sides[1].shape[1])
-        e, qt, kt, is_partial = live_tiles(judge, *counts)
-        row = e * n_q_tiles + qt
-        place = torch.sort((row * 2 + ~is_partial) * counts[2] + kt)[1]
-        tiles.append(kt[place].to(torch.int32))
-        numbers = torch.zeros(2, len(b) * n_q_tiles, dtype=torch.int64)
-        numbers[0].index_add_(0, row, is_partial.to(torch.int64))
-        numbers[1].index_add_(0, row, (~is_partial).to(torch.int64))
-        both = numbers.sum(0)
-        starts = torch.cumsum(both, 0) - both + found
-        for at, some in enumerate(heads):
-            for target, source in (
-                (first, starts),
-                (partial, numbers[0]),
-                (full, numbers[1]),
-            ):
-                shaped = source.view(per_batch, len(heads), 1, n_q_tiles)[:, at]
-                target[:, some] = shaped.to(target.dtype)
-        found += len(kt)
-    lists = (torch.cat(tiles), first, partial, full)
-    orders = torch.cat(orders).to(torch.int32)
-    return *lists, orders, order_of, HEADS if per_batch > 1 else 0
+def together(heads, size):
+    """Heads in groups of `size`, those of a group side by side; 0: all are one group."""
+    groups = {}
+    for head in heads:
+        groups.setdefault(head // size if size else 0, []).append(head)
+    return [*groups.values()]
 
 
 def extents(first, count, block, start, stop):
@@ -1144,43 +1119,10 @@ def extents(first, count, block, start, stop):
     return at.clamp(start, stop - 1) if stop > start else at[:0]
 
 
-def live_tiles(judge, elements, q_tiles, k_tiles):
-    """The tiles that may see something: element, query and key tile, whether PARTIAL.
-
-    Node `i` of a level is the tiles from `i * 2**level` on. Pairs of nodes are split in
-    four until they are EMPTY or FULL, beginning with as many as are judged at once.
-    """
-    level = 0
-    most = max(q_tiles, k_tiles, 1)
-    while (
-        most > 1 << level
-        and elements * -(-q_tiles >> level) * -(-k_tiles >> level) > FIRST_BOXES
-    ):
-        level += 1
-    sizes = [(n + (1 << level) - 1) >> level for n in (q_tiles, k_tiles)]
-    axes = [torch.arange(n) for n in (elements, *sizes)]
-    e, q, k = (x.reshape(-1) for x in torch.meshgrid(*axes, indexing="ij"))
-    is_full = torch.zeros(len(e), dtype=torch.bool)
-    while True:
-        may_see, may_hide = (x.expand(len(e)) for x in judge(level, e, q, k))
-        is_full = is_full | (may_see & ~may_hide)
-        kept = torch.nonzero(is_full | may_see)[:, 0]
-        e, q, k, is_full = e[kept], q[kept], k[kept], is_full[kept]
-        if level == 0:
-            return e, q, k, ~is_full
-        level -= 1
-        e, is_full = e.repeat(4), is_full.repeat(4)
-        q = torch.cat([2 * q, 2 * q, 2 * q + 1, 2 * q + 1])
-        k = torch.cat([2 * k, 2 * k + 1, 2 * k, 2 * k + 1])
-        sizes = [(n + (1 << level) - 1) >> level for n in (q_tiles, k_tiles)]
-        inside = torch.nonzero((q < sizes[0]) & (k < sizes[1]))[:, 0]
-        e, q, k, is_full = e[inside], q[inside], k[inside], is_full[inside]
-
-
 # A profile is what is known of one side of the mask: for each level of nodes the least
 # and the greatest value, and a step: all values are equal modulo it. [elements, nodes].
-def profile(values, by_step):
-    """The levels of one part, from its values [elements, tiles, block]."""
+def of_tiles(values, by_step):
+    """The lowest level of one part, from its values [elements, tiles, block]."""
     low, high = values.amin(-1), values.amax(-1)
     step = torch.ones_like(low)
     if by_step:
@@ -1188,7 +1130,12 @@ def profile(values, by_step):
         while apart.shape[-1] > 1:
             apart = torch.gcd(apart[..., ::2], apart[..., 1::2])
         step = apart[..., 0]
-    levels = [(low, high, step)]
+    return low, high, step
+
+
+def profile(values, by_step):
+    """All levels of one part."""
+    levels = [of_tiles(values, by_step)]
     while levels[-1][0].shape[1] > 1:
         levels.append(joined(*levels[-1]))
     return levels
@@ -1224,14 +1171,14 @@ def pyramid(table, b, places):
         if place is None:
             index.append(slice(None))
             continue
-        place = torch.as_tensor(place, device=table.device).expand(len(b))
+        place = as_tensor(place).expand(len(b))
         inside &= (place >= 0) & (place < size)
         index.append(place.clamp(0, max(size - 1, 0)))
     searched = [n for n, place in zip(table.shape[1:], places) if place is None]
     if table.numel() == 0:
         return [(torch.zeros(len(b), *[1] * len(searched), dtype=torch.int64),) * 2]
     # Index tensors that a slice keeps apart come out in front: the elements lead.
-    own = table.to(torch.int64)[tuple(index)]
+    own = table[tuple(index)].to(torch.int64)
     own = torch.where(inside.view(-1, *[1] * len(searched)), own, 0)
     levels = [(own, own)]
     while max(levels[-1][0].shape[1:], default=1) > 1:
@@ -1252,12 +1199,14 @@ def halved(cells, join):
 
 def look_up(levels, e, *boxes):
     """Bounds of a read over boxes of indices: each meets two cells a side at most."""
+    e, *ends = torch.broadcast_tensors(e, *(end for box in boxes for end in box[:2]))
+    boxes = [*zip(ends[::2], ends[1::2])]
     sizes = levels[0][0].shape[1:]
     outside, width = torch.zeros_like(e, dtype=torch.bool), torch.ones_like(e)
     ends = []
-    for (low, high, _), size in zip(boxes, sizes):
+    for (low, high), size in zip(boxes, sizes):
         outside = outside | (low < 0) | (high >= size)
-        low, high = (x.expand_as(e).clamp(0, size - 1) for x in (low, high))
+        low, high = (x.clamp(0, size - 1) for x in (low, high))
         width = torch.maximum(width, high - low + 1)
         ends.append((low, high))
     fitting = torch.zeros_like(e)
@@ -1285,13 +1234,20 @@ def look_up(levels, e, *boxes):
 
 # Interval arithmetic with steps: an integer is (least, greatest, step), a truth value
 # (may be true, may be false). A step of 0 says that there is one value, 1 nothing.
+def as_tensor(value):
+    """A number as a tensor of the device at hand, which is filled and not copied to."""
+    if isinstance(value, torch.Tensor):
+        return value
+    return torch.full((), value, dtype=torch.int64)
+
+
 def exactly(value):
-    value = torch.as_tensor(value, dtype=torch.int64)
+    value = as_tensor(value)
     return value, value, torch.zeros_like(value)
 
 
 def always(value):
-    return torch.tensor(value), torch.tensor(not value)
+    return tuple(torch.full((), x, dtype=torch.bool) for x in (value, not value))
 
 
 def truth_of(a):
@@ -1404,6 +1360,94 @@ def any_of(*terms):
     return true, false
 
 
+MOST_LISTS = 8
+WAITS = True
+FIRST_BOXES = 1 << 17
+
+
+def build_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks):
+    """See `tile_lists`. The cost follows the tokens and the live tiles.
+
+    How many of these there are is waited for.
+    """
+    block_q, block_k = blocks
+    per_batch = max([len(table) for table in tables.values()], default=1)
+    first_q_tile = q_offset // block_q
+    n_q_tiles = (q_offset + n_q - 1) // block_q - first_q_tile + 1
+    first = torch.zeros(per_batch, HEADS, n_q_tiles, dtype=torch.int64)
+    partial = torch.zeros(per_batch, HEADS, n_q_tiles, dtype=torch.int32)
+    full = torch.zeros(per_batch, HEADS, n_q_tiles, dtype=torch.int32)
+    tiles, found = [torch.zeros(0, dtype=torch.int32)], 0
+    orders, n_orders = [torch.arange(n_k)[None]], 1
+    order_of = torch.zeros(per_batch, HEADS, dtype=torch.int32)
+    for cover in ORDERED if ordered else LISTED:
+        # A batch element and a head; those of heads that have the same tiles are one.
+        alone = ordered and cover["order_per_head"]
+        heads = together(cover["heads"], 1 if alone else cover["alike"])
+        b = torch.arange(per_batch).repeat_interleave(len(heads))
+        h = torch.tensor([some[0] for some in heads]).repeat(per_batch)
+        tokens = None
+        positions = extents(first_q_tile, n_q_tiles, block_q, q_offset, q_offset + n_q)
+        keys = extents(0, -(-n_k // block_k), block_k, 0, n_k)
+        sides = [x[None] if tokens is None else tokens[:, x] for x in (positions, keys)]
+        judge = JUDGES[cover["judge"]](*sides, b, h, n_k, values, tables)
+        counts = (len(b), n_q_tiles, sides[1].shape[1])
+        e, qt, kt, is_partial = live_tiles(judge, *counts)
+        row = e * n_q_tiles + qt
+        place = torch.sort((row * 2 + ~is_partial) * counts[2] + kt)[1]
+        tiles.append(kt[place].to(torch.int32))
+        numbers = torch.zeros(2, len(b) * n_q_tiles, dtype=torch.int64)
+        numbers[0].index_add_(0, row, is_partial.to(torch.int64))
+        numbers[1].index_add_(0, row, (~is_partial).to(torch.int64))
+        both = numbers.sum(0)
+        starts = torch.cumsum(both, 0) - both + found
+        for at, some in enumerate(heads):
+            for target, source in (
+                (first, starts),
+                (partial, numbers[0]),
+                (full, numbers[1]),
+            ):
+                shaped = source.view(per_batch, len(heads), 1, n_q_tiles)[:, at]
+                target[:, some] = shaped.to(target.dtype)
+        found += len(kt)
+    lists = (torch.cat(tiles), first, partial, full)
+    orders = torch.cat(orders).to(torch.int32)
+    return *lists, orders, order_of, HEADS if per_batch > 1 else 0
+
+
+def live_tiles(judge, elements, q_tiles, k_tiles):
+    """The tiles that may see something: element, query and key tile, whether PARTIAL.
+
+    Node `i` of a level is the tiles from `i * 2**level` on. Pairs of nodes are split in
+    four until they are EMPTY or FULL, beginning with as many as are judged at once.
+    """
+    level = 0
+    most = max(q_tiles, k_tiles, 1)
+    while (
+        most > 1 << level
+        and elements * -(-q_tiles >> level) * -(-k_tiles >> level) > FIRST_BOXES
+    ):
+        level += 1
+    sizes = [(n + (1 << level) - 1) >> level for n in (q_tiles, k_tiles)]
+    axes = [torch.arange(n) for n in (elements, *sizes)]
+    e, q, k = (x.reshape(-1) for x in torch.meshgrid(*axes, indexing="ij"))
+    is_full = torch.zeros(len(e), dtype=torch.bool)
+    while True:
+        may_see, may_hide = (x.expand(len(e)) for x in judge(level, e, q, k))
+        is_full = is_full | (may_see & ~may_hide)
+        kept = torch.nonzero(is_full | may_see)[:, 0]
+        e, q, k, is_full = e[kept], q[kept], k[kept], is_full[kept]
+        if level == 0:
+            return e, q, k, ~is_full
+        level -= 1
+        e, is_full = e.repeat(4), is_full.repeat(4)
+        q = torch.cat([2 * q, 2 * q, 2 * q + 1, 2 * q + 1])
+        k = torch.cat([2 * k, 2 * k + 1, 2 * k, 2 * k + 1])
+        sizes = [(n + (1 << level) - 1) >> level for n in (q_tiles, k_tiles)]
+        inside = torch.nonzero((q < sizes[0]) & (k < sizes[1]))[:, 0]
+        e, q, k, is_full = e[inside], q[inside], k[inside], is_full[inside]
+
+
 REVERSED = {}
 """The lists of the calls that came last, turned round, the newest at the end."""
 
@@ -1461,7 +1505,8 @@ def add_reads(total, gradient, b, *places):
     shape, device = gradient.shape, gradient.device
     index, inside = [b.clamp(max=len(total) - 1).expand(shape)], True
     for place, size in zip(places, total.shape[1:]):
-        place = torch.as_tensor(place, device=device)
+        if not isinstance(place, torch.Tensor):
+            place = torch.full((), place, device=device)
         inside = inside & (place >= 0) & (place < size)
         index.append(place.clamp(0, max(size - 1, 0)).expand(shape))
     if total.numel() == 0:
@@ -1480,13 +1525,16 @@ NO_TILE = 1 << 30
 MARKED_WORDS = 32
 """Words of 32 diagonals or columns that one program marks."""
 
+LIVE_PLACES = 2048
+"""Keys of which one program finds out whether diagonals show them."""
+
 
 def kept_stripes(batch, n_q, n_k, q_offset, values, pointers, device):
     """`stripes_of`, kept for the same inputs as long as nothing writes to these.
 
-    While a CUDA graph is captured nothing is kept: its replay must build them again.
+    What a CUDA graph reads or writes is not kept: its replay must build them again.
     """
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if not may_keep(pointers, device):
         return stripes_of(n_q, n_k, q_offset, values, pointers, device)
     try:
         versions = [tensor._version for tensor in pointers]
@@ -1589,20 +1637,36 @@ def diagonal_tiles(marks, within, held, least, block_q, block_k):
     n_tiles = cdiv(n + block_q - 1, block_k) + 1
     shape = (rows, 2, n_tiles)
     tiles = torch.full(shape, NO_TILE, dtype=torch.int32, device=marks.device)
-    count = cdiv(block_q, 32) + cdiv(block_k, 32)
+    count = cdiv(block_q, 64) + cdiv(block_k, 64)
     count *= 1 if within is None else 2
     shape = (rows, n_tiles, count)
-    words = torch.empty(shape, dtype=torch.int32, device=marks.device)
+    words = torch.empty(shape, dtype=torch.int64, device=marks.device)
+    width = min(32, block_k)
+    n_words = cdiv(n_tiles, 4) * 4 * (block_k // width)
+    shape = (2, n_words, rows)
+    places = torch.empty(shape, dtype=torch.int32, device=marks.device)
     with current(marks.device):
-        stripe_tiles_kernel[(rows,)](
-            marks.cumsum(1, dtype=torch.int32),
-            tiles,
-            held,
+        live_places_kernel[(cdiv(n_words * width, LIVE_PLACES), rows)](
+            marks,
+            places,
             n,
-            least,
-            n_tiles,
+            n_words,
+            rows,
             BLOCK_Q=block_q,
             BLOCK_K=block_k,
+            PLACES=LIVE_PLACES,
+            WIDTH=width,
+        )
+        stripe_tiles_kernel[(cdiv(rows, 32),)](
+            places,
+            tiles,
+            n_words,
+            rows,
+            least,
+            n_tiles,
+            WIDTH=width,
+            BLOCK_K=block_k,
+            LANES=32,
             num_warps=1,
         )
         tile_words_kernel[(cdiv(n_tiles, 32), rows)](
@@ -1610,6 +1674,7 @@ def diagonal_tiles(marks, within, held, least, block_q, block_k):
             within,
             tiles,
             words,
+            held,
             n,
             least,
             n_tiles,
@@ -1778,6 +1843,8 @@ def select(q, k, scale, q_offset, values):
         found |= dict.fromkeys(PLACES, 0)
         return found
     found = select_keys(q, k, scale, q_offset, values)
+    tables = [x for x in found.values() if isinstance(x, torch.Tensor)]
+    note_captured(tables, q.device)
     return found
 
 
@@ -1839,9 +1906,10 @@ def chosen(choose, numbers, live, always, *amounts):
 
 
 ROW_TILE, KEY_TILE = 64, 128
-DIAGONAL_STEPS = 8
+DIAGONAL_TILE, DIAGONAL_STEPS, DIAGONAL_STAGES = 64, 16, 3
 PROBE_WARPS = 4
-PART_ROWS, PART_TILE = 128, 128
+PART_ROWS, PART_TILE, PART_DEPTH = 128, 256, 64
+PART_STAGES, PART_WARPS = 4, 8
 PARTS_AT_ONCE = 2**26
 JOIN_TILE = 256
 ROW_SHARES = 1024  # programs that sum over rows, at least, where keys allow it
@@ -1917,22 +1985,31 @@ class Probe:
         return self.found_lse
 
     def row_sums(self):
-        """The log-sum-exp of every row, base 2, [B, HEADS, rows]."""
+        """The log-sum-exp of every row, base 2, [B, HEADS, rows]; 0 of one without pairs."""
         batch, heads, n_k = *self.q.shape[:2], self.k.shape[2]
         row_tiles = cdiv(self.rows, self.options["ROWS"])
         tiles = cdiv(n_k, self.options["BLOCK"])
         wanted = cdiv(ROW_SHARES, max(1, batch * heads * row_tiles))
         share = max(4, cdiv(tiles, wanted))
-        shape = (batch, heads, cdiv(tiles, share), self.rows)
+        shape = (batch, heads, self.rows, cdiv(tiles, share))
         parts = self.q.new_empty(shape, dtype=torch.float32)
-        grid = (shape[2], row_tiles, batch * heads)
-        self.start("row_sums", grid, (parts,), (share,))
-        return torch.logsumexp(parts * math.log(2), 2) / math.log(2)
+        lse = parts.new_empty(shape[:3])
+        self.start("row_sums", (shape[3], row_tiles, batch * heads), (parts,), (share,))
+        self.join_parts(parts, lse)
+        return lse
+
+    def join_parts(self, parts, lse):
+        """The log-sum-exps of rows, of those of their parts on the last axis."""
+        *front, rows, subs = parts.shape
+        grid = (cdiv(rows, 8), math.prod(front))
+        if 0 not in grid:
+            with current(self.q.device):
+                part_sums_kernel[grid](parts, lse, rows, subs, ROWS=8, BLOCK=JOIN_TILE)
 
     def room(self, *shape):
-        """Values and numbers of pairs of [B, HEADS, ...] groups."""
+        """Values and numbers of pairs of [B, HEADS, ...] groups, that a kernel writes."""
         shape = (*self.q.shape[:2], *shape)
-        new = self.q.new_zeros
+        new = self.q.new_empty if self.rows else self.q.new_zeros
         return new(shape, dtype=torch.float32), new(shape, dtype=torch.int32)
 
     def summed(self, how, by, *sizes):
@@ -1978,7 +2055,8 @@ class Probe:
     def by_diagonal(self, how, base, diagonals, is_anti):
         """The same for q - k, or q + k, from `base` on."""
         values, counts = self.room(diagonals)
-        width = self.options["BLOCK"] * DIAGONAL_STEPS
+        tile = fitting(self.q, ROW_TILE, DIAGONAL_TILE, DIAGONAL_STAGES)
+        width = tile["BLOCK"] * DIAGONAL_STEPS
         grid = (cdiv(diagonals, width), values.shape[0] * values.shape[1])
         self.start(
             "diagonals",
@@ -1988,20 +2066,21 @@ class Probe:
             HOW=how,
             SOFTMAX=self.is_softmax,
             ANTI=is_anti,
-            num_warps=2 * PROBE_WARPS,
             STEPS=DIAGONAL_STEPS,
+            ONE=self.rows <= tile["ROWS"],
+            **tile,
         )
         return values, counts
 
     def by_block(self, how, row_block, key_block):
         """The same for blocks of rows, from that of the first, and of keys.
 
-        `key_block` is a power of two, or so many times PART_TILE. Rows are taken some
+        `key_block` is a power of two, or so many times 128. Rows are taken some
         at a time, so that there are never more than PARTS_AT_ONCE parts, about.
         """
         keys = cdiv(self.k.shape[2], self.stride)
-        options = fitting(self.q, PART_ROWS, PART_TILE)
-        sub = min(key_block, options["BLOCK"])
+        options = fitting_parts(self.q)
+        sub = math.gcd(key_block, options["BLOCK"])
         subs, blocks = cdiv(keys, sub), cdiv(keys, key_block)
         first = self.first // row_block
         count = (self.first + self.rows - 1) // row_block - first + 1
@@ -2018,11 +2097,9 @@ class Probe:
             part_counts = parts.new_empty(parts.shape, dtype=torch.int16)
             self.start_parts(parts, part_counts, low, high, sub, how, options)
             lse = parts.new_empty(parts.shape[:2])
+            if self.is_softmax:
+                self.join_parts(parts, lse)
             with current(self.q.device):
-                if self.is_softmax:
-                    grid = (cdiv(high - low, 8), heads)
-                    sizes = (high - low, subs)
-                    part_sums_kernel[grid](parts, lse, *sizes, ROWS=8, BLOCK=JOIN_TILE)
                 join_kernel[(some, cdiv(blocks, JOIN_TILE), heads)](
                     parts,
                     part_counts,
@@ -2050,11 +2127,9 @@ class Probe:
         keys = cdiv(self.k.shape[2], self.stride)
         row_tiles = cdiv(rows, options["ROWS"])
         key_tiles = cdiv(keys, options["BLOCK"])
-        wanted = cdiv(ROW_SHARES, heads * row_tiles)
-        share = max(4, cdiv(key_tiles, wanted))
-        options = {**options, "num_warps": 2 * PROBE_WARPS}
+        edges = (self.q_offset, self.q.shape[2], self.k.shape[2])
         with current(self.q.device):
-            self.kernels["parts"][(row_tiles, cdiv(key_tiles, share), heads)](
+            self.kernels["parts"][(row_tiles * key_tiles, heads)](
                 self.q,
                 self.k,
                 parts,
@@ -2067,7 +2142,6 @@ class Probe:
                 self.first + low,
                 rows,
                 keys,
-                share,
                 self.factor,
                 *self.params,
                 **{**self.options, **options},
@@ -2075,11 +2149,28 @@ class Probe:
                 SOFTMAX=self.is_softmax,
                 STRIDE=self.stride,
                 RESIDUE=self.residue,
+                RAGGED=any(edge % self.stride for edge in edges),
                 SUB=sub,
             )
 
 
-def fitting(tensor, rows, keys):
+def fitting_parts(tensor):
+    """Tiles, stages and warps of `parts_of_map` that shared memory has room for."""
+    rows, keys, stages, warps = PART_ROWS, PART_TILE, PART_STAGES, PART_WARPS
+    depth = min(PART_DEPTH, padded(tensor.shape[3]))
+    room = shared_memory(tensor.device)
+    # Products of float32 keep the tiles that they read a second time.
+    again = 1 if tensor.element_size() == 4 else 0
+    while (stages + again) * (rows + keys) * depth * tensor.element_size() > room:
+        if stages > 2:
+            stages -= 1
+        else:
+            depth //= 2
+    tile = {"ROWS": rows, "BLOCK": keys, "DEPTH": depth}
+    return {**tile, "num_stages": stages, "num_warps": warps}
+
+
+def fitting(tensor, rows, keys, stages=2):
     """Tiles and stages whose rows of Q and K, and products, fit into shared memory.
 
     Products of float32 keep the tiles that they read a second time.
@@ -2087,7 +2178,6 @@ def fitting(tensor, rows, keys):
     column = padded(tensor.shape[3]) * tensor.element_size()
     room = shared_memory(tensor.device)
     again = 1 if tensor.element_size() == 4 else 0
-    stages = 2
     while keys > 16:
         tiles = (stages + again) * (rows + keys) * column
         if tiles + 4 * rows * keys <= room:
@@ -2150,10 +2240,11 @@ def rows_of_blocks(tensor, size, offset):
 
 # What a group is to a selection: no pair of the map is in it, it may be chosen, it is.
 ABSENT, OPEN, ALWAYS = 0, 1, 2
-SHORT_ROW = 8192  # groups that one program searches alone
+SHORT_ROW = 8192  # groups that one program holds in its registers
+CHOSEN_AT_ONCE = 1024  # groups of a warp
 SEGMENT = 4096  # groups of a longer row that one program has, at least
-MOST_SEGMENTS = 256  # programs that share a longer row
-CHOOSE_BLOCK = 1024
+MOST_SEGMENTS = 32  # programs that share a longer row; a power of two
+SEGMENT_BLOCK, MASS_BLOCK = 4096, 1024  # groups that such a program has at a time
 
 
 def choose_top(values, classes, amount, least=None, most=None):
@@ -2165,9 +2256,14 @@ def choose_top(values, classes, amount, least=None, most=None):
     comes first. `amount` is an integer or int32 [rows], and so are `least` and `most`,
     its bounds. Nothing waits for the device.
     """
-    always = always_counts(values, classes)
-    count = torch.zeros_like(always) + amount
-    return mark_chosen(values, classes, bounded(count, least, most) - always)
+    amount, least, most = (count_of_rows(values, x) for x in (amount, least, most))
+    if values.shape[1] <= SHORT_ROW:
+        return choose_in_rows(values, classes, amount, least, most, "count")
+    if least is not None:
+        amount = torch.maximum(amount, least)
+    if most is not None:
+        amount = torch.minimum(amount, most)
+    return choose_in_segments(values, classes, amount)
 
 
 def choose_top_p(values, classes, p, keeps_crossing, least=None, most=None):
@@ -2177,58 +2273,69 @@ def choose_top_p(values, classes, p, keeps_crossing, least=None, most=None):
     chosen while those before it hold less than `p`; without `keeps_crossing` while
     they do not hold more with it. `p` is a number or float64 [rows].
     """
+    if values.shape[1] > SHORT_ROW:
+        count = counts_of_mass(values, classes, p, keeps_crossing)
+        return choose_top(values, classes, count, least, most)
+    least, most = (count_of_rows(values, x) for x in (least, most))
+    if not isinstance(p, torch.Tensor):
+        p = values.new_full((len(values),), p, dtype=torch.float64)
+    how = "keep" if keeps_crossing else "drop"
+    return choose_in_rows(values, classes, p.contiguous(), least, most, how)
+
+
+def count_of_rows(values, count):
+    """int32 [rows] of a number, or of numbers; None stays."""
+    if count is None or isinstance(count, torch.Tensor):
+        return None if count is None else count.contiguous()
+    return values.new_full((len(values),), count, dtype=torch.int32)
+
+
+def choose_in_rows(values, classes, amounts, leasts, mosts, how):
+    """Choose in rows that a program has in its registers; see `choose_kernel`."""
+    rows, groups = values.shape
+    table = torch.empty_like(values, dtype=torch.bool)
+    if rows == 0 or groups == 0:
+        return table
+    block = max(64, next_power_of_2(groups))
+    with current(values.device):
+        choose_kernel[(rows,)](
+            values,
+            classes,
+            amounts,
+            leasts,
+            mosts,
+            table.view(torch.int8),
+            len(classes),
+            groups,
+            HOW=how,
+            BLOCK=block,
+            num_warps=max(1, block // CHOSEN_AT_ONCE),
+        )
+    return table
+
+
+def counts_of_mass(values, classes, p, keeps_crossing):
+    """How many groups of each row hold `p` of its mass, int32 [rows]; any length."""
     repeated = len(values) // max(1, len(classes))
     kinds = classes.repeat(repeated, 1)
     mass = torch.where(values > 0, values, 0.0)
     total = torch.where(kinds != ABSENT, mass, 0.0).sum(1, dtype=torch.float64)
     always = torch.where(kinds == ALWAYS, mass, 0.0).sum(1, dtype=torch.float64)
     left = p * total - always
-    threshold, rest, above, ties = reach_mass(values, classes, left)
-    steps = rest / threshold.to(torch.float64)
+    each, rest, above, ties = reach_mass(values, classes, left)
+    steps = rest / each.to(torch.float64)
     steps = torch.ceil(steps) if keeps_crossing else torch.floor(steps)
+    # A mass without end is reached by its first group.
+    steps = torch.where(each == math.inf, 1.0, steps)
     within = torch.minimum(torch.nan_to_num(steps, 0.0).clamp(min=0.0), ties.double())
     count = torch.where(left > 0, above + within.to(torch.int32), 0)
     if not keeps_crossing:
         # What has no mass adds nothing where all that has some is in.
         is_open = kinds == OPEN
-        all_mass = count == (is_open & (mass > 0)).sum(1, dtype=torch.int32)
-        every = is_open.sum(1, dtype=torch.int32)
-        count = torch.where((left >= 0) & all_mass, every, count)
-    count += always_counts(values, classes)
-    return choose_top(values, classes, count, least, most)
-
-
-def bounded(count, least, most):
-    """At least and at most so many: integers or int32 [rows], or None."""
-    if least is not None:
-        count = count.clamp(min=least)
-    return count if most is None else count.clamp(max=most)
-
-
-def always_counts(values, classes):
-    """How many groups of each row are ALWAYS, int32 [rows]."""
-    counts = (classes == ALWAYS).sum(1, dtype=torch.int32)
-    return counts.repeat(len(values) // max(1, len(classes)))
-
-
-def mark_chosen(values, classes, left):
-    """The greatest `left` open groups of each row and those that are ALWAYS."""
-    rows, groups = values.shape
-    table = torch.empty_like(values, dtype=torch.bool)
-    if rows == 0 or groups == 0:
-        return table
-    left = left.clamp(min=0).to(torch.int32).contiguous()
-    sizes = (len(classes), groups)
-    marks = table.view(torch.int8)
-    with current(values.device):
-        if groups <= SHORT_ROW:
-            options = row_options(groups)
-            choose_kernel[(rows,)](values, classes, left, marks, *sizes, **options)
-        else:
-            state, grid, more, options = search_segments(values, classes, left, False)
-            arguments = (values, classes, left, *state, marks, *sizes, *more)
-            mark_kernel[grid](*arguments, **options)
-    return table
+        is_all = count == (is_open & (mass > 0)).sum(1, dtype=torch.int32)
+        is_all = (left >= 0) & is_all | (p * total == math.inf)
+        count = torch.where(is_all, is_open.sum(1, dtype=torch.int32), count)
+    return count + (kinds == ALWAYS).sum(1, dtype=torch.int32)
 
 
 def reach_mass(values, classes, left):
@@ -2237,34 +2344,32 @@ def reach_mass(values, classes, left):
     With it what is left for groups of that value, and how many groups are above it
     and have it, all [rows].
     """
-    rows, groups = values.shape
-    sizes = (len(classes), groups)
-    if rows == 0 or groups == 0:
-        none = left.new_zeros(rows, dtype=torch.int32)
+    if 0 in values.shape:
+        none = left.new_zeros(len(left), dtype=torch.int32)
         return left, left, none, none
     with current(values.device):
-        if groups <= SHORT_ROW:
-            prefixes, rests = search_state(left)
-            counts = prefixes.new_empty(rows, 1, 2)
-            arguments = (values, classes, left, prefixes, rests, counts, *sizes)
-            mass_kernel[(rows,)](*arguments, **row_options(groups))
-        else:
-            state, grid, more, options = search_segments(values, classes, left, True)
-            _, prefixes, rests = state
-            counts = prefixes.new_empty(*grid, 2)
-            arguments = (values, classes, left, *state, counts, *sizes, *more)
-            count_kernel[grid](*arguments, **options)
+        state, grid, sizes, options = search_segments(values, classes, left, True)
+        counts = classes.new_empty(*grid, 2, dtype=torch.int32)
+        arguments = (values, classes, left, *state, counts, *sizes)
+        count_kernel[grid](*arguments, **options)
+    _, prefixes, rests = state
     above, ties = counts.sum(1, dtype=torch.int32).unbind(1)
-    # Back from `ordered_bits`.
-    bits = prefixes[:, 8] ^ -(2**31)
+    # Back from `ranked_bits`.
+    bits = prefixes[:, -1] ^ -(2**31)
     bits = bits ^ ((bits >> 31) & (2**31 - 1))
-    return bits.view(torch.float32), rests[:, 8], above, ties
+    return bits.view(torch.float32), rests[:, -1], above, ties
 
 
-def search_state(left):
-    """Room for the digits and the rest of each level of a search, [rows, 9]."""
-    shape = (len(left), 9)
-    return left.new_empty(shape, dtype=torch.int32), left.new_empty(shape)
+def choose_in_segments(values, classes, count):
+    """The first `count`, int32 [rows], groups of rows that several programs share."""
+    table = torch.empty_like(values, dtype=torch.bool)
+    if 0 in values.shape:
+        return table
+    with current(values.device):
+        state, grid, sizes, options = search_segments(values, classes, count, False)
+        arguments = (values, classes, count, *state, table.view(torch.int8), *sizes)
+        mark_kernel[grid](*arguments, **options)
+    return table
 
 
 def search_segments(values, classes, left, of_mass):
@@ -2275,16 +2380,20 @@ def search_segments(values, classes, left, of_mass):
     rows, groups = values.shape
     segment = max(SEGMENT, cdiv(groups, MOST_SEGMENTS))
     segments = cdiv(groups, segment)
-    sums = left.new_empty(8, rows, segments, 16)
-    state = (sums, *search_state(left))
+    bits = 4 if of_mass else 8
+    levels = 32 // bits
+    sums = left.new_empty(levels, rows, segments, 1 << bits)
+    prefixes = left.new_empty((rows, levels + 1), dtype=torch.int32)
+    state = (sums, prefixes, left.new_empty((rows, levels + 1)))
     sizes = (len(classes), groups, segment, segments)
     options = {
+        "BITS": bits,
         "SEGMENTS": MOST_SEGMENTS,
-        "BLOCK": CHOOSE_BLOCK,
+        "BLOCK": MASS_BLOCK if of_mass else SEGMENT_BLOCK,
         "num_warps": 8,
     }
     grid = (rows, segments)
-    for level in range(8):
+    for level in range(levels):
         segment_kernel[grid](
             values,
             classes,
@@ -2295,10 +2404,4 @@ def search_segments(values, classes, left, of_mass):
             OF_MASS=of_mass,
             **options,
         )
-    return state, grid, sizes[2:], options
-
-
-def row_options(groups):
-    """Blocks and warps of a program that searches a row alone."""
-    block = min(CHOOSE_BLOCK, max(64, next_power_of_2(groups)))
-    return {"BLOCK": block, "num_warps": max(1, block // 256)}
+    return state, grid, sizes, options

@@ -135,6 +135,7 @@ class Kernel:
         ]
         self._own = own
         self._telling = _telling([variant for _, variant in own])
+        self._optional = _optional([variant for _, variant in own])
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         """What launches so many programs, along up to three axes."""
@@ -153,10 +154,11 @@ class Kernel:
         if self._telling is not None:
             tensor = arguments[self._telling]
             dtype = getattr(tensor, "base", tensor).dtype
-        key = (device, dtype, *options.values())
+        absent = tuple(arguments[at] is None for at in self._optional)
+        key = (device, dtype, absent, *options.values())
         loaded = self._found.get(key)
         if loaded is None:
-            number = self._number(device, dtype, options)
+            number = self._number(device, dtype, absent, options)
             loaded = self._found[key] = self._code.load(number, device)
         buffer = loaded.packer.pack(arguments)
         driver.launch(
@@ -170,7 +172,11 @@ class Kernel:
         loaded.packer.free(buffer)
 
     def _number(
-        self, device: int, dtype: torch.dtype | None, options: dict[str, Any]
+        self,
+        device: int,
+        dtype: torch.dtype | None,
+        absent: tuple[bool, ...],
+        options: dict[str, Any],
     ) -> int:
         """The number of the variant that was compiled for these options."""
         target = self._code.choice(device).target
@@ -181,7 +187,9 @@ class Kernel:
             is_of_device = variant.target == target and variant.dtype == word
             has_warps = warps is None or warps == variant.warps
             if is_of_device and has_warps and wanted == variant.constants:
-                return number
+                kinds = (variant.arguments[at].kind for at in self._optional)
+                if tuple(kind == "nothing" for kind in kinds) == absent:
+                    return number
         told = ", ".join(f"{name}={value}" for name, value in wanted.items())
         raise PackageError(
             f"the package has no {self.__name__} of {target}"
@@ -201,3 +209,16 @@ def _telling(variants: list[Variant]) -> int | None:
         if all(argument.element == variant.dtype for argument, variant in pairs):
             return at
     return 0
+
+
+def _optional(variants: list[Variant]) -> tuple[int, ...]:
+    """The arguments by which variants of the same constants differ: there, or not."""
+    found: set[int] = set()
+    for one in variants:
+        for other in variants:
+            alike = (one.target, one.dtype) == (other.target, other.dtype)
+            if alike and one.constants == other.constants:
+                pairs = zip(one.arguments, other.arguments, strict=True)
+                kinds = [[x.kind == "nothing" for x in pair] for pair in pairs]
+                found |= {at for at, (x, y) in enumerate(kinds) if x != y}
+    return tuple(sorted(found))
