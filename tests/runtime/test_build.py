@@ -152,7 +152,7 @@ def test_kernels_of_a_plan_are_shown(
     said = capsys.readouterr().out
     assert "chooses columns, diagonals; run-time parameters n=9" in said
     assert re.search(r"  choose +4 ", said) and "None" not in said
-    assert re.search(r"  diagonals_of_map_0 fp16 D=64 +8 ", said)
+    assert re.search(r"  diagonals_of_map_0 fp16 D=64 +4 ", said)
     path.write_bytes(quick_bytes("slopes", FORWARD))
     assert main(["inspect", str(path)]) == 0
     assert "reads slope [h] of float, bias [b, k] of float" in capsys.readouterr().out
