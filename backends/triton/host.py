@@ -100,7 +100,8 @@ def _host() -> str:
     imports = ["import contextlib", "import functools", "import itertools"]
     imports += ["import math", ""]
     imports += ["import torch", ""]
-    imports += [f"from .checks import {', '.join(('LIMIT', *CHECKS))}"]
+    imports += ["from .checks import (", "    LIMIT,"]
+    imports += [*(f"    {name}," for name in CHECKS), ")"]
     imports += [
         "from .launch import OutOfResources, TensorDescriptor, cdiv, next_power_of_2"
     ]

@@ -14,7 +14,14 @@ import math
 
 import torch
 
-from .checks import LIMIT, check_call, check_inputs, check_length, check_params, check_sequences
+from .checks import (
+    LIMIT,
+    check_call,
+    check_inputs,
+    check_length,
+    check_params,
+    check_sequences,
+)
 from .launch import OutOfResources, TensorDescriptor, cdiv, next_power_of_2
 
 
