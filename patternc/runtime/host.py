@@ -329,11 +329,12 @@ def fitted_to(compiler, kernel, columns, warps, stages):
     """The warps and stages of a kernel, where those for Hopper make registers spill.
 
     AMD's compiler keeps the tiles that are in flight in registers: there is one.
-    Before sm_90 the sums of 128 columns are too many for four warps.
+    Before sm_90 the sums of 128 columns, of 256 in the forward pass, are too many for
+    four warps.
     """
     if compiler == "amd":
         return warps, 1
-    if compiler == "ampere" and kernel == "key" and columns > 64:
+    if compiler == "ampere" and columns > {"forward": 128, "key": 64}.get(kernel, 256):
         return max(warps, 8), stages
     return warps, stages
 
