@@ -208,10 +208,10 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
         head = "(b * list_batch + h)" if slots.by_element else "h"
         lines += [
             "# no closed form: tiles listed for the sizes of the call",
-            f"list_at = {head} * n_k_tiles + kt"
+            f"at = {head} * n_k_tiles + kt"
             if slots.reverse
-            else f"list_at = {head} * n_q_tiles + qt - first_q_tile",
-            "first_listed = tl.load(list_first + list_at)",
+            else f"at = {head} * n_q_tiles + qt - first_q_tile",
+            "first_listed = tl.load(list_first + at)",
         ]
     elif has_lists(slots.kernel):
         lines.append("first_listed = tl.zeros([], tl.int64)")
@@ -219,7 +219,7 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
         part = column[group]
         if is_listed(cover) and part is not None:
             counts = f"list_{part.kind.value}"
-            lines += [f"{name}_lo = 0", f"{name}_count = tl.load({counts} + list_at)"]
+            lines += [f"{name}_lo = 0", f"{name}_count = tl.load({counts} + at)"]
         elif part is None:
             lines += [f"{name}_lo = 0", f"{name}_count = 0"]
         else:
