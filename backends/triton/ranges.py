@@ -214,10 +214,10 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
                 "    list_head = b * HEADS + h",
             ]
         lines += [
-            f"at = {head} * n_k_tiles + kt"
+            f"list_at = {head} * n_k_tiles + kt"
             if slots.reverse
-            else f"at = {head} * n_q_tiles + qt - first_q_tile",
-            "first_listed = tl.load(list_first + at)",
+            else f"list_at = {head} * n_q_tiles + qt - first_q_tile",
+            "first_listed = tl.load(list_first + list_at)",
         ]
     elif has_lists(slots.kernel):
         lines.append("first_listed = tl.zeros([], tl.int64)")
@@ -225,7 +225,7 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
         part = column[group]
         if is_listed(cover) and part is not None:
             counts = f"list_{part.kind.value}"
-            lines += [f"{name}_lo = 0", f"{name}_count = tl.load({counts} + at)"]
+            lines += [f"{name}_lo = 0", f"{name}_count = tl.load({counts} + list_at)"]
         elif part is None:
             lines += [f"{name}_lo = 0", f"{name}_count = 0"]
         else:

@@ -90,4 +90,6 @@ def test_other_compilers_have_warps_and_stages_of_their_own(tmp_path: Path) -> N
     assert fitted("ampere", "key", 128, 4, 2) == (8, 2)
     assert fitted("ampere", "key", 64, 4, 2) == (4, 2)
     assert fitted("ampere", "query", 128, 4, 2) == (4, 2)
+    assert fitted("ampere", "forward", 128, 4, 3) == (4, 3)
+    assert fitted("ampere", "forward", 256, 4, 2) == (8, 2)
     assert fitted("hopper", "key", 128, 4, 2) == (4, 2)
