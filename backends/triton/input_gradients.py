@@ -249,7 +249,8 @@ def _pair_lines(at: int, own: PairRead, printer: TorchPrinter) -> list[str]:
         "h = torch.tensor([*heads], device=device)[:, None, None]",
         f'total = totals["{own.read.table}"]',
         f"shared = {shared}",
-        f"given = (sums[{at}][:, h[:, 0, 0]], PAIR_SUMS[{at}], first_tile, n_k_tiles)",
+        f"own = sums[{at}] if len(heads) == HEADS else sums[{at}][:, h[:, 0, 0]]",
+        f"given = (own, PAIR_SUMS[{at}], first_tile, n_k_tiles)",
         "q, k, gradient = gathered_sums(*given, shared)",
         "b = first_b + torch.arange(len(gradient), device=device)[:, None, None, None]",
     ]

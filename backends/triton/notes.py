@@ -7,9 +7,11 @@ In: a planned kernel. Out: sentences for `explain`. Not its job: the loops
 from __future__ import annotations
 
 from patternc.backends.triton.features import features_of
+from patternc.backends.triton.pairs import PAIR_BYTES, PairRead, all_pair_reads
 from patternc.backends.triton.ranges import hides_pairs
 from patternc.backends.triton.shares import packs
-from patternc.plan.kernel import Kernel
+from patternc.backends.triton.slopes import column_reads, row_reads
+from patternc.plan.kernel import Kernel, Schedule
 
 _LOOPS = (
     "these loops at every length, short sequences and dense masks too; where few queries"
@@ -34,3 +36,35 @@ def path_notes(kernel: Kernel) -> tuple[str, ...]:
     notes += [packing] if packs(kernel, features_of(kernel)) else []
     notes += [_EXACT] if hides_pairs(kernel) else []
     return tuple(notes)
+
+
+def gradient_notes(kernel: Kernel) -> tuple[str, ...]:
+    """What the gradient of each input that a score reads costs, beside q, k and v."""
+    notes: dict[str, None] = {}
+    for case in kernel.attention.scores:
+        for read in row_reads(case):
+            notes[f"{read.table}: a number for each query and head"] = None
+        for read in column_reads(case):
+            notes[f"{read.table}: a number for each key and head"] = None
+    for pair in all_pair_reads(kernel):
+        notes[f"{pair.read.table}: {_pair_note(pair, kernel.schedule)}"] = None
+    return tuple(notes)
+
+
+def _pair_note(pair: PairRead, schedule: Schedule) -> str:
+    """What tiles store for an element that is read at pairs, and what follows."""
+    tile = f"each tile of {schedule.block_q} x {schedule.block_k} pairs stores"
+    parts = f"; more launches where that takes over {PAIR_BYTES >> 20} MiB"
+    if pair.block is None:
+        steps = max(schedule.block_q // schedule.block_k, 1) + 1
+        return f"{tile} {steps * schedule.block_k} sums, of its diagonals q - k{parts}"
+    rows, columns = pair.block
+    count = schedule.block_q // rows * (schedule.block_k // columns)
+    if pair.block != (1, 1):
+        return f"{tile} {count} sums, of blocks of {rows} x {columns} pairs{parts}"
+    if pair.has_own_element:
+        return f"{tile} {count} numbers, added to the elements of its pairs{parts}"
+    return (
+        f"{tile} {count} numbers, which are sorted by the element that each pair"
+        f" reads: slow for long sequences{parts}"
+    )

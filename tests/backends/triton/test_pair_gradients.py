@@ -10,133 +10,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from patternc import driver
 from patternc.backends.triton import load
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.load import TritonAttention, TritonBackend
 from patternc.backends.triton.pairs import all_pair_reads
-from patternc.plan.kernel import Kernel, Schedule
-from patternc.source import Source
+from patternc.plan.kernel import Schedule
 from patternc.store import Store
 from tests.backends.triton.backward_calls import Step, by_kernels, excess, step_of
+from tests.backends.triton.pair_programs import (
+    BATCH,
+    CHUNK,
+    END,
+    INPUTS,
+    SIZES,
+    kernel_of,
+)
 
-BATCH = 2
 DIM = 16
-END = 57  # the queries of a call end here: 34 + 23
-N = 60
-CHUNK = (23, N, 34)
-SQUARE = (N, N, 0)
-
-PROGRAMS = {
-    # Every pair an element of its own, elements of blocks, and of distances.
-    "kinds": """attention kinds {
-    heads 4 kv 2
-    mask causal                  for h in {0, 1, 2}
-    mask window(20) | k < 7      otherwise
-    input bias[h, q, k] : float
-    input block[h, q // 16, k // 16] : float
-    input far[8, 50] : float
-    score softcap(s, 4.0) * bias[h, q, k]                        for h in {0, 2}
-    score s + block[h, q // 16, k // 16] + far[h, (q - k) // 2]  for h in {1}
-    score s + far[q // 8 - k // 8, 3] * far[h, abs(q - 2 * k)]   for h in {3}
-}
-""",
-    # Swin's relative positions, and distances between what data say.
-    "windows": """def y(t) = t // 8
-def x(t) = t % 8
-attention windows {
-    heads 2
-    mask full
-    input place[k] : int
-    input rel[h, 9, 15] : float
-    input near[40] : float
-    input slope[h] : float
-    score s + rel[h, clamp(y(q) - y(k), -4, 4) + 4, x(q) - x(k) + 7]
-        + near[place[q] - place[k]] * slope[h]
-}
-""",
-    # T5's buckets come as data; ALiBi's slopes are read at whole rows.
-    "buckets": """attention buckets {
-    heads 2
-    mask causal & window(30)
-    input bucket[200] : int
-    input table[12, h] : float
-    input slope[h] : float
-    score s + table[bucket[q - k + 100], h] - slope[h] * (q - k)
-}
-""",
-    "shared": """attention shared {
-    heads 4 kv 1
-    mask causal
-    input bias[k, q] : float
-    score s + bias[k, q]
-}
-""",
-    "orders": """attention orders {
-    heads 3
-    mask causal & window(30) & (q - k) % 3 == 0
-    order all by phase(3)                        for h in {0, 1}
-    input far[h, 70] : float
-    score s + far[h, q - k]                      for h in {0}
-    score s * far[min(2, k), q - k]              for h in {1, 2}
-}
-""",
-    "listed": """attention listed {
-    heads 2
-    input doc[k] : int sorted
-    input rel[h, 60] : float
-    mask causal & doc[q] == doc[k]
-    score s + rel[h, q - k]
-}
-""",
-}
-
-SIZES = {"orders": SQUARE}
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
-
-
-def integers(high: int, *shape: int) -> Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.randint(0, high, shape, generator=generator).int()
-
-
-INPUTS: dict[str, dict[str, Tensor]] = {
-    "kinds": {
-        "bias": normal(4, END, N),
-        "block": normal(BATCH, 4, 4, 4),
-        "far": normal(8, 50),
-    },
-    "windows": {
-        "place": integers(60, BATCH, N),
-        "rel": normal(2, 9, 15),
-        "near": normal(40),
-        "slope": normal(2),
-    },
-    "buckets": {
-        "bucket": integers(14, 200),
-        "table": normal(BATCH, 12, 2),
-        "slope": normal(2),
-    },
-    "shared": {"bias": normal(N, END)},
-    "orders": {"far": normal(3, 70)},
-    "listed": {"doc": integers(4, BATCH, N).sort()[0], "rel": normal(2, 60)},
-}
-
-
-def kernel_of(name: str, block_q: int = 32, block_k: int = 32) -> Kernel:
-    schedule = Schedule(block_q, block_k, warps=4, stages=2)
-    return driver.compile_source(
-        Source(f"{name}.pat", PROGRAMS[name]), None, {}, schedule
-    )
+BLOCKS = Schedule(32, 16)
 
 
 def step_for(name: str, block_q: int = 32, block_k: int = 32) -> Step:
-    size = SIZES.get(name, CHUNK)
-    kernel = kernel_of(name, block_q, block_k)
-    return step_of(kernel, size, INPUTS[name], BATCH, dim=DIM)
+    kernel = kernel_of(name, Schedule(block_q, block_k, warps=4, stages=2))
+    batch = 1 if name == "kinds" else BATCH
+    return step_of(kernel, SIZES.get(name, CHUNK), INPUTS[name], batch, dim=DIM)
 
 
 def found_by(step: Step, attention: TritonAttention) -> dict[str, Tensor]:
@@ -158,6 +55,7 @@ def loaded(step: Step, folder: Path) -> TritonAttention:
         ("shared", 32, 32),
         ("orders", 32, 32),
         ("listed", 32, 32),
+        ("chosen", 32, 32),
     ],
 )
 def test_gradients_are_those_of_the_definition(
@@ -173,7 +71,7 @@ def test_tiles_add_up_what_reads_one_element() -> None:
     blocks = {
         (name, read.read.table): read.block
         for name in ("kinds", "windows", "buckets", "orders")
-        for read in all_pair_reads(kernel_of(name, 32, 16))
+        for read in all_pair_reads(kernel_of(name, BLOCKS))
     }
     assert blocks == {
         ("kinds", "bias"): (1, 1),
@@ -184,7 +82,7 @@ def test_tiles_add_up_what_reads_one_element() -> None:
         ("buckets", "table"): None,
         ("orders", "far"): (1, 1),
     }
-    found = [read.block for read in all_pair_reads(kernel_of("kinds", 32, 16))]
+    found = [read.block for read in all_pair_reads(kernel_of("kinds", BLOCKS))]
     assert found == [(1, 1), (16, 16), None, (8, 8), (1, 1)]
 
 
