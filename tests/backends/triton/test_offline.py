@@ -102,8 +102,8 @@ def test_machine_code(tmp_path: Path) -> None:
     for name in OTHER_BACKWARD:
         counts = reports[name]["counts"]
         assert counts["HGMMA"] + counts["HMMA"] + counts["v_mfma"] > 0, name
-    for name, spills in PAIRS.items():
-        assert reports[name]["spills"] <= spills, name
+    for name, most in PAIRS.items():
+        assert reports[name]["spills"] <= most, name
     for name in OTHER_DATA:
         loads = reports[name]["counts"]
         assert loads["HMMA"] + loads["v_mfma"] > 0, name
