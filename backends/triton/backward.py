@@ -24,6 +24,7 @@ from patternc.backends.triton.pairs import (
     all_pair_reads,
     place_lines,
     sum_pointers,
+    sum_templates,
 )
 from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
 from patternc.backends.triton.slopes import (
@@ -63,9 +64,7 @@ def backward_texts(
     `stripes` are visited beside the tiles of `kernel`.
     """
     texts = [fill("first_from"), fill("finite"), fill("delta")]
-    blocks = [read.block for read in all_pair_reads(kernel)]
-    texts += [fill("diagonal_sums")] if None in blocks else []
-    texts += [fill("block_sums")] if any(blocks) else []
+    texts += [fill(name) for name in sum_templates(all_pair_reads(kernel))]
     for ordered in (False, True) if features.is_ordered else (False,):
         texts.append(query_gradient_text(kernel, features, ordered, stripes))
         texts.append(key_gradient_text(reversed_, features, ordered, stripes))

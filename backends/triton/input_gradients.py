@@ -16,6 +16,7 @@ from patternc.backends.triton.pairs import (
     PairRead,
     all_pair_reads,
     has_pairs,
+    kind_text,
     pair_reads,
 )
 from patternc.backends.triton.ranges import place
@@ -201,17 +202,12 @@ def _place_lines(
 
 
 def _pair_constants(reads: list[PairRead]) -> str:
-    kinds = []
-    for read in reads:
-        sizes = zip("QK", read.block or (), strict=False)
-        kind = ", ".join(f"BLOCK_{x} // {size}" for x, size in sizes)
-        kinds.append(f"({kind})" if kind else '"diagonals"')
     return "\n".join(
         [
-            "# What a tile adds up for each element that is read at pairs: rows and",
-            "# columns of blocks, or diagonals.",
+            "# What a tile adds up for each element that is read at pairs: diagonals, or",
+            "# rows and columns of blocks, or of squares and twice the side of one.",
             "PAIR_SUMS = (",
-            *(f"    {kind}," for kind in kinds),
+            *(f"    {kind_text(read.sums)}," for read in reads),
             ")",
             f"PAIR_BYTES = {PAIR_BYTES}",
             "",

@@ -6,8 +6,17 @@ In: a planned kernel. Out: sentences for `explain`. Not its job: the loops
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from patternc.backends.triton.features import features_of
-from patternc.backends.triton.pairs import PAIR_BYTES, PairRead, all_pair_reads
+from patternc.backends.triton.pairs import (
+    PAIR_BYTES,
+    Blocks,
+    Diagonals,
+    PairRead,
+    Squares,
+    all_pair_reads,
+)
 from patternc.backends.triton.ranges import hides_pairs
 from patternc.backends.triton.shares import packs
 from patternc.backends.triton.slopes import column_reads, row_reads
@@ -53,18 +62,27 @@ def gradient_notes(kernel: Kernel) -> tuple[str, ...]:
 
 def _pair_note(pair: PairRead, schedule: Schedule) -> str:
     """What tiles store for an element that is read at pairs, and what follows."""
-    tile = f"each tile of {schedule.block_q} x {schedule.block_k} pairs stores"
+    width, height = schedule.block_k, schedule.block_q
+    tile = f"each tile of {height} x {width} pairs stores"
     parts = f"; more launches where that takes over {PAIR_BYTES >> 20} MiB"
-    if pair.block is None:
-        steps = max(schedule.block_q // schedule.block_k, 1) + 1
-        return f"{tile} {steps * schedule.block_k} sums, of its diagonals q - k{parts}"
-    rows, columns = pair.block
-    count = schedule.block_q // rows * (schedule.block_k // columns)
-    if pair.block != (1, 1):
-        return f"{tile} {count} sums, of blocks of {rows} x {columns} pairs{parts}"
-    if pair.has_own_element:
-        return f"{tile} {count} numbers, added to the elements of its pairs{parts}"
-    return (
-        f"{tile} {count} numbers, which are sorted by the element that each pair"
-        f" reads: slow for long sequences{parts}"
-    )
+    match pair.sums:
+        case Diagonals():
+            count = (max(height // width, 1) + 1) * width
+            return f"{tile} {count} sums, of its diagonals q - k{parts}"
+        case Squares(size):
+            count = height * width * 2 // size
+            of = f"of the diagonals of squares of {size} x {size} pairs"
+            return f"{tile} {count} sums, {of}{parts}"
+        case Blocks(1, 1) if pair.has_own_element:
+            count = height * width
+            return f"{tile} {count} numbers, added to the elements of its pairs{parts}"
+        case Blocks(1, 1):
+            return (
+                f"{tile} {height * width} numbers, which are sorted by the element that"
+                f" each pair reads: slow for long sequences{parts}"
+            )
+        case Blocks(queries, keys):
+            count = height * width // (queries * keys)
+            return f"{tile} {count} sums, of blocks of {queries} x {keys} pairs{parts}"
+        case _:
+            assert_never(pair.sums)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import assert_never
 
 from patternc.backends.triton.features import Features, reads_axis
 from patternc.backends.triton.tables import call_lines
@@ -30,10 +31,12 @@ from patternc.ir.nodes import (
     Const,
     Expr,
     FloatRead,
+    Index,
+    IntExpr,
     IntOp,
     ScoreCase,
 )
-from patternc.ir.walk import axes_of, children, tables_of
+from patternc.ir.walk import axes_of, children, rewrite_down, tables_of
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.stripes import follows_diagonals
 
@@ -42,16 +45,41 @@ PAIR_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
+class Diagonals:
+    """The element depends on `q - k` alone: sums of a tile's diagonals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Squares:
+    """It does so in squares of `size` queries and keys: sums of their diagonals."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """It is the same for blocks of so many queries and keys, at multiples of them."""
+
+    queries: int
+    keys: int
+
+
+Sums = Diagonals | Squares | Blocks
+
+_PAIRS = Blocks(1, 1)
+_LEAST_SQUARE = 8
+
+
+@dataclass(frozen=True, slots=True)
 class PairRead:
     """An element that a score reads at pairs, and what a tile adds up for it.
 
-    `block` is None where these are diagonals, else (queries, keys) of a block. With an
-    order tiles hold positions, so that neither is made of tokens side by side.
+    With an order tiles hold positions, not tokens side by side: nothing is added up.
     """
 
     read: FloatRead
     case: ScoreCase
-    block: tuple[int, int] | None
+    sums: Sums
     has_order: bool
 
     @property
@@ -94,8 +122,8 @@ def all_pair_reads(kernel: Kernel) -> list[PairRead]:
         covers = [cover for cover in kernel.covers if {*cover.heads} & {*case.heads}]
         has_order = any(cover.order for cover in covers)
         for read in pair_reads(case):
-            block = (1, 1) if has_order else _block(read, kernel.schedule)
-            found.append(PairRead(read, case, block, has_order))
+            sums = _PAIRS if has_order else _sums(read, kernel.schedule)
+            found.append(PairRead(read, case, sums, has_order))
     return found
 
 
@@ -109,14 +137,47 @@ def has_pairs(features: Features) -> bool:
     return bool(pair_tables(features))
 
 
-def _block(read: FloatRead, schedule: Schedule) -> tuple[int, int] | None:
-    if all(follows_diagonals(index) for index in read.indices):
-        return None
+def _sums(read: FloatRead, schedule: Schedule) -> Sums:
+    """The fewest numbers that a tile can leave."""
+    if all(map(follows_diagonals, read.indices)):
+        return Diagonals()
     queries, keys = schedule.block_q, schedule.block_k
+    size = min(queries, keys)
     for index in read.indices:
         queries = gcd(queries, _alike(index, Axis.QUERY))
         keys = gcd(keys, _alike(index, Axis.KEY))
-    return queries, keys
+    while size >= _LEAST_SQUARE and 2 * queries * keys < size:
+        if all(follows_diagonals(_in_square(x, size)) for x in read.indices):
+            return Squares(size)
+        size //= 2
+    return Blocks(queries, keys)
+
+
+def _in_square(index: IntExpr, size: int) -> Expr:
+    """An index in an aligned square; the head stands for all that is one number there."""
+
+    def rule(node: Expr) -> Expr | None:
+        if (token := _token(node, size)) is not None:
+            return token
+        match node:
+            case Binary(op=IntOp.FLOORDIV, lhs=lhs, rhs=Const(value=divisor)):
+                if divisor > 0 and divisor % size == 0 and _token(lhs, size):
+                    return HEAD
+        return None
+
+    return rewrite_down(index, rule)
+
+
+def _token(expr: Expr, size: int) -> Index | None:
+    """`q` or `k`, if the expression is that, less a number that a square has alone."""
+    match expr:
+        case Index(axis=Axis.QUERY | Axis.KEY):
+            return expr
+        case Binary(op=IntOp.ADD | IntOp.SUB, lhs=lhs, rhs=Const(value=value)):
+            return _token(lhs, size) if value % size == 0 else None
+        case Binary(op=IntOp.MOD, lhs=lhs, rhs=Const(value=value)) if value > 0:
+            return _token(lhs, size) if value % size == 0 else None
+    return None
 
 
 def _alike(expr: Expr, axis: Axis) -> int:
@@ -159,13 +220,39 @@ def sum_pointers(reads: Sequence[PairRead]) -> list[str]:
 
 def store_lines(own: PairRead, at: int, pairs: str, indent: int) -> list[str]:
     """In the loop: what a tile adds for the read that is `at` among all."""
-    sums = f"pair_sums_{at}"
-    if own.block is None:
-        inner = [sums, pairs, "own_at", "local", "kt", "part_tiles", "n_k_tiles"]
-        return _call("store_diagonal_sums", [*inner, "BLOCK_Q", "BLOCK_K"], indent)
-    rows, columns = (f"BLOCK_{x} // {n}" for x, n in zip("QK", own.block, strict=True))
-    inner = [sums, pairs, "own_at", "kt", "n_k_tiles", rows, columns]
-    return _call("store_block_sums", [*inner, "BLOCK_Q", "BLOCK_K"], indent)
+    given = [f"pair_sums_{at}", pairs, "own_at"]
+    match own.sums:
+        case Diagonals():
+            function = "store_diagonal_sums"
+            given += ["local", "kt", "part_tiles", "n_k_tiles"]
+        case Squares(size):
+            function = "store_square_sums"
+            given += ["kt", "n_k_tiles", str(size)]
+        case Blocks(queries, keys):
+            function = "store_block_sums"
+            given += ["kt", "n_k_tiles", f"BLOCK_Q // {queries}", f"BLOCK_K // {keys}"]
+        case _:
+            assert_never(own.sums)
+    return _call(function, [*given, "BLOCK_Q", "BLOCK_K"], indent)
+
+
+def sum_templates(reads: Sequence[PairRead]) -> list[str]:
+    """The templates of the functions that `store_lines` calls."""
+    names = {Diagonals: "diagonal_sums", Squares: "square_sums", Blocks: "block_sums"}
+    return sorted({names[type(read.sums)] for read in reads})
+
+
+def kind_text(sums: Sums) -> str:
+    """What a tile stores, as `PAIR_SUMS` says it: "diagonals", or its sizes."""
+    match sums:
+        case Diagonals():
+            return '"diagonals"'
+        case Squares(size):
+            return f"(BLOCK_Q // {size}, BLOCK_K // {size}, {2 * size})"
+        case Blocks(queries, keys):
+            return f"(BLOCK_Q // {queries}, BLOCK_K // {keys})"
+        case _:
+            assert_never(sums)
 
 
 def _call(function: str, arguments: list[str], indent: int) -> list[str]:

@@ -54,6 +54,18 @@ attention windows {
         + near[place[q] - place[k]] * slope[h]
 }
 """,
+    # Three positions along an axis of 16, which squares of 16 keep apart or do not.
+    "image": """def y(t) = (t - 32) // 16 % 4
+def x(t) = (t + 16) % 16
+attention image {
+    heads 2
+    mask full
+    input rel[h, 7, 31] : float
+    input near[60] : float
+    score s + rel[h, y(q) - y(k) + 3, x(q) - x(k) + 15] + near[y(q) * x(q) - k + 30]
+        + near[(q + 8) // 16 - x(k)]
+}
+""",
     # T5's buckets come as data; ALiBi's slopes are read at whole rows.
     "buckets": """attention buckets {
     heads 2
@@ -146,6 +158,7 @@ INPUTS: dict[str, dict[str, Tensor]] = {
         "near": normal(40),
         "slope": normal(2),
     },
+    "image": {"rel": normal(2, 7, 31), "near": normal(60)},
     "buckets": {
         "bucket": integers(14, 200),
         "table": normal(BATCH, 12, 2),

@@ -13,7 +13,12 @@ from torch import Tensor
 from patternc.backends.triton import load
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.load import TritonAttention, TritonBackend
-from patternc.backends.triton.pairs import all_pair_reads
+from patternc.backends.triton.pairs import (
+    Blocks,
+    Diagonals,
+    Squares,
+    all_pair_reads,
+)
 from patternc.plan.kernel import Schedule
 from patternc.store import Store
 from tests.backends.triton.backward_calls import Step, by_kernels, excess, step_of
@@ -51,6 +56,8 @@ def loaded(step: Step, folder: Path) -> TritonAttention:
         ("kinds", 64, 16),
         ("kinds", 16, 64),
         ("windows", 32, 32),
+        ("image", 32, 16),
+        ("image", 16, 32),
         ("buckets", 32, 16),
         ("shared", 32, 32),
         ("orders", 32, 32),
@@ -68,36 +75,33 @@ def test_gradients_are_those_of_the_definition(
 
 
 def test_tiles_add_up_what_reads_one_element() -> None:
-    blocks = {
-        (name, read.read.table): read.block
-        for name in ("kinds", "windows", "buckets", "orders")
-        for read in all_pair_reads(kernel_of(name, BLOCKS))
+    pairs = Blocks(1, 1)
+    found = {
+        name: [read.sums for read in all_pair_reads(kernel_of(name, BLOCKS))]
+        for name in ("kinds", "windows", "image", "buckets", "orders", "coarse")
     }
-    assert blocks == {
-        ("kinds", "bias"): (1, 1),
-        ("kinds", "block"): (16, 16),
-        ("kinds", "far"): (1, 1),
-        ("windows", "rel"): (1, 1),
-        ("windows", "near"): (1, 1),
-        ("buckets", "table"): None,
-        ("orders", "far"): (1, 1),
+    assert found == {
+        "kinds": [pairs, Blocks(16, 16), Diagonals(), Blocks(8, 8), pairs],
+        "windows": [Squares(8), pairs],
+        "image": [Squares(16), pairs, pairs],
+        "buckets": [Diagonals()],
+        "orders": [pairs, pairs],
+        "coarse": [Blocks(32, 16)],
     }
-    found = [read.block for read in all_pair_reads(kernel_of("kinds", BLOCKS))]
-    assert found == [(1, 1), (16, 16), None, (8, 8), (1, 1)]
 
 
 def test_parts_of_the_queries_add_up_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A launch for each query tile and batch element, as little memory asks for."""
-    step = step_for("buckets", 16, 16)
+    step = step_for("buckets", 16, 32)
     attention = loaded(step, tmp_path)
     whole = found_by(step, attention)
     module: Any = attention.module
-    assert module.parts_of(BATCH, 3, 3, True) == [(0, 3, 0, BATCH)]
+    assert module.parts_of(BATCH, 2, 2, True) == [(0, 2, 0, BATCH)]
     monkeypatch.setattr(module, "PAIR_BYTES", 1)
-    single = [(tile, 1, b, 1) for b in range(BATCH) for tile in range(3)]
-    assert module.parts_of(BATCH, 3, 3, True) == single
+    single = [(tile, 1, b, 1) for b in range(BATCH) for tile in range(2)]
+    assert module.parts_of(BATCH, 2, 2, True) == single
     in_parts = found_by(step, attention)
     for name in ("q", "k", "v", "slope"):
         assert torch.equal(in_parts[name], whole[name])
@@ -143,8 +147,10 @@ FAULTS = [
     ("kinds", "* BLOCK_Q - n_k_tiles * BLOCK_K", "* BLOCK_Q - n_k_tiles * BLOCK_K + 1"),
     ("kinds", "return first_tile * BLOCK_Q + q, k", "return q, k"),
     ("kinds", "low = max(-first_q, 0)", "low = max(-first_q, 0) + 1"),
+    ("image", "is_before == (turn == 0)", "is_before == (turn == 1)"),
+    ("image", "- d.clamp(max=0)", "+ d.clamp(min=0)"),
     ("windows", "entry = entry * size + place", "entry = entry + place"),
-    ("windows", "+ column, pairs)", "+ column, pairs, mask=(row >= 0) & (kt > 0))"),
+    ("image", "turn * SIZE, total)", "turn * SIZE, total, mask=(at >= 0) & (kt > 0))"),
     ("windows", "shared = False", "shared = True"),
 ]
 
