@@ -110,6 +110,13 @@ attention swin {
     score s + rel[h, y(q) - y(k) + 7, x(q) - x(k) + 7]
 }
 """,
+    "single": """attention single {
+    heads 1
+    mask causal
+    input rel[15, 15] : float
+    score s + rel[q % 15, k % 15]
+}
+""",
     "t5": """attention t5 {
     heads 4
     mask causal
@@ -158,6 +165,7 @@ INPUTS: dict[str, dict[str, Tensor]] = {
         "near": normal(40),
         "slope": normal(2),
     },
+    "single": {"rel": normal(15, 15)},
     "image": {"rel": normal(2, 7, 31), "near": normal(60)},
     "buckets": {
         "bucket": integers(14, 200),

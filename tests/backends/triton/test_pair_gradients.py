@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from patternc.backends.triton import load
@@ -19,7 +22,27 @@ from patternc.backends.triton.pairs import (
     Squares,
     all_pair_reads,
 )
-from patternc.plan.kernel import Schedule
+from patternc.ir.evaluate import Point, evaluate_int
+from patternc.ir.nodes import (
+    HEAD,
+    KEY,
+    QUERY,
+    Abs,
+    Axis,
+    Binary,
+    Const,
+    FloatBinary,
+    FloatOp,
+    FloatRead,
+    Given,
+    GivenValue,
+    Index,
+    IntExpr,
+    IntOp,
+    ScoreCase,
+)
+from patternc.plan.kernel import Kernel, Schedule
+from patternc.plan.tiling import plan
 from patternc.store import Store
 from tests.backends.triton.backward_calls import Step, by_kernels, excess, step_of
 from tests.backends.triton.pair_programs import (
@@ -30,6 +53,7 @@ from tests.backends.triton.pair_programs import (
     SIZES,
     kernel_of,
 )
+from tests.float_strategies import FEW
 
 DIM = 16
 BLOCKS = Schedule(32, 16)
@@ -137,6 +161,80 @@ def test_what_is_not_finite_stays_at_its_own_pairs(tmp_path: Path) -> None:
     for name in ("q", "table", "slope"):
         assert bool(found[name].isfinite().all())
         assert torch.equal(found[name], clean[name])
+
+
+def _places(token: Index) -> list[IntExpr]:
+    """The token, and parts of it that are alike in squares of 8 or 16."""
+    sixteen, moved = Const(16), Binary(IntOp.ADD, token, Const(-32))
+    row = Binary(IntOp.FLOORDIV, moved, sixteen)
+    return [
+        token,
+        Binary(IntOp.FLOORDIV, token, sixteen),
+        Binary(IntOp.MOD, token, sixteen),
+        Binary(IntOp.MOD, row, Const(3)),
+        Binary(IntOp.FLOORDIV, Binary(IntOp.MOD, token, Const(24)), Const(8)),
+        Binary(IntOp.FLOORDIV, Binary(IntOp.ADD, token, Const(5)), sixteen),
+    ]
+
+
+_apart = st.sampled_from([*zip(_places(QUERY), _places(KEY), strict=True)]).map(
+    lambda pair: Binary(IntOp.SUB, *pair)
+)
+_leaves = st.one_of(
+    _apart, _apart, st.sampled_from([*_places(QUERY), *_places(KEY), HEAD])
+)
+
+
+def _grown(inner: st.SearchStrategy[IntExpr]) -> st.SearchStrategy[IntExpr]:
+    small = st.integers(2, 9).map(Const)
+    both = st.sampled_from((IntOp.ADD, IntOp.SUB, IntOp.MUL, IntOp.MAX))
+    one = st.sampled_from((IntOp.FLOORDIV, IntOp.MOD, IntOp.MIN, IntOp.MUL))
+    return st.one_of(
+        st.builds(Binary, one, inner, small),
+        st.builds(Binary, both, inner, inner),
+        inner.map(Abs),
+    )
+
+
+indices = st.recursive(_leaves, _grown, max_leaves=3)
+blocks_of = st.sampled_from([Schedule(*sizes) for sizes in ((16, 16), (32, 16))])
+
+
+def _with_score(indices: tuple[IntExpr, ...], schedule: Schedule) -> Kernel:
+    """A kernel with a score that adds `rel` at these indices."""
+    attention = kernel_of("single", schedule).attention
+    read = FloatRead("rel", indices)
+    score = FloatBinary(FloatOp.ADD, GivenValue(Given.SCORE), read)
+    case = ScoreCase(tuple(range(attention.heads)), score, attention.span)
+    return plan(replace(attention, scores=(case,)), schedule)
+
+
+@given(indices, blocks_of)
+def test_what_is_added_up_reads_one_element(index: IntExpr, schedule: Schedule) -> None:
+    kernel = _with_score((index, Const(0)), schedule)
+    for own in all_pair_reads(kernel):
+        q, k = np.mgrid[-32:64, 0:96]
+        where = {Axis.QUERY: q, Axis.KEY: k, Axis.HEAD: 2}
+        element = np.broadcast_to(evaluate_int(index, Point(where)), q.shape)
+        match own.sums:
+            case Diagonals():
+                alike = [q - k]
+            case Squares(size):
+                alike = [q - k, q // size, k // size]
+            case Blocks(queries, keys):
+                alike = [q // queries, k // keys]
+        groups = np.unique(np.stack(alike).reshape(len(alike), -1), axis=1)
+        both = np.stack([*alike, element]).reshape(len(alike) + 1, -1)
+        assert groups.shape[1] == np.unique(both, axis=1).shape[1], own.sums
+
+
+@settings(max_examples=FEW, phases=[Phase.explicit, Phase.generate])
+@given(st.tuples(indices, indices), blocks_of)
+def test_random_indices(found: tuple[IntExpr, ...], schedule: Schedule) -> None:
+    inside = tuple(Binary(IntOp.MOD, index, Const(15)) for index in found)
+    step = step_of(_with_score(inside, schedule), CHUNK, INPUTS["single"], 1, dim=DIM)
+    ratios = excess(step, found_by(step, TritonBackend().load(step.kernel)))
+    assert max(ratios.values()) <= 1, ratios
 
 
 FAULTS = [
