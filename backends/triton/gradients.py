@@ -165,7 +165,7 @@ def _calls(
             lines = [f"kernel = ordered_{kernel_name} if ordered else {kernel_name}"]
         lines.append(f'warps, stages = launch_of("{work}", columns, q)')
         lines += ["more = {", *("    " + line for line in inner), "}"]
-        own_kind = '(*kind, "pairs") if has_pairs else kind' if has_sums else "kind"
+        own_kind = "own_kind" if has_sums else "kind"
         first = f"start(kernel, programs, arguments, more, stages, {own_kind})"
         return [*lines, first, *again_lines("more", hides or stripes is not None)]
 
@@ -231,6 +231,7 @@ def _by_parts(launches: list[str], features: Features) -> list[str]:
     ]
     return [
         f"has_pairs = any(name in totals for name in {names})".replace("'", '"'),
+        'own_kind = (*kind, "pairs") if has_pairs else kind',
         "for part in parts_of(batch, n_q_tiles, n_k_tiles, has_pairs):",
         *(f"    {line}" for line in inner),
     ]

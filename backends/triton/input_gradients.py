@@ -8,7 +8,7 @@ for whole rows and columns, `pairs`).
 
 from __future__ import annotations
 
-from patternc.backends.triton.expr import TorchPrinter
+from patternc.backends.triton.expr import COLUMNS, TorchPrinter
 from patternc.backends.triton.features import AnyRead, Features, reads_axis
 from patternc.backends.triton.literals import heads_literal
 from patternc.backends.triton.pairs import (
@@ -85,7 +85,7 @@ def room_lines(features: Features) -> list[str]:
         ]
     if has_reads(features) or has_pairs(features):
         zeros = "torch.zeros_like(inputs[name], dtype=torch.float32)"
-        lines.append(f"totals = {{name: {zeros} for name in wanted}}")
+        lines += ["totals = {", f"    name: {zeros} for name in wanted", "}"]
     return lines
 
 
@@ -202,13 +202,14 @@ def _place_lines(
 
 
 def _pair_constants(reads: list[PairRead]) -> str:
+    kinds = [kind_text(read.sums) for read in reads]
+    one = [f"PAIR_SUMS = ({kinds[0]},)"]
+    several = ["PAIR_SUMS = (", *(f"    {kind}," for kind in kinds), ")"]
     return "\n".join(
         [
             "# What a tile adds up for each element that is read at pairs: diagonals, or",
             "# rows and columns of blocks, or of squares and twice the side of one.",
-            "PAIR_SUMS = (",
-            *(f"    {kind_text(read.sums)}," for read in reads),
-            ")",
+            *(one if len(kinds) == 1 else several),
             f"PAIR_BYTES = {PAIR_BYTES}",
             "",
         ]
@@ -220,7 +221,7 @@ def _of_pairs(reads: list[PairRead], features: Features, printer: TorchPrinter) 
     lists = ", lists" if features.is_ordered else ""
     lines = [
         '"""Add what the tiles of a part have stored to the gradients of inputs."""',
-        "tile, _, first_b, elements = part",
+        "tile, _, first_b, _ = part",
         "first_tile = first_q_tile + tile",
         "device = sums[0].device",
         "length = torch.tensor(n_k, device=device)",
@@ -232,7 +233,9 @@ def _of_pairs(reads: list[PairRead], features: Features, printer: TorchPrinter) 
             *_pair_lines(at, read, printer),
         ]
     arguments = "sums, part, first_q_tile, n_k_tiles, n_k, values, inputs, totals"
-    head = f"def add_pair_sums(\n    {arguments}{lists}\n):"
+    head = f"def add_pair_sums({arguments}{lists}):"
+    if len(head) > COLUMNS:
+        head = f"def add_pair_sums(\n    {arguments}{lists}\n):"
     return _function(head, lines)
 
 

@@ -189,8 +189,12 @@ def kernel_of(name: str, schedule: Schedule = SMALL) -> Kernel:
     return driver.compile_source(source, None, {}, schedule)
 
 
+def text_of(name: str, schedule: Schedule = SMALL) -> str:
+    """The module text of a program."""
+    kernel = kernel_of(name, schedule)
+    return emit(kernel, PROGRAMS[name], kernel.attention.name)
+
+
 def module_of(name: str, folder: Path, schedule: Schedule = SMALL) -> ModuleType:
     """The imported module of a program."""
-    kernel = kernel_of(name, schedule)
-    text = emit(kernel, PROGRAMS[name], kernel.attention.name)
-    return import_file(Store(folder).put(text, name, ".py"))
+    return import_file(Store(folder).put(text_of(name, schedule), name, ".py"))

@@ -52,8 +52,10 @@ from tests.backends.triton.pair_programs import (
     INPUTS,
     SIZES,
     kernel_of,
+    text_of,
 )
 from tests.float_strategies import FEW
+from tests.formatting import assert_formatted
 
 DIM = 16
 BLOCKS = Schedule(32, 16)
@@ -96,6 +98,11 @@ def test_gradients_are_those_of_the_definition(
     ratios = excess(step, found_by(step, loaded(step, tmp_path)))
     assert set(ratios) == {"q", "k", "v", *step.learned}
     assert max(ratios.values()) <= 1, ratios
+
+
+@pytest.mark.parametrize("name", ["kinds", "coarse", "single", "orders", "buckets"])
+def test_text_is_formatted(name: str) -> None:
+    assert_formatted(text_of(name))
 
 
 def test_tiles_add_up_what_reads_one_element() -> None:
