@@ -68,7 +68,7 @@ attention image {
 """,
     # T5's buckets come as data; ALiBi's slopes are read at whole rows.
     "buckets": """attention buckets {
-    heads 2
+    heads 1
     mask causal & window(30)
     input bucket[200] : int
     input table[12, h] : float
@@ -169,8 +169,8 @@ INPUTS: dict[str, dict[str, Tensor]] = {
     "image": {"rel": normal(2, 7, 31), "near": normal(60)},
     "buckets": {
         "bucket": integers(14, 200),
-        "table": normal(BATCH, 12, 2),
-        "slope": normal(2),
+        "table": normal(BATCH, 12, 1),
+        "slope": normal(1),
     },
     "shared": {"bias": normal(N, END)},
     "orders": {"far": normal(3, 70)},
