@@ -90,7 +90,8 @@ def evaluate_float(expr: FloatExpr, at: FloatPoint) -> Tensor:
     """The value of `expr`; its shape broadcasts to that of the point."""
     match expr:
         case FloatConst():
-            return torch.tensor(expr.value, dtype=at.dtype, device=at.device)
+            # Filled, and not copied to the device: nothing waits for a plan.
+            return torch.full((), expr.value, dtype=at.dtype, device=at.device)
         case GivenValue():
             return at.known[expr]
         case FromInt():

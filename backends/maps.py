@@ -22,6 +22,14 @@ from torch import Tensor
 from patternc.backends.grouping import Groups, grouped, join_heads, of_groups
 from patternc.backends.key_ranges import CallSizes, KeyRange, range_of
 from patternc.backends.map_numbers import function_of, operation_of
+from patternc.backends.map_values import (
+    Part,
+    Values,
+    clean,
+    rows_of,
+    softmax_of,
+    spread,
+)
 from patternc.backends.probe import live_rows
 from patternc.backends.values import (
     Integers,
@@ -62,21 +70,6 @@ from patternc.ir.selection import (
 
 NUMBERS_AT_ONCE = 2**24
 """Numbers of all batch elements and heads that are computed together, about."""
-
-Part = tuple[int, int]
-"""Some of the values of a map's first key: from the first to before the second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """The numbers of a map and its live entries; both broadcast to [B, H, sizes...].
-
-    With channels the numbers have one more axis, D, at the end. What a number is where
-    the entry is not live means nothing.
-    """
-
-    numbers: Tensor
-    live: Tensor
 
 
 @dataclass
@@ -125,7 +118,7 @@ class Estimate:
         if part is None or not _is_by_row(map_):
             if map_ not in self.known:
                 self.known[map_] = self.compute(map_, None)
-            return _rows(self.known[map_], part, len(keys_of(map_)))
+            return rows_of(self.known[map_], part, len(keys_of(map_)))
         return self.compute(map_, part)
 
     def compute(self, map_: MapExpr, part: Part | None) -> Values:
@@ -156,7 +149,7 @@ class Estimate:
                 return Values(inner.numbers, inner.live & held)
             case Softmax():
                 size = self.ranges(map_)[-1].size
-                return _softmax(self.values(map_.operand, part), size)
+                return softmax_of(self.values(map_.operand, part), size)
             case Reduce():
                 return self.reduce(map_)
             case Product():
@@ -255,7 +248,7 @@ class Estimate:
             inside = inside & (index >= 0) & (index < own.size)
             places.append(index.clamp(0, max(own.size - 1, 0)))
         sizes = tuple(own.size for own in ranges)
-        full = _full(operand, sizes, has_channels(map_.operand))
+        full = spread(operand, sizes, has_channels(map_.operand))
         numbers = full.numbers[tuple(places)]
         live = full.live[
             tuple(p % n for p, n in zip(places, full.live.shape, strict=True))
@@ -286,9 +279,9 @@ class Estimate:
         first = part if own else None
         lhs, rhs = self.values(map_.lhs, first), self.values(map_.rhs)
         if not own and part is not None:
-            rhs = _rows(rhs, part, other)
-        lhs = _clean(lhs)
-        rhs = _clean(rhs)
+            rhs = rows_of(rhs, part, other)
+        lhs = clean(lhs)
+        rhs = clean(rhs)
         left, right = lhs.numbers.shape[2:-1], rhs.numbers.shape[2:-1]
         a = lhs.numbers.reshape(*lhs.numbers.shape[:2], -1, lhs.numbers.shape[-1])
         b = rhs.numbers.reshape(*rhs.numbers.shape[:2], -1, rhs.numbers.shape[-1])
@@ -326,7 +319,7 @@ class Estimate:
         for part in parts if 0 not in own else ():
             found = self.values(operand, part)
             extent = own if part is None else (part[1] - part[0], *own[1:])
-            full = _full(found, extent, channels, shape[:2])
+            full = spread(found, extent, channels, shape[:2])
             places = self.new_places(map_, part)
             grouped(groups, full.numbers, full.live, places)
         numbers, live = of_groups(groups)
@@ -362,31 +355,6 @@ def _is_by_row(map_: MapExpr) -> bool:
             assert_never(map_)
 
 
-def _rows(found: Values, part: Part | None, keys: int) -> Values:
-    """Some rows of computed values."""
-    if part is None or not keys:
-        return found
-    numbers, live = (
-        x if x.shape[2] == 1 else x[:, :, part[0] : part[1]]
-        for x in (found.numbers, found.live)
-    )
-    return Values(numbers, live)
-
-
-def _full(
-    found: Values,
-    sizes: Sequence[int],
-    channels: bool,
-    heads: Sequence[int] | None = None,
-) -> Values:
-    """Values spread over all entries, for those heads or for the heads they have."""
-    numbers, live = found.numbers, found.live
-    width = (numbers.shape[-1],) if channels else ()
-    front = numbers.shape[:2] if heads is None else tuple(heads)
-    own = live.shape[:2] if heads is None else tuple(heads)
-    return Values(numbers.expand(*front, *sizes, *width), live.expand(*own, *sizes))
-
-
 def _leading(numbers: Tensor, at: Place) -> tuple[Tensor, Tensor]:
     """The batch element and the head as indices, 0 where all have the same."""
     head = at.axes[Axis.HEAD]
@@ -400,20 +368,3 @@ def _along(dim: int, dims: int) -> tuple[int, ...]:
 
 def _tensor(value: Integers, like: Tensor) -> Tensor:
     return value if isinstance(value, Tensor) else torch.full_like(like[:1], value)
-
-
-def _clean(found: Values) -> Values:
-    """0 in the place of what is not live, so that no NaN comes out of a product."""
-    numbers = torch.where(found.live.unsqueeze(-1), found.numbers, 0)
-    return Values(numbers, found.live)
-
-
-def _softmax(found: Values, size: int) -> Values:
-    """Along the last key; see `ir.selection.Softmax`."""
-    live = found.live
-    shown = torch.where(live, found.numbers, -torch.inf)
-    shown = shown.expand(*shown.shape[:-1], size)
-    top = shown.amax(-1, keepdim=True) if size else shown.sum(-1, keepdim=True)
-    shares = torch.exp(shown - torch.where(top == -torch.inf, 0, top))
-    total = shares.sum(-1, keepdim=True)
-    return Values(shares / torch.where(total == 0, 1, total), live)

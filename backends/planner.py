@@ -22,7 +22,8 @@ from patternc.backends.key_ranges import (
     places_of,
     selection_ranges,
 )
-from patternc.backends.maps import Estimate, Part, Values
+from patternc.backends.map_values import Part, Values
+from patternc.backends.maps import Estimate
 from patternc.backends.values import truths_at
 from patternc.ir.nodes import Attention
 from patternc.ir.selection import (
@@ -133,13 +134,16 @@ def _table(
             " select among larger groups"
         )
     shape = [*call.q.shape[:2], *(own.size for own in wanted)]
-    table = torch.zeros(shape, dtype=torch.bool, device=call.q.device)
     own = call.ranges(selection.values)
-    if 0 in shape or 0 in (one.size for one in own):
-        return table
+    is_empty = 0 in shape or 0 in (one.size for one in own)
     parts: list[Part | None] = [None]
-    if 0 in selection.per:
+    if 0 in selection.per and not is_empty:
         parts = list(call.parts(selection.values))
+    if own == wanted and len(parts) == 1 and not is_empty:
+        return _choose(selection, call, own, parts[0], choose).contiguous()
+    table = torch.zeros(shape, dtype=torch.bool, device=call.q.device)
+    if is_empty:
+        return table
     inner = table
     for dim, (whole, part) in enumerate(zip(wanted, own, strict=True)):
         inner = inner.narrow(2 + dim, part.first - whole.first, part.size)
@@ -166,8 +170,9 @@ def _choose(
     live = found.live.expand(*front, *extent)
     if call.check:
         _check_numbers(call.attention.name, selection, found.numbers.isnan() & live)
-    always = torch.zeros_like(live)
-    if selection.always is not None:
+    if selection.always is None:
+        always = torch.zeros_like(live)
+    else:
         held = truths_at(selection.always, call.place(selection.values, rows))
         always = live & held
     scopes = [2 + place for place in selection.per]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from patternc import nn
-    from patternc.attention import Attention, load
+    from patternc.attention import Attention
     from patternc.diagnostics import PatternError
     from patternc.functional import sdpa
+    from patternc.loading import load
     from patternc.plan.kernel import Schedule
 
 __version__ = "0.1.0"
@@ -32,7 +33,7 @@ _HOMES = {
     "Attention": "patternc.attention",
     "PatternError": "patternc.diagnostics",
     "Schedule": "patternc.plan.kernel",
-    "load": "patternc.attention",
+    "load": "patternc.loading",
     "sdpa": "patternc.functional",
 }
 

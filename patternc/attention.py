@@ -1,8 +1,9 @@
 """The object that a user calls.
 
-In: a `.pat` program, the values of its parameters, a schedule, a backend's name. Out:
-`Attention`, called on tensors, and what can be asked of it. Not its job: any stage
-of the compiler (`patternc.driver`), the computation (`patternc.backends`).
+In: every stage of a program's compilation, a backend's name. Out: `Attention`, called
+on tensors, and what can be asked of it. Not its job: reading a file
+(`patternc.loading`), any stage of the compiler (`patternc.driver`), the computation
+(`patternc.backends`).
 """
 
 from __future__ import annotations
@@ -16,14 +17,10 @@ import torch
 from torch import Tensor
 
 from patternc import backends, driver
-from patternc.backends.checks import LIMIT, check_lse, check_params, check_sequences
-from patternc.backends.declared import declarations
-from patternc.backends.input_checks import check_values
-from patternc.backends.inputs import element_inputs, elements_of
+from patternc.backends.checks import check_lse
 from patternc.backends.key_ranges import CallSizes
-from patternc.backends.sequences import Form, Sequences
+from patternc.call_data import check_data
 from patternc.contract import Contract, contract_of
-from patternc.data_checks import CallPairs, failing_assert, wrong_length
 from patternc.diagnostics import PatternError
 from patternc.driver import dense_alternative
 from patternc.masks import dense_masks
@@ -32,34 +29,10 @@ from patternc.ops.program import Program, Site, add_program, constant
 from patternc.plan.asked import checked
 from patternc.plan.cheaper import costs
 from patternc.plan.choose import ASKED
-from patternc.plan.kernel import Kernel, Schedule
+from patternc.plan.kernel import Kernel
 from patternc.plan.tiling import plan as plan_tiles
-from patternc.planned import Plan, check_plan, load_plan
+from patternc.planned import Plan, check_plan, load_plan, needed_plan
 from patternc.planning import made_plan
-from patternc.syntax.load import read_source
-
-
-def load(
-    path: str | os.PathLike[str],
-    entry: str | None = None,
-    *,
-    backend: str | None = None,
-    schedule: Schedule | None = None,
-    **params: float,
-) -> Attention:
-    """Compile one attention of a `.pat` file.
-
-    `entry` names it and may be left out if the file has only one. `backend` is
-    "reference", "tiled", "triton" or "hopper"; the default is chosen by the device of
-    each call: triton on a GPU, hopper on one of that family, tiled elsewhere. `params` are values of its parameters; those
-    declared as run-time parameters may also wait for the call. Raises `PatternError`
-    for everything wrong with the program, asserts that fail included, `ValueError` or
-    `TypeError` for a wrong backend or schedule.
-    """
-    wanted = None if schedule is None else checked(schedule)
-    trace = driver.trace_source(read_source(path), entry, params, wanted)
-    attention = Attention(trace)
-    return attention if backend is None else attention.backend(backend)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -195,11 +168,11 @@ class Attention:
             )
             raise TypeError(came)
         if check:
-            self._check_data(inputs, q, n_k, offset, values)
-        named = check_sequences(
-            contract.name, q, n_k, offset, lengths, cu_seqlens, max_seqlen
-        )
-        if named is not None:  # outside the operators, whose schema has no lengths
+            check_data(
+                self.trace, inputs, q, CallSizes(q.shape[2], n_k, offset), values
+            )
+        sequences = contract.sequences(q, n_k, offset, lengths, cu_seqlens, max_seqlen)
+        if sequences is not None:  # outside the operators, whose schema has no lengths
             name = self.backend_name or backends.default_for(q.device.type)
             return self._load(name).loaded(
                 q,
@@ -210,7 +183,7 @@ class Attention:
                 params=values,
                 return_lse=bool(return_lse),
                 inputs=inputs,
-                sequences=self._sequences(*named),
+                sequences=sequences,
             )
         site = Site(tuple(values.values()), offset, factor)
         program, own = self.program(q.device.type), tuple(inputs.values())
@@ -349,29 +322,14 @@ class Attention:
         no mask reads them. A program that selects needs its `plan`. From the definition,
         not from the schedule. The default offset is n_k - n_q.
         """
-        rows, keys = self._length("n_q", n_q), self._length("n_k", n_k)
-        default = {"q_offset": keys - rows}
-        chosen = {} if q_offset is None else {"q_offset": q_offset}
-        offset = check_params(self.name, default, chosen)["q_offset"]
-        self._contract.check_sizes(rows, keys, offset)
+        sizes = self._contract.sizes(n_q, n_k, q_offset)
         values, tables = self._contract.values(given), None
         if self.selects:
-            made = self._plan_of(plan, CallSizes(rows, keys, offset), values)
+            made = needed_plan(self.kernel.attention, plan, sizes, values)
             values, tables = {**values, **made.places}, made.to("cpu").tables
-        sizes = CallSizes(rows, keys, offset)
         return dense_masks(
             self.trace.attention, self._contract.inputs, sizes, values, given, tables
         )
-
-    def _plan_of(
-        self, plan: Plan | None, sizes: CallSizes, values: Mapping[str, int]
-    ) -> Plan:
-        """The plan that a mask needs. Raises `TypeError` or `ValueError`."""
-        if plan is None:
-            expected = "expected a plan, as this program selects keys from data"
-            raise TypeError(f"{self.name}: `plan`: {expected}")
-        like = torch.empty(plan.batch, 0, dtype=plan.dtype, device=plan.device)
-        return check_plan(self.name, self.kernel.attention, plan, like, sizes, values)
 
     def schedule(
         self,
@@ -387,12 +345,8 @@ class Attention:
         that are none from 1 to 32 and stages outside 1 to 8, `TypeError` for what is
         no integer.
         """
-        numbers = {
-            "block_q": block_q,
-            "block_k": block_k,
-            "warps": warps,
-            "stages": stages,
-        }
+        tile = {"block_q": block_q, "block_k": block_k}
+        numbers = {**tile, "warps": warps, "stages": stages}
         given = {name: value for name, value in numbers.items() if value is not None}
         wanted = checked(replace(self.kernel.schedule, **given))
         kernel = plan_tiles(self.kernel.attention, wanted)
@@ -441,41 +395,3 @@ class Attention:
             loaded = backend.load(self.kernel)
             self._loaded[name] = add_program(self.kernel, name, loaded)
         return self._loaded[name]
-
-    def _sequences(self, form: str, numbers: Tensor, longest: int) -> Sequences:
-        """Raises `ValueError` for a program that takes only whole batch elements."""
-        attention = self.kernel.attention
-        if attention.inputs or attention.layout is not None:
-            reason = "inputs and layouts have places in the whole sequence"
-            raise ValueError(
-                f"{self.name}: `lengths`, `cu_seqlens`: refused, as {reason}"
-            )
-        return Sequences(Form(form), numbers, longest)
-
-    def _check_data(
-        self,
-        inputs: Mapping[str, Tensor],
-        q: Tensor,
-        n_k: int,
-        q_offset: int,
-        values: Mapping[str, int],
-    ) -> None:
-        """Look at the values of inputs. Raises `ValueError`."""
-        attention = self.kernel.attention
-        check_values(self.name, declarations(attention), inputs)
-        for elements in elements_of(inputs, inputs, q.shape[0]):
-            tables = element_inputs(inputs, elements.start).tables
-            call = CallPairs(q.shape[2], n_k, q_offset, values, tables)
-            failure = wrong_length(attention, call)
-            failure = failure or failing_assert(attention, self.trace.decisions, call)
-            if failure is not None:
-                where = "" if len(elements) > 1 else f", batch element {elements.start}"
-                raise ValueError(f"{self.name}: {failure}{where}")
-
-    def _length(self, argument: str, value: int) -> int:
-        """A number of rows or keys."""
-        length = check_params(self.name, {argument: None}, {argument: value})[argument]
-        if length < 0:
-            expected = f"`{argument}`: expected a length from 0 to {LIMIT}"
-            raise ValueError(f"{self.name}: {expected}, got {length}")
-        return length

@@ -1,7 +1,7 @@
 """What an attention holds every call to.
 
-In: an attention, then the arguments of a call. Out: scale, offset, run-time parameters
-and inputs, checked, or a `TypeError` or `ValueError` that names the argument. Not its
+In: an attention, then the arguments of a call. Out: scale, offset, run-time parameters,
+inputs and sequences, checked, or a `TypeError` or `ValueError` that names the argument. Not its
 job: the checks themselves (`backends.checks`), running a call (`patternc.attention`).
 """
 
@@ -14,14 +14,18 @@ import torch
 from torch import Tensor
 
 from patternc.backends.checks import (
+    LIMIT,
     check_call,
     check_length,
     check_own_values,
     check_params,
+    check_sequences,
 )
 from patternc.backends.declared import given_by_callers
 from patternc.backends.input_checks import Declared, check_inputs
+from patternc.backends.key_ranges import CallSizes
 from patternc.backends.rows import reads_own_value, unnormalised_heads
+from patternc.backends.sequences import Form, Sequences
 from patternc.ir.nodes import STEPS, Attention
 from patternc.ir.selected import (
     placed_params,
@@ -35,7 +39,8 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 class Contract:
     """What every call is held to, in plain values that torch.compile can follow.
 
-    `params` are the run-time parameters with their defaults; `size` is the layout's.
+    `params` are the run-time parameters with their defaults; `size` is the layout's;
+    `takes_sequences` says whether a call may have several in a batch element.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Contract:
     size: int | None
     reads_own_value: bool
     unnormalised: tuple[int, ...]
+    takes_sequences: bool
 
     def resolve(
         self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, q_offset: int | None
@@ -75,6 +81,52 @@ class Contract:
         """A layout has one length. Raises `ValueError`."""
         if self.size is not None:
             check_length(self.name, self.size, n_q, n_k, q_offset)
+
+    def sizes(self, n_q: int, n_k: int, q_offset: int | None) -> CallSizes:
+        """Those of a call without tensors; the offset is n_k - n_q unless given.
+
+        Raises `TypeError` or `ValueError`.
+        """
+        rows, keys = self._length("n_q", n_q), self._length("n_k", n_k)
+        default = {"q_offset": keys - rows}
+        chosen = {} if q_offset is None else {"q_offset": q_offset}
+        offset = check_params(self.name, default, chosen)["q_offset"]
+        self.check_sizes(rows, keys, offset)
+        return CallSizes(rows, keys, offset)
+
+    def _length(self, argument: str, value: int) -> int:
+        """A number of rows or keys."""
+        length = check_params(self.name, {argument: None}, {argument: value})[argument]
+        if length < 0:
+            expected = f"`{argument}`: expected a length from 0 to {LIMIT}"
+            raise ValueError(f"{self.name}: {expected}, got {length}")
+        return length
+
+    def sequences(
+        self,
+        q: Tensor,
+        n_k: int,
+        q_offset: int,
+        lengths: Tensor | None,
+        cu_seqlens: Tensor | None,
+        max_seqlen: int | None,
+    ) -> Sequences | None:
+        """The sequences of a call, if it has some; see `checks.check_sequences`.
+
+        Raises `TypeError`, or `ValueError`, also for a program that takes only whole
+        batch elements.
+        """
+        given = (lengths, cu_seqlens, max_seqlen)
+        named = check_sequences(self.name, q, n_k, q_offset, *given)
+        if named is None:
+            return None
+        if not self.takes_sequences:
+            reason = "inputs and layouts have places in the whole sequence"
+            raise ValueError(
+                f"{self.name}: `lengths`, `cu_seqlens`: refused, as {reason}"
+            )
+        form, numbers, longest = named
+        return Sequences(Form(form), numbers, longest)
 
     def values(self, given: Mapping[str, object]) -> dict[str, int]:
         """The run-time parameters among what a call gives, else their defaults.
@@ -130,4 +182,5 @@ def contract_of(attention: Attention) -> Contract:
         None if attention.layout is None else attention.layout.size,
         any(reads_own_value(case.output) for case in attention.outputs),
         unnormalised_heads(attention),
+        not attention.inputs and attention.layout is None,
     )

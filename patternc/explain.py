@@ -11,31 +11,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-import sympy
-
 from patternc import passes
-from patternc.analysis.count import (
-    CountFormula,
-    PairCount,
-    count_formula,
-    pair_count,
-)
-from patternc.analysis.sets import TooHard
+from patternc.analysis.count import PairCount, pair_count
 from patternc.backends.hopper.route import in_words
 from patternc.backends.triton.fused import planning_lines
 from patternc.backends.triton.notes import gradient_notes, path_notes
 from patternc.driver import Trace
+from patternc.explain_counts import Count, counts_of, density_of
 from patternc.explain_selections import (
     Chosen,
     Price,
     advice_of,
     chosen_of,
+    crossover_of,
     prices_of,
     selection_lines,
 )
 from patternc.ir.nodes import EMPTY_PATTERN, UNBOUNDED, Const, Truth
 from patternc.ir.text import print_attention, print_expr, print_heads, print_order
-from patternc.ir.walk import tables_of
 from patternc.plan.choose import (
     FAMILY,
     bytes_beside,
@@ -43,7 +36,6 @@ from patternc.plan.choose import (
     launches,
     shared_bytes,
 )
-from patternc.plan.expand import count_tiles, head_classes
 from patternc.plan.kernel import Kernel, KeyRange, Stripes, TileCover, TileKind
 from patternc.plan.measured import Work
 
@@ -52,9 +44,6 @@ LENGTHS = (1024, 8192, 65536)
 
 A layout has only one length, its own.
 """
-
-MOST_PAIRS = 1 << 27
-"""Pairs that are counted one by one where there is no closed form; a few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +88,6 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """One head of several that are alike, at one length of queries and of keys.
-
-    `visible` pairs, their share of all pairs, None where they are too many to count
-    one by one; tiles visited, of these partial, and all there are.
-    """
-
-    n: int
-    heads: str
-    visible: int | None
-    density: float | None
-    visited: int
-    partial: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
     """An assert, whether it holds, and how that was found out."""
 
@@ -145,6 +117,7 @@ class Explanation:
     decisions: tuple[Decision, ...]
     selections: tuple[Chosen, ...] = ()
     prices: tuple[Price, ...] = ()
+    crossover: str = ""
     advice: tuple[str, ...] = ()
 
 
@@ -174,7 +147,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         hopper=in_words(kernel),
         planning=planning_lines(trace.attention),
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
-        counts=() if known is None else _counts(kernel, counters, lengths, known),
+        counts=() if known is None else counts_of(kernel, counters, lengths, known),
         decisions=tuple(
             Decision(
                 found.assertion.span.line,
@@ -186,6 +159,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         ),
         selections=tuple(map(chosen_of, kernel.attention.selections)),
         prices=prices,
+        crossover=crossover_of(trace),
         advice=advice_of(trace, prices),
     )
 
@@ -202,7 +176,8 @@ def as_text(found: Explanation) -> str:
         parts += ["", f"# after {stage.name}:" + ("" if stage.text else " no change")]
         parts += [stage.text] if stage.text else []
         parts += [f"  {note}" for note in stage.notes]
-    parts += selection_lines(found.selections, found.prices, found.advice)
+    told = (found.selections, found.prices, found.crossover, found.advice)
+    parts += selection_lines(*told)
     parts += ["", *_schedule_lines(found)]
     if found.planning:
         parts += ["", "# selections, on a GPU"]
@@ -268,7 +243,7 @@ def _stages(trace: Trace) -> tuple[Stage, ...]:
 def _group(
     cover: TileCover, counter: PairCount, values: Mapping[str, int] | None
 ) -> Group:
-    density, latex = _density(cover, counter, values)
+    density, latex = density_of(cover, counter, values)
     return Group(
         heads=print_heads(cover.heads),
         mask=print_expr(cover.mask),
@@ -305,40 +280,6 @@ def _stripes(own: Stripes | None) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _density(
-    cover: TileCover, counter: PairCount, values: Mapping[str, int] | None
-) -> tuple[str, str]:
-    """The density as text and in LaTeX."""
-    if read := tables_of(cover.mask):
-        return f"no formula: it depends on the input `{min(read)}`", ""
-    if values is None:
-        return "no formula: a run-time parameter has no value", ""
-    formula = count_formula(counter, cover.heads, values)
-    if formula is None:
-        reason = "the visible pairs have no closed form that could be checked"
-        return f"no formula: {reason}", ""
-    expression = density_expression(formula, len(cover.heads))
-    text = str(expression).replace("**", "^")
-    return f"{text} for {_where(formula)}", sympy.latex(expression)
-
-
-def density_expression(formula: CountFormula, heads: int) -> sympy.Expr:
-    """The mean density of `heads` heads in lowest terms, from the total of their pairs."""
-    n = sympy.Symbol("N", integer=True, positive=True)
-    square, linear, constant = (
-        sympy.Rational(term.numerator, term.denominator)
-        for term in (formula.square, formula.linear, formula.constant)
-    )
-    return sympy.cancel((square * n**2 + linear * n + constant) / (heads * n**2))
-
-
-def _where(formula: CountFormula) -> str:
-    """The lengths for which a formula holds."""
-    limits = [f"N >= {formula.start}"]
-    limits += [f"N % {formula.period} == 0"] if formula.period > 1 else []
-    return " and ".join(limits)
-
-
 def _loop(part: KeyRange) -> Loop:
     ends = [print_expr(part.lo)]
     open_ended = part.hi == Const(UNBOUNDED)
@@ -355,46 +296,6 @@ def _loop(part: KeyRange) -> Loop:
     )
 
 
-def _counts(
-    kernel: Kernel,
-    counters: list[PairCount],
-    lengths: tuple[int, ...],
-    values: Mapping[str, int],
-) -> tuple[Count, ...]:
-    """Pairs and tiles of one head of each class, at every length."""
-    counts = []
-    for n in lengths:
-        for cover, counter in zip(kernel.covers, counters, strict=True):
-            if tables_of(cover.mask):  # nothing to count before a call gives the data
-                continue
-            for heads in head_classes(cover):
-                tiles = count_tiles(kernel, heads[0], n, n, 0, values)
-                visible = _visible(counter, heads[0], n, values)
-                counts.append(
-                    Count(
-                        n=n,
-                        heads=print_heads(heads),
-                        visible=visible,
-                        density=None if visible is None else visible / (n * n),
-                        visited=tiles.visited,
-                        partial=tiles.partial,
-                        total=tiles.total,
-                    )
-                )
-    return tuple(counts)
-
-
-def _visible(
-    counter: PairCount, head: int, n: int, values: Mapping[str, int]
-) -> int | None:
-    if counter.full is None and n * n > MOST_PAIRS:
-        return None
-    try:
-        return counter.at(head, n, values)
-    except TooHard:
-        return None
-
-
 def _group_lines(group: Group) -> list[str]:
     lines = [f"# heads {group.heads}: {group.mask}"]
     if group.orders:
@@ -402,7 +303,7 @@ def _group_lines(group: Group) -> list[str]:
         lines.append(f"  square calls: tokens in the order {orders}, tiles listed")
     if group.loops is None:
         lines.append(f"  no closed form: {group.reason}")
-        lines.append("  tiles are listed at each call, for its sizes")
+        lines.append("  tiles are listed for the sizes and the inputs of a call")
     if group.stripes:
         lines.append("  but in triton, one softmax goes over what is chosen:")
         lines += [f"    {line}" for line in group.stripes]

@@ -14,7 +14,8 @@ from patternc.ir.map_text import print_selection
 from patternc.ir.selected import placed_params
 from patternc.ir.selection import Selection, Sharing
 from patternc.ir.text import print_expr
-from patternc.plan.cheaper import costs
+from patternc.plan.cheaper import MOST_LENGTH, costs, crossover
+from patternc.plan.measured import CHOOSING
 
 PRICED = (4096, 16384, 65536, 131072, 524288)
 """The lengths at which the cost of choosing is estimated."""
@@ -59,10 +60,8 @@ def chosen_of(selection: Selection) -> Chosen:
 def prices_of(trace: Trace) -> tuple[Price, ...]:
     """What choosing costs at some lengths, where the program says enough."""
     attention = trace.kernel.attention
-    placed = placed_params(attention)
-    own = [param for param in attention.params if param.name not in placed]
-    params = tuple((p.name, p.default) for p in own if p.default is not None)
-    if not attention.selections or len(params) < len(own):
+    params = _known_params(trace)
+    if params is None:
         return ()
     found = []
     layout = attention.layout
@@ -84,6 +83,30 @@ def prices_of(trace: Trace) -> tuple[Price, ...]:
     return tuple(found)
 
 
+def _known_params(trace: Trace) -> tuple[tuple[str, int], ...] | None:
+    """Run-time parameters of a program that selects; None if one has no value."""
+    attention = trace.kernel.attention
+    placed = placed_params(attention)
+    own = [param for param in attention.params if param.name not in placed]
+    params = tuple((p.name, p.default) for p in own if p.default is not None)
+    return params if attention.selections and len(params) == len(own) else None
+
+
+def crossover_of(trace: Trace) -> str:
+    """From which length on choosing pays, and how that is known; "" if it is not."""
+    attention, params = trace.kernel.attention, _known_params(trace)
+    if params is None or attention.layout is not None:
+        return ""
+    known = f"by times of {CHOOSING[0].device}, not of this call's data"
+    found = crossover(attention, params)
+    if found is None:
+        return f"choosing pays at no length up to N = {MOST_LENGTH}, {known}"
+    who = (
+        "calls choose" if dense_alternative(attention) is not None else "choosing pays"
+    )
+    return f"{who} from about N = {found} on, {known}"
+
+
 def advice_of(trace: Trace, prices: tuple[Price, ...]) -> tuple[str, ...]:
     """Where choosing will not pay."""
     allowed = dense_alternative(trace.kernel.attention) is not None
@@ -96,17 +119,27 @@ def advice_of(trace: Trace, prices: tuple[Price, ...]) -> tuple[str, ...]:
         )
     apart = [one for one in prices if one.scattered > max(2 * one.density, 0.1)]
     if apart:
-        one = apart[-1]
+        one, times = apart[-1], CHOOSING[0]
+        tiles = times.tile_ps / times.dense_ps
+        dearer = [
+            price.n
+            for price in apart
+            if price.estimate + tiles * price.scattered / price.dense_density >= 1.0
+        ]
+        more = f"; up to N = {max(dearer)} dense would be faster" if dearer else ""
         found.append(
             f"at N = {one.n} keys that lie apart reach {one.scattered:.2f} of the 64 x 64"
             f" tiles, though {one.density:.3f} of the pairs are visible: single keys and"
-            " diagonals pay if they lie in clusters"
+            f" diagonals pay if they lie in clusters{more}"
         )
     return tuple(found)
 
 
 def selection_lines(
-    selections: tuple[Chosen, ...], prices: tuple[Price, ...], advice: tuple[str, ...]
+    selections: tuple[Chosen, ...],
+    prices: tuple[Price, ...],
+    crossing: str,
+    advice: tuple[str, ...],
 ) -> list[str]:
     """All of it to read; nothing for a program that selects nothing."""
     if not selections:
@@ -126,4 +159,5 @@ def selection_lines(
             f"{price.n:>8}  {price.estimate:>9.4f}  {price.chosen:>9.4f}"
             f"  {price.density:>9.4f}  {price.scattered:>9.4f}  {price.choice}"
         )
+    lines += [f"  {crossing}"] if crossing else []
     return [*lines, *(f"  warning: {text}" for text in advice)]

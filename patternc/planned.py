@@ -235,6 +235,23 @@ def selection_hash(attention: Attention) -> str:
     return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
+def needed_plan(
+    attention: Attention,
+    plan: Plan | None,
+    sizes: CallSizes,
+    params: Mapping[str, int],
+) -> Plan:
+    """The plan that a mask needs, whatever its tensors were.
+
+    Raises `TypeError` for none, and as `check_plan` does.
+    """
+    if plan is None:
+        expected = "expected a plan, as this program selects keys from data"
+        raise TypeError(f"{attention.name}: `plan`: {expected}")
+    like = torch.empty(plan.batch, 0, dtype=plan.dtype, device=plan.device)
+    return check_plan(attention.name, attention, plan, like, sizes, params)
+
+
 def check_plan(
     name: str,
     attention: Attention,

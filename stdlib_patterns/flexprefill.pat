@@ -14,7 +14,9 @@
 # Where code and paper differ: a budget of n tokens is n // 128 + 1 blocks in the code
 # whatever the block is (`unit = block` is the paper's); the code leaves out the block
 # that crosses gamma (`crossing = 1` takes it, as the paper does); in the code a share
-# that is 0 makes the distance NaN and the head a head of lines, here 0 log 0 is 0.
+# that is 0 makes the distance NaN and the head a head of lines, here 0 log 0 is 0. Up
+# to `least` keys all of them are seen; the code sees all of 2 blocks, too, where
+# `least` is less.
 
 def counted(tokens, block) = (tokens + block - 1) // block
 

@@ -6,11 +6,12 @@
 # Picture: --set kv_count=1
 #
 # The first chunk, the query's own and the one before it are always taken and count.
-# Queries before `begin` see every key up to their own. Chunks stand for themselves by
-# attention inside them, values included, before rotary positions: that is not a map of
-# `Q` and `K`, so a call gives the scores. The paper then numbers positions anew inside
-# the chosen chunks: turn the keys before the call, for this is the choice only. The
-# released code hides a query's own key (own = 0); here it is seen.
+# Queries before `begin` see every key up to their own. The mean output of attention
+# inside a chunk attends to the chunk's keys once more, and what that gives stands for
+# the chunk, all of it before rotary positions. No map reads `V`, nor keys that the call
+# does not have: so a call gives the scores of chunks as `rank`. The paper then numbers
+# positions anew inside the chosen chunks, which no mask can say: this is the choice
+# only. The released code hides a query's own key (own = 0); here it is seen.
 
 attention longheads(
     window = 256, take = 16, begin = 4096, own = 1, count = 32, kv_count = 32

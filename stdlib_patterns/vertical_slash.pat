@@ -9,8 +9,10 @@
 # columns and the `near` nearest diagonals are always taken and count. Serving code has
 # near = 100, the code that searches patterns and the static mode near = 30. The
 # published kernels widen a chosen diagonal to 64 keys in each tile of 64 queries; here
-# the pairs are exact, as the paper writes them. (1000, 6096) is what heads have that no
-# search was made for; others have (30, 800), (100, 750), (500, 700), (3500, 100).
+# the pairs are exact, as the paper writes them. A budget below 30 or `near` takes just
+# those; the code takes at least 50 diagonals, any of the nearest. (1000, 6096) is what
+# heads have that no search was made for; others have (30, 800), (100, 750), (500, 700),
+# (3500, 100).
 
 attention vertical_slash(
     columns = 1000, slashes = 6096, near = 100, last = 64, count = 32, kv_count = 8

@@ -66,7 +66,7 @@ def test_check_in_json_is_one_object_a_line(
     assert all(item["severity"] == "error" and item["file"] == bad for item in found)
 
 
-OF_PROGRAMS = sorted(set(COMMANDS) - {"check", "patterns", "inspect"})
+OF_PROGRAMS = sorted(set(COMMANDS) - {"check", "patterns", "inspect", "runtime"})
 
 
 @pytest.mark.parametrize("command", OF_PROGRAMS)

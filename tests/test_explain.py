@@ -10,7 +10,8 @@ import sympy
 
 from patternc import driver
 from patternc.analysis.count import CountFormula
-from patternc.explain import as_json, as_text, density_expression, explain
+from patternc.explain import as_json, as_text, explain
+from patternc.explain_counts import density_expression
 from patternc.passes import reorder
 from patternc.source import Source
 from tests.backends.triton.pair_programs import PROGRAMS

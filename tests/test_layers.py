@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "patternc"
 
 LAYERS = (
     ("patternc.source", "patternc.version", "patternc.runtime"),
-    ("patternc.diagnostics",),
+    ("patternc.diagnostics", "patternc.runtime_wheel"),
     (
         "patternc.ir",
         "patternc.limits",
@@ -32,6 +32,8 @@ LAYERS = (
     ),
     (
         "patternc.verify",
+        "patternc.call_data",
+        "patternc.explain_counts",
         "patternc.explain_selections",
         "patternc.masks",
         "patternc.planning",
@@ -39,7 +41,7 @@ LAYERS = (
     ("patternc.explain",),
     ("patternc.verify_gradients",),
     ("patternc.attention",),
-    ("patternc.functional", "patternc.packaged"),
+    ("patternc.functional", "patternc.loading", "patternc.packaged"),
     ("patternc.nn",),
     ("patternc.timing",),
     ("patternc.__init__",),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from patternc.backends.hopper import block_steps
 from patternc.backends.hopper.route import Route
 from patternc.backends.triton.features import (
     Features,
@@ -29,6 +30,7 @@ from patternc.backends.triton.ranges import (
     count_lines,
     end_lines,
     has_lists,
+    hides_pairs,
     shared_rule,
     shared_step,
 )
@@ -38,9 +40,7 @@ from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import Weigher, prepare_lines
 from patternc.ir.nodes import Axis, BoolExpr
 from patternc.ir.text import print_expr
-from patternc.plan.kernel import TileKind
-
-STANDARD_IMPORTS = ("from concurrent.futures import ThreadPoolExecutor",)
+from patternc.plan.kernel import Kernel, TileKind
 
 IMPORTS = """\
 from triton.experimental import gluon
@@ -66,17 +66,17 @@ def kernel_text(route: Route) -> str:
     """`hopper_kernel` and what it calls."""
     kernel = route.kernel
     features = features_of(kernel)
-    slots = assign_slots(kernel, features.lists_data)
+    if block_steps.blocks_of(kernel) is not None:
+        features = replace(features, lists_data=False, has_stripes=True, tables=())
     params = [f"p_{param.name}" for param in kernel.attention.params]
-    addresses = pointer_names(kernel, features)
+    addresses = _addresses(kernel, features)
     typed = [(name, "tl.int32") for name in params] + number_names(features)
     names = [*addresses, *(name for name, _ in typed)]
     arguments = [f"{name}," for name in names]
-    cut = "cut_listed" if has_lists(kernel) else "cut"
-    return fill(
+    text = fill(
         "kernel",
         {
-            "cut": fill(cut, package=__package__).splitlines(),
+            "marks": [f"MARKS: gl.constexpr = {_marks(kernel)}"],
             "params": arguments,
             "arguments": arguments,
             "param_names": [f'"{name}",' for name, _ in typed],
@@ -85,11 +85,7 @@ def kernel_text(route: Route) -> str:
                 *(f"{name}," for name in addresses),
                 *(f"{name}: {kind}," for name, kind in typed),
             ],
-            "ranges": _range_lines(slots),
-            "slots": [f"{name}," for name in _slot_names(slots)],
-            "masked": _masked_lines(slots),
-            "full": _full_lines(slots),
-            "hide": _hide_lines(slots, features),
+            **_step_holes(kernel, features),
             "partitions": [
                 *_partition("consume", _consumer(names, 0)),
                 *_partition("consume", _consumer(names, 1)),
@@ -98,6 +94,43 @@ def kernel_text(route: Route) -> str:
         },
         __package__,
     )
+    if features.has_stripes:
+        return text
+    cut = "cut_listed" if has_lists(kernel) else "cut"
+    return f"{fill(cut, package=__package__)}\n\n{text}"
+
+
+def _addresses(kernel: Kernel, features: Features) -> list[str]:
+    """The pointer arguments behind those of every kernel."""
+    if features.has_stripes:
+        return block_steps.POINTERS
+    return pointer_names(kernel, features)
+
+
+def _step_holes(kernel: Kernel, features: Features) -> dict[str, list[str]]:
+    """What a query tile visits: the text of all that knows of its steps."""
+    blocks = block_steps.blocks_of(kernel)
+    if blocks is not None:
+        return {
+            "ranges": block_steps.range_lines(kernel, blocks),
+            "slots": [f"{name}," for name in block_steps.SLOTS],
+            "masked": block_steps.masked_lines(kernel, blocks),
+            "full": block_steps.full_lines(kernel, blocks),
+            "hide": block_steps.hide_lines(kernel, blocks),
+        }
+    slots = assign_slots(kernel, features.lists_data)
+    return {
+        "ranges": _range_lines(slots),
+        "slots": [f"{name}," for name in _slot_names(slots)],
+        "masked": _masked_lines(slots),
+        "full": _full_lines(slots),
+        "hide": _hide_lines(slots, features),
+    }
+
+
+def _marks(kernel: Kernel) -> str:
+    """When it marks what is spoiled: where a second launch comes, as `mark_lines` says."""
+    return "True" if hides_pairs(kernel) else 'SEQUENCES != "none"'
 
 
 def launch_text(route: Route) -> str:
@@ -109,7 +142,7 @@ def launch_text(route: Route) -> str:
         f"HOPPER_STAGES = {dict(sorted(route.stages.items()))}",
     ]
     text = fill("launch", {"constants": constants}, __package__)
-    if not has_lists(route.kernel):
+    if not has_lists(route.kernel) or block_steps.blocks_of(route.kernel) is not None:
         return text
     packed = packs(route.kernel, features_of(route.kernel))
     options = ['"PACKED": False,'] if packed else []
@@ -216,16 +249,16 @@ def _key_lines(weigher: Weigher, rule: BoolExpr, indent: int) -> list[str]:
 
 def _consumer(names: list[str], part: int) -> list[str]:
     return [
-        *("o_source", "output", "lse", "spoiled"),
+        *("o_source", "output", "lse"),
         *_BUFFERS,
         "o_buffer",
         *_BARRIERS,
         *("sequences", "n_q", "n_k"),
         *_SIZES,
-        *("first_exact_tile", "n_exact_tiles", "scale_log2"),
+        "scale_log2",
         *names,
         str(part),
-        *("HEADS", "HEAD_DIM", "VALUE_DIM", "BLOCK_Q", "BLOCK_K", "EXACT_Q", "STAGES"),
+        *("HEADS", "HEAD_DIM", "VALUE_DIM", "BLOCK_Q", "BLOCK_K", "STAGES"),
         "SEQUENCES",
     ]
 

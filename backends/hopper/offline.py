@@ -18,6 +18,7 @@ from patternc.backends.triton.offline import (
     Report,
     assembler_log,
     input_types,
+    serialised_codes,
 )
 
 _COUNTED = {
@@ -52,7 +53,7 @@ def compile_offline(
         int(_number(r"(\d+) bytes spill stores", log)),
         int(compiled.metadata.shared),
         {name: ptx.count(word) for name, word in _COUNTED.items()},
-        tuple(re.findall(r"C75\d\d", log)),
+        serialised_codes(log),
     )
 
 
@@ -71,7 +72,6 @@ def _source(
         "VALUE_DIM": dims[1],
         "BLOCK_Q": module.HOPPER_Q,
         "BLOCK_K": module.HOPPER_K,
-        "EXACT_Q": module.BLOCK_Q,
         "STAGES": module.HOPPER_STAGES[max(dims)],
         "SEQUENCES": sequences,
         **({"sequences": None} if sequences == "none" else {}),
@@ -80,12 +80,13 @@ def _source(
     pointers = {
         "output": f"*{dtype}",
         "lse": "*fp32",
-        "spoiled": "*i8",
         "sequences": "*i32",
         "list_tiles": "*i32",
         "list_first": "*i64",
         "list_partial": "*i32",
         "list_full": "*i32",
+        "stripe_blocks": "*i16",
+        "block_ends": "*i32",
         **tables,
     }
     types: dict[str, str] = {}

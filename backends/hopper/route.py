@@ -16,20 +16,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from patternc.backends.triton.features import features_of, reads_of
-from patternc.backends.triton.ranges import has_lists, is_listed
+from patternc.backends.triton.ranges import has_lists, hides_pairs, is_listed
 from patternc.backends.triton.stripes import striped
 from patternc.ir.nodes import (
-    Axis,
     Binary,
     BoolExpr,
     Const,
     Element,
-    Index,
     IntExpr,
     IntOp,
-    Read,
 )
-from patternc.ir.walk import axes_of, subexpressions
+from patternc.ir.walk import subexpressions
 from patternc.plan.choose import REFERENCE_LENGTH, predict
 from patternc.plan.expand import live_tiles, query_tiles
 from patternc.plan.kernel import Kernel
@@ -47,9 +44,6 @@ MULTIPROCESSORS = 132
 
 LISTED_SIZES = (128,)
 """The head sizes for which it is taken where tiles follow inputs: not predicted."""
-
-LEAST_EXACT_Q = 64
-"""The fewest queries of the portable kernel's tiles: each half of a tile has one flag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +68,34 @@ def refusal(kernel: Kernel) -> str:
     block = attention.schedule
     if block is not None:
         return f"the schedule block in line {block.span.line} asks for tiles of its own"
-    if kernel.schedule.block_q < LEAST_EXACT_Q:
-        return f"tiles of {kernel.schedule.block_q} queries were asked for"
     if features.is_ordered:
         return "its tokens have an order"
     if features.natural or features.has_epilogue or features.skipped:
         return "it has scores, weights, sinks, outputs or skipped heads"
     if striped(kernel) is not None:
-        return "what inputs choose has loops of its own there"
+        return _refusal_of_choices(kernel)
     if features.inputs:
         return _refusal_of_lists(kernel)
     if has_lists(kernel):
         return "its tiles have no closed form"
     if any(_divides(cover.mask) for cover in kernel.covers):
         return "its mask divides by a number that is no power of two: registers spill"
+    return ""
+
+
+def _refusal_of_choices(kernel: Kernel) -> str:
+    """The same for a program of chosen blocks, which are all that it may visit."""
+    own = striped(kernel)
+    assert own is not None
+    if own.has_lines:
+        return "chosen diagonals and columns have loops of their own there"
+    if len(own.covers) < len(kernel.covers):
+        return "some heads have chosen blocks, and others tiles of their own"
+    blocks = own.blocks
+    assert blocks is not None
+    if blocks.block_q % BLOCK_Q or blocks.block_k % BLOCK_K:
+        sizes = f"{blocks.block_q} x {blocks.block_k}"
+        return f"its blocks of {sizes} are no whole tiles of {BLOCK_Q} x {BLOCK_K}"
     return ""
 
 
@@ -98,30 +106,9 @@ def _refusal_of_lists(kernel: Kernel) -> str:
     elements = {item.name: item.element for item in kernel.attention.inputs}
     for cover in kernel.covers:
         for read in reads_of(cover.mask):
-            if elements[read.table] is not Element.INT and not _is_coarse(read):
-                return f"`{read.table}` chooses parts of its tiles"
+            if elements[read.table] is not Element.INT:
+                return f"`{read.table}` chooses which keys are seen"
     return ""
-
-
-def _is_coarse(read: Read) -> bool:
-    """Whether a read is the same for whole tiles."""
-    return all(map(_is_coarse_index, read.indices))
-
-
-def _is_coarse_index(index: IntExpr) -> bool:
-    """Whether an index counts blocks of whole tiles, from wherever it does."""
-    if not axes_of(index) & {Axis.QUERY, Axis.KEY}:
-        return True
-    if not isinstance(index, Binary):
-        return False
-    if index.op in (IntOp.ADD, IntOp.SUB):
-        return _is_coarse_index(index.lhs) and _is_coarse_index(index.rhs)
-    return (
-        index.op is IntOp.FLOORDIV
-        and isinstance(index.lhs, Index)
-        and isinstance(index.rhs, Const)
-        and index.rhs.value % BLOCK_Q == 0
-    )
 
 
 def possible_route(kernel: Kernel) -> Route | None:
@@ -131,6 +118,8 @@ def possible_route(kernel: Kernel) -> Route | None:
     schedule = replace(kernel.schedule, block_q=BLOCK_Q, block_k=BLOCK_K)
     found = plan(kernel.attention, schedule)
     if has_lists(found) != has_lists(kernel):
+        return None
+    if hides_pairs(found) and not hides_pairs(kernel):  # no second launch keeps NaN out
         return None
     return Route(found, {item.columns: item.stages for item in HOPPER})
 
@@ -181,13 +170,17 @@ def in_words(kernel: Kernel) -> str:
     reason = refusal(kernel)
     route = possible_route(kernel)
     if reason or route is None:
-        return f"the kernels above, as {reason or 'its tiles have no closed form'}"
+        reason = reason or "larger tiles are not FULL, or have no closed form"
+        return f"the kernels above, as {reason}"
     where = f"tiles {BLOCK_Q} x {BLOCK_K}, where query tiles fill the device"
     if has_lists(route.kernel):
         sizes = " and ".join(map(str, LISTED_SIZES))
+        listed = "its tiles are listed at a call"
+        if striped(route.kernel) is not None:
+            listed = "its blocks are listed at a call, once for both kernels"
         return (
             f"for 16 bits and head size {sizes} a forward kernel of its own, {where};"
-            " its tiles are listed at a call"
+            f" {listed}"
         )
     times = forecasts(kernel, route)
     if not times:

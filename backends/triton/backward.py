@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from patternc.backends.triton.features import Features
-from patternc.backends.triton.kernels import number_names
+from patternc.backends.triton.kernels import mark_lines, number_names, token_lines
 from patternc.backends.triton.loops import Body, loop_lines
 from patternc.backends.triton.pairs import (
     NUMBERS,
@@ -26,7 +26,12 @@ from patternc.backends.triton.pairs import (
     sum_pointers,
     sum_templates,
 )
-from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
+from patternc.backends.triton.ranges import (
+    assign_slots,
+    has_lists,
+    hides_pairs,
+    range_lines,
+)
 from patternc.backends.triton.slopes import (
     backward_scale_lines,
     column_slots,
@@ -80,11 +85,13 @@ def query_gradient_text(
     kernel: Kernel, features: Features, ordered: bool, stripes: Striped | None = None
 ) -> str:
     """`query_gradient_kernel`, or the one whose tiles hold positions of an order."""
+    marks = mark_lines(hides_pairs(kernel) or stripes is not None)
     kernel = _of_positions(kernel) if ordered else kernel
     slots = assign_slots(kernel, features.lists_data)
     weigher = Weigher(kernel, features, ordered)
     prepare = [*batch_lines(features.tables), *prepare_lines(weigher)]
-    keys = [*(_key_rows("[None, :]") if ordered else []), *_load("k", ordered)]
+    rows = [*_key_rows("n_k"), "k = k_rows[None, :]"] if ordered else []
+    keys = [*rows, *_load("k", ordered)]
     body = Body(
         "loop",
         keys,
@@ -104,9 +111,11 @@ def query_gradient_text(
             "place": place_lines(reads),
             "factor": _factor_lines(features),
             "sequence": _sequence_lines("n_q"),
+            "marks": marks,
+            "tokens": token_lines() if ordered else [],
             "ranges": ranges,
             "queries": [
-                *(_query_rows("[:, None]") if ordered else [_queries("[:, None]")]),
+                "q = rows[:, None]" if ordered else _queries("[:, None]"),
                 *_load("q", ordered),
                 *_load("o", ordered),
             ],
@@ -126,7 +135,7 @@ def key_gradient_text(
     kernel = _of_positions(reversed_) if ordered else reversed_
     slots = assign_slots(kernel, features.lists_data, reverse=True)
     weigher = Weigher(kernel, features, ordered, Axis.QUERY)
-    rows = _query_rows("[None, :]", False) if ordered else _tile_rows()
+    rows = _query_rows() if ordered else _tile_rows()
     body = Body(
         "reverse_loop",
         [*rows, *_load("q", ordered), *_load("o", ordered)],
@@ -139,9 +148,9 @@ def key_gradient_text(
     if stripes is not None:
         before, more = key_stripes(stripes, weigher, _loads())
         ranges, loops = [*ranges, *before], [*loops, *more]
-    own = ["k_rows = k0 + tl.arange(0, BLOCK_K)", "k = k_rows[:, None]"]
+    own = ["k_rows = k0 + tl.arange(0, BLOCK_K)"]
     if ordered:
-        own = [*_token_lines(), *_key_rows("[:, None]")]
+        own = [*fill("token_rows").splitlines(), *_key_rows("k_rows")]
     text = fill(
         "key_gradient",
         {
@@ -150,7 +159,9 @@ def key_gradient_text(
             ),
             "factor": _factor_lines(features),
             "sequence": _sequence_lines("n_k"),
-            "keys": [*own, *_load("k", ordered), *_load("v", ordered)],
+            "marks": mark_lines(hides_pairs(reversed_) or stripes is not None),
+            "key_rows": own,
+            "keys": ["k = k_rows[:, None]", *_load("k", ordered), *_load("v", ordered)],
             "batch": batch_lines(features.tables),
             "ranges": ranges,
             "prepare": prepare,
@@ -242,20 +253,14 @@ def _tile_rows() -> list[str]:
     return ["rows = q0 - q_offset + tl.arange(0, BLOCK_Q)", _queries("[None, :]")]
 
 
-def _token_lines() -> list[str]:
-    return [
-        "# Tiles hold positions of an order; the tokens there are the rows.",
-        "token_row = tl.load(token_rows + b * list_batch + h)",
-        "token_at = tokens + token_row.to(tl.int64) * n_k",
-    ]
-
-
 def _row_numbers(ordered: bool) -> list[str]:
     """What `delta_kernel` stored for each row of a query tile."""
-    lines = ["first_at = (b * HEADS + h).to(tl.int64) * n_q_tiles * BLOCK_Q"]
     if ordered:
         return [
-            *lines,
+            "n_padded = n_q_tiles * BLOCK_Q",
+            'if SEQUENCES == "packed":',
+            "    n_padded = (n_stored + BLOCK_Q - 1) // BLOCK_Q * BLOCK_Q",
+            "first_at = (element * HEADS + h).to(tl.int64) * n_padded + first_row",
             'inf = float("inf")',
             "row_shift = tl.load(shift_source + first_at + rows, rows < n_q, inf)",
             "row_delta = tl.load(delta_source + first_at + rows, rows < n_q, 0.0)",
@@ -263,20 +268,19 @@ def _row_numbers(ordered: bool) -> list[str]:
     return fill("row_numbers").splitlines()
 
 
-def _query_rows(spread: str, first: bool = True) -> list[str]:
+def _query_rows() -> list[str]:
     return [
-        *(_token_lines() if first else []),
         "positions = q0 + tl.arange(0, BLOCK_Q)",
         "rows = tl.load(token_at + positions, mask=positions < n_q, other=n_q)",
-        f"q = rows{spread}",
+        "q = rows[None, :]",
     ]
 
 
-def _key_rows(spread: str) -> list[str]:
+def _key_rows(beyond: str) -> list[str]:
+    """The keys at the positions of a tile; `beyond` the last one there is none."""
     return [
         "k_rows = k0 + tl.arange(0, BLOCK_K)",
-        "k_rows = tl.load(token_at + k_rows, mask=k_rows < n_k, other=n_k)",
-        f"k = k_rows{spread}",
+        f"k_rows = tl.load(token_at + k_rows, mask=k_rows < n_k, other={beyond})",
     ]
 
 
@@ -294,8 +298,8 @@ def _load(tensor: str, ordered: bool) -> list[str]:
         place, function, block = ("rows" if of_queries else "k_rows"), "gather_rows", []
     else:
         place, function = ("q0 - q_offset" if of_queries else "k0"), "load_tile"
-        place, count = f"first_row + {place}", f"first_row + {count}"
         block = ["BLOCK_Q" if of_queries else "BLOCK_K"]
+    place, count = f"first_row + {place}", f"first_row + {count}"
     strides = [f"stride_{tensor}{axis}" for axis in "bhnd"]
     arguments = [f"{tensor}_source", "element", head, place, count, *strides, *block]
     dims = ("HEAD_DIM", "BLOCK_D") if tensor in "qk" else ("VALUE_DIM", "BLOCK_DV")

@@ -141,9 +141,8 @@ def build_package(
 def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
     """What to compile, in an order that only the arguments decide, each once."""
     module, features = fresh_module(path), features_of(kernel)
-    reversed_ = reverse(kernel, kernel.schedule)
-    forms = () if whole_only(kernel, features) else wanted.forms
-    gradients = not gradient_whole_only(kernel, reversed_, features)
+    forms = () if whole_only(kernel) else wanted.forms
+    gradients = not gradient_whole_only(kernel, features)
     calls = calls_of(kernel, wanted.backward, forms, gradients, wanted.decode)
     recording, found = recording_of(path), dict[Job, None]()
     for target in wanted.targets:
@@ -284,8 +283,8 @@ def _facts(
         decode,
         hides_pairs(kernel),
         hides_pairs(reversed_),
-        whole_only(kernel, features),
-        gradient_whole_only(kernel, reversed_, features),
+        whole_only(kernel),
+        gradient_whole_only(kernel, features),
         not features.unnormalised,
         head_groups(kernel),
         6 if ordered else taken,

@@ -34,7 +34,12 @@ from patternc.backends.triton.finish import finish_text
 from patternc.backends.triton.fused import fused_of
 from patternc.backends.triton.gradients import gradients_text
 from patternc.backends.triton.kernels import device_functions, kernel_text
-from patternc.backends.triton.launches import checks_called, launch_text
+from patternc.backends.triton.launches import (
+    checks_called,
+    launch_text,
+    sequence_lists_text,
+    whole_only,
+)
 from patternc.backends.triton.literals import Value, heads_literal, literal
 from patternc.backends.triton.plan_text import plan_function
 from patternc.backends.triton.ranges import (
@@ -129,6 +134,7 @@ def emit(
         *([gluon.kernel_text(hopper)] if hopper else []),
         launch_text(other, ahead, hopper is not None),
         *([gluon.launch_text(hopper)] if hopper else []),
+        fill("captured") if _keeps(kernel, behind, stripes is not None) else "",
         *(stripe_lists(kernel, stripes, own is not None) if stripes else []),
         shares_text(kernel),
         fits_packed_text() if packs(kernel, features) else "",
@@ -139,6 +145,11 @@ def emit(
         _reference(kernel, features),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _keeps(kernel: Kernel, features: Features, has_stripes: bool) -> bool:
+    """Whether a module keeps what follows from tables, or makes tables."""
+    return has_stripes or features.lists_data or bool(kernel.attention.selections)
 
 
 def _plans(kernel: Kernel) -> list[str]:
@@ -173,14 +184,17 @@ def _header(pattern_text: str, name: str) -> str:
     return "\n".join([about, "", *(f"# {line}".rstrip() for line in comments)])
 
 
-_STANDARD = ("concurrent.futures", "contextlib", "functools", "math")
+_STANDARD = (
+    "from concurrent.futures import ThreadPoolExecutor",
+    "import contextlib",
+    "import functools",
+    "import math",
+)
 
 
 def _imports(shared: list[str], features: Features, has_hopper: bool) -> str:
     """Standard library first. Those of shared functions are read from their files."""
-    own = {f"import {name}" for name in _STANDARD}
-    needed = own | set(shared_text.imports(shared))
-    needed |= set(gluon.STANDARD_IMPORTS) if has_hopper else set()
+    needed = {*_STANDARD, *shared_text.imports(shared)}
     if features.lists_data:
         needed.add("import itertools")
     lines = sorted(needed)
@@ -286,9 +300,10 @@ def _lists(kernel: Kernel, features: Features) -> list[str]:
     read = [fill("read")] if features.tables or features.lists_data else []
     if not features.lists_data:
         lists = [_listed(kernel), fill("lists")] if has_lists(kernel) else []
-        return [*lists, *read]
+        many = [] if whole_only(kernel) or not lists else [sequence_lists_text(False)]
+        return [*lists, *many, *read]
     judges = [
-        profiles.judge_function(at, cover, _box(kernel))
+        profiles.judge_function(at, cover, _box(kernel), profiles.is_chosen(kernel))
         for at, cover in profiles.needed(kernel)
     ]
     lines = ["JUDGES = {"]
@@ -298,7 +313,9 @@ def _lists(kernel: Kernel, features: Features) -> list[str]:
     orders = fill("order_rows").splitlines() if features.is_ordered else []
     texts = [*judges, "\n".join([*lines, ""]), *read]
     texts += [fill("orders")] if features.is_ordered else []
-    return [*texts, fill("profile", {"orders": orders})]
+    build = "state_lists" if profiles.is_chosen(kernel) else "waiting_lists"
+    texts += [fill("profile"), fill(build, {"orders": orders})]
+    return [*texts, *([] if whole_only(kernel) else [sequence_lists_text(True)])]
 
 
 def _listed(kernel: Kernel) -> str:

@@ -6,8 +6,8 @@ recognising such maps (`fused`), calling them (`planner`), attention itself (`ke
 
 Nothing of n_q x n_k is ever stored: the rows of a probe are summed by column, by
 diagonal or by block while their scores are made, each number by one program and in a
-fixed order. Selection is a search, digit by digit, for the value at which a number of
-groups, or a mass, is reached.
+fixed order. Selection is a search, bit by bit or digit by digit, for the value at which a
+number of groups, or a mass, is reached.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def printer_of(box: Box) -> Printer:
 
 def host_texts() -> list[str]:
     """Tiles, pooling and selection: what every module that selects has once."""
-    return [fill("probe_tiles"), fill("probe_calls"), fill("choose")]
+    names = ("probe_tiles", "probe_calls", "choose", "choose_segments")
+    return [fill(name) for name in names]
 
 
 def plan_texts(fused: Fused, box: Box) -> list[str]:

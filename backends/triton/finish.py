@@ -12,7 +12,7 @@ from patternc.backends.triton.dense import assign_lines
 from patternc.backends.triton.expr import TorchPrinter
 from patternc.backends.triton.features import Features
 from patternc.backends.triton.launches import checked_lines
-from patternc.backends.triton.literals import heads_literal
+from patternc.backends.triton.literals import heads_tensor
 from patternc.backends.triton.ranges import place
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Given
@@ -49,12 +49,4 @@ def finish_text(features: Features, printer: TorchPrinter) -> str:
 
 def _heads_lines(heads: Sequence[int]) -> list[str]:
     """The heads of a case, as a tensor that indexes and as one that broadcasts."""
-    step = heads[1] - heads[0] if len(heads) > 1 else 1
-    if tuple(heads) == tuple(range(heads[0], heads[-1] + 1, step)):
-        ends = f"{heads[0]}, {heads[-1] + 1}, {step}"
-        return [f"at = torch.arange({ends}, device=device)", "h = at[:, None, None]"]
-    return [
-        *heads_literal("heads", heads),
-        "at = torch.tensor(heads, device=device)",
-        "h = at[:, None, None]",
-    ]
+    return [*heads_tensor("at", heads), "h = at[:, None, None]"]

@@ -20,16 +20,17 @@ from patternc.backends.triton.input_gradients import (
 )
 from patternc.backends.triton.launches import (
     access_lines,
-    again_lines,
     checked_lines,
     list_arguments,
     more_lines,
     number_arguments,
     sequence_lines,
+    start_lines,
     tile_list_lines,
     whole_only,
 )
 from patternc.backends.triton.pairs import has_pairs, pair_tables
+from patternc.backends.triton.profiles import is_chosen
 from patternc.backends.triton.ranges import has_lists, hides_pairs
 from patternc.backends.triton.slopes import column_slots, row_slots
 from patternc.backends.triton.stripes import Striped
@@ -57,9 +58,7 @@ def gradients_text(
         {
             "values": checked_lines(features),
             "more": more_lines(kernel.attention, features),
-            "sequences": sequence_lines(
-                gradient_whole_only(kernel, reversed_, features)
-            ),
+            "sequences": sequence_lines(gradient_whole_only(kernel, features)),
             "wanted": wanted_lines(features),
             "nothing": nothing_lines(features),
             "zero_reads": room_lines(features),
@@ -75,19 +74,18 @@ def gradients_text(
     )
     texts = [text]
     if has_lists(reversed_) or features.is_ordered:
-        texts.append(fill("reverse_lists"))
+        is_state = features.lists_data and is_chosen(kernel, reversed_)
+        texts.append(fill("reverse_states" if is_state else "reverse_lists"))
     texts += input_texts(kernel, features, printer)
     return "\n\n".join(texts)
 
 
-def gradient_whole_only(kernel: Kernel, reversed_: Kernel, features: Features) -> str:
+def gradient_whole_only(kernel: Kernel, features: Features) -> str:
     """Why there are no gradients of sequences; nothing if there are."""
-    if reason := whole_only(kernel, features):
+    if reason := whole_only(kernel):
         return reason
     if features.has_epilogue:
         return "the rows of a sink or an output clause have no sequences of their own"
-    if has_lists(reversed_):
-        return "the reverse tiles of this mask are listed for one length"
     return ""
 
 
@@ -95,9 +93,11 @@ def _lists(
     kernel: Kernel, reversed_: Kernel, features: Features, stripes: Striped | None
 ) -> list[str]:
     own = has_lists(kernel) or has_lists(reversed_) or features.is_ordered
-    lines = tile_list_lines(features, own)
+    may_be_many = not gradient_whole_only(kernel, features)
+    lines = tile_list_lines(features, own, may_be_many)
     if has_lists(reversed_) or features.is_ordered:
-        lines.append("turned = reversed_lists(lists, first_q_tile, n_k)")
+        count = "n_k_tiles * BLOCK_K" if may_be_many else "n_k"
+        lines.append(f"turned = reversed_lists(lists, first_q_tile, {count})")
     if stripes is not None:
         lines.append("key_stripes = stripes[:9]")
     if stripes is not None and stripes.has_diagonals:
@@ -140,7 +140,6 @@ def _calls(
         reads += ["*sums,"] if in_parts and at == 0 else []
         inner = [
             "*sources,",
-            "spoiled,",
             *outputs,
             *reads,
             *lists,
@@ -163,11 +162,15 @@ def _calls(
         lines = [f"kernel = {kernel_name}"]
         if features.is_ordered:
             lines = [f"kernel = ordered_{kernel_name} if ordered else {kernel_name}"]
-        lines.append(f'warps, stages = launch_of("{work}", columns, q)')
+        lines.append(f'warps, stages = launch_of("{work}", columns, q, access)')
         lines += ["more = {", *("    " + line for line in inner), "}"]
         own_kind = "own_kind" if has_sums else "kind"
-        first = f"start(kernel, programs, arguments, more, stages, {own_kind})"
-        return [*lines, first, *again_lines("more", hides or stripes is not None)]
+        return [
+            *lines,
+            f"first = (kernel, programs, arguments, more, stages, {own_kind})",
+            "again = exact_of(first)",
+            *start_lines(hides or stripes is not None),
+        ]
 
     ordered = features.is_ordered
     own = list_arguments(features, "lists") if has_lists(kernel) or ordered else []
@@ -177,7 +180,7 @@ def _calls(
     if stripes is not None:
         own, turned = [*own, "*stripes[:9],"], [*turned, "*key_stripes,"]
     parts = [
-        *_programs("n_k_tiles * (HEADS // members) * batch"),
+        "programs = n_k_tiles * (HEADS // members) * batch",
         *arguments(["dk_parts,", "dv_parts,"], column, 1, turned),
         *start(
             "key_gradient",
@@ -186,10 +189,9 @@ def _calls(
             hides_pairs(reversed_),
         ),
     ]
+    whole = "n_q_tiles * HEADS * batch"
     query = [
-        *_programs(
-            "part[1] * HEADS * part[3]" if in_parts else "n_q_tiles * HEADS * batch"
-        ),
+        f"programs = {'part[1] * HEADS * part[3]' if in_parts else whole}",
         *arguments(["dq,"], row, 0, own),
         *start("query_gradient", [], 1 if row else 0, hides_pairs(kernel)),
     ]
@@ -198,14 +200,15 @@ def _calls(
         "key_gradient": _with_columns(
             parts,
             [
-                *_programs("n_k_tiles * KV_HEADS * batch"),
+                "programs = n_k_tiles * KV_HEADS * batch",
+                "spoiled = q.new_empty(programs, dtype=torch.int8)",
                 "of_columns = (*stripes[:6], stripes[12], *stripes[7:9])",
                 "for member in range(HEADS // KV_HEADS):",
                 *(
                     f"    {line}"
                     for line in [
                         *arguments(
-                            ["dk_parts,", "dv_parts,"],
+                            ["spoiled,", "dk_parts,", "dv_parts,"],
                             0,
                             1,
                             [*turned[:-1], "*of_columns,"],
@@ -249,11 +252,6 @@ def _with_columns(parts: list[str], columns: list[str]) -> list[str]:
     ]
 
 
-def _programs(count: str) -> list[str]:
-    """How many there are, and where each says that NaN came into its sums."""
-    return [f"programs = {count}", "spoiled = q.new_empty(programs, dtype=torch.int8)"]
-
-
 def _in_parts(lines: list[str], features: Features) -> list[str]:
     """Key gradients of single query heads are added up on the host."""
     if not features.is_ordered:
@@ -262,11 +260,13 @@ def _in_parts(lines: list[str], features: Features) -> list[str]:
     return [
         "dk_parts, dv_parts = dk, dv",
         "if members < HEADS // KV_HEADS:",
-        "    shape, wide = (batch, HEADS, n_k), torch.float32",
-        "    dk_parts = k.new_empty((*shape, dim), dtype=wide)",
-        "    dv_parts = v.new_empty((*shape, value_dim), dtype=wide)",
+        "    shape, wide = (elements, HEADS, n_k), torch.float32",
+        '    make = k.new_zeros if form == "packed" else k.new_empty',
+        "    dk_parts = make((*shape, dim), dtype=wide)",
+        "    dv_parts = make((*shape, value_dim), dtype=wide)",
         *lines,
         "if members < HEADS // KV_HEADS:",
         "    for whole, some in ((dk, dk_parts), (dv, dv_parts)):",
-        "        whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))",
+        "        each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])",
+        "        whole.copy_(each.sum(2))",
     ]

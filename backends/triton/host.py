@@ -19,6 +19,7 @@ from pathlib import Path
 from patternc.backends import hopper
 from patternc.backends.triton import shared_text
 from patternc.backends.triton.features import Features
+from patternc.backends.triton.launches import limit_lines
 from patternc.backends.triton.shares import combine_launch_lines, fits_packed_text
 from patternc.backends.triton.template import fill
 
@@ -119,6 +120,7 @@ def _launch() -> str:
                 f"    return {run}",
             ],
             "run_head": [f"def {run}:"],
+            "limits": limit_lines(),
             "options": ['**({"PACKED": is_packed} if PACKS else {}),'],
             "packed": [
                 'is_packed = PACKS and SHARES and form == "none"',
@@ -142,16 +144,15 @@ def _launch() -> str:
             "start": [
                 "kernel = ordered_kernel if ordered else forward_kernel",
                 "kind = (q.device, q.dtype, dim, value_dim, access)",
+                "first = (kernel, programs, arguments, options, stages, kind)",
+                "again = exact_of(first)",
                 "is_alone = HAS_HOPPER and shares[0] is None",
                 "how = (access, scale, q_offset, values, sequences)",
                 "if is_alone and runs_on_hopper(q, v, *how):",
                 "    more = tuple(values.values())",
-                "    tensors = (q, k, v, output, lse, spoiled)",
-                "    rest = (scale, q_offset, BLOCK_Q, more, None, sequences)",
-                "    launch_hopper(*tensors, *rest)",
-                "else:",
-                "    start(kernel, programs, arguments, options, stages, kind)",
-                *_again("options", "HIDES"),
+                "    given = (scale, q_offset, more, sequences)",
+                "    first = hopper_launch(q, k, v, output, lse, *given)",
+                *_start("HIDES"),
                 *combine_launch_lines(_PLAIN),
             ],
         },
@@ -160,10 +161,8 @@ def _launch() -> str:
     lines = text.splitlines()
     kept = [x for x in lines if not x.startswith(("INTERPRETED =", "LOG2_E ="))]
     assert len(kept) == len(lines) - 2
-    text = "\n".join(kept)
-    return _without(
-        text, "@contextlib.contextmanager\ndef compiled_beside", "def launch_of"
-    )
+    text = "\n".join(kept).replace("    compile_together(first, again)\n", "")
+    return _without(text, "def compile_together", "def launch_of")
 
 
 def _hopper() -> str:
@@ -172,9 +171,7 @@ def _hopper() -> str:
     layout = "gl.NVMMASharedLayout(HOPPER_SWIZZLE, bits, rank=4)"
     assert layout in text
     text = text.replace(layout, "None").replace("HopperDescriptor", "TensorDescriptor")
-    text = text.replace("    bits = 8 * tensor.element_size()\n", "")
-    text = _without(text, "    kind = (q.device", "    hopper_kernel[grid]")
-    return _without(text, "HOPPER_COMPILED =", "def tiles_of")
+    return text.replace("    bits = 8 * tensor.element_size()\n", "")
 
 
 def _without(text: str, first: str, end: str) -> str:
@@ -224,24 +221,24 @@ def _gradient(work: str, programs: str) -> list[str]:
     is_key = work == "key"
     outputs = ["dk_parts,", "dv_parts,"] if is_key else ["dq,"]
     lists = "*turned[:TURNED_TENSORS]," if is_key else "*lists[:LIST_TENSORS],"
-    inner = ["*sources,", "spoiled,", *outputs, lists, "*numbers,"]
+    inner = ["*sources,", *outputs, lists, "*numbers,"]
     members = ['    "MEMBERS": members,'] if is_key else []
     name = f"{work}_gradient_kernel"
     return [
         f"programs = {programs}",
-        "spoiled = q.new_empty(programs, dtype=torch.int8)",
         "arguments = (",
         *(f"    {line}" for line in inner),
         ")",
         f"kernel = ordered_{name} if ordered else {name}",
-        f'warps, stages = launch_of("{work}", columns, q)',
+        f'warps, stages = launch_of("{work}", columns, q, access)',
         "more = {",
         "    **options,",
         *members,
         '    "num_warps": warps,',
         "}",
-        "start(kernel, programs, arguments, more, stages, kind)",
-        *_again("more", "HIDES_REVERSED" if is_key else "HIDES"),
+        "first = (kernel, programs, arguments, more, stages, kind)",
+        "again = exact_of(first)",
+        *_start("HIDES_REVERSED" if is_key else "HIDES"),
     ]
 
 
@@ -250,13 +247,15 @@ def _key_gradient() -> list[str]:
     return [
         "dk_parts, dv_parts = dk, dv",
         "if members < HEADS // KV_HEADS:",
-        "    shape, wide = (batch, HEADS, n_k), torch.float32",
-        "    dk_parts = k.new_empty((*shape, dim), dtype=wide)",
-        "    dv_parts = v.new_empty((*shape, value_dim), dtype=wide)",
+        "    shape, wide = (elements, HEADS, n_k), torch.float32",
+        '    make = k.new_zeros if form == "packed" else k.new_empty',
+        "    dk_parts = make((*shape, dim), dtype=wide)",
+        "    dv_parts = make((*shape, value_dim), dtype=wide)",
         *_gradient("key", "n_k_tiles * (HEADS // members) * batch"),
         "if members < HEADS // KV_HEADS:",
         "    for whole, some in ((dk, dk_parts), (dv, dv_parts)):",
-        "        whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))",
+        "        each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])",
+        "        whole.copy_(each.sum(2))",
     ]
 
 
@@ -296,12 +295,13 @@ def _lists() -> list[str]:
     ]
 
 
-def _again(options: str, hides: str) -> list[str]:
+def _start(hides: str) -> list[str]:
+    """The launch `first`, and `again` where tiles may hold hidden pairs."""
     return [
-        "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
         f"if {hides} or sequences is not None:",
-        f'    {options}["EXACT"] = True',
-        f'    start(kernel, programs, arguments, {options}, 1, (*kind, "exact"))',
+        "    start_both(first, again)",
+        "else:",
+        "    start(*first)",
     ]
 
 

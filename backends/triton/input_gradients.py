@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from patternc.backends.triton.expr import COLUMNS, TorchPrinter
 from patternc.backends.triton.features import AnyRead, Features, reads_axis
-from patternc.backends.triton.literals import heads_literal
+from patternc.backends.triton.literals import heads_tensor
 from patternc.backends.triton.pairs import (
     PAIR_BYTES,
     PairRead,
@@ -138,7 +138,7 @@ def _of_lines(features: Features, printer: TorchPrinter) -> str:
         "b = torch.arange(rows.shape[1], device=device)[:, None, None]",
         "q = torch.arange(rows.shape[3], device=device) + q_offset",
         "k = torch.arange(columns.shape[3], device=device)",
-        "length = torch.tensor(columns.shape[3], device=device)",
+        "length = torch.full((), columns.shape[3], device=device)",
         *_names(features),
     ]
     for case in features.scores:
@@ -160,15 +160,14 @@ def _names(features: Features) -> list[str]:
     return [
         *(f't_{item.name} = inputs["{item.name}"]' for item in features.tables),
         *(
-            f'p_{name} = torch.tensor(values["{name}"], device=device)'
+            f'p_{name} = torch.full((), values["{name}"], device=device)'
             for name in sorted(names)
         ),
     ]
 
 
 def _case_lines(case: ScoreCase, printer: TorchPrinter) -> list[str]:
-    lines = heads_literal("heads", case.heads)
-    lines += ["h = torch.tensor([*heads], device=device)[:, None]"]
+    lines = [*heads_tensor("at", case.heads), "h = at[:, None]"]
     for source, reads, axis in (
         ("rows", row_reads(case), Axis.QUERY),
         ("columns", column_reads(case), Axis.KEY),
@@ -224,7 +223,7 @@ def _of_pairs(reads: list[PairRead], features: Features, printer: TorchPrinter) 
         "tile, _, first_b, _ = part",
         "first_tile = first_q_tile + tile",
         "device = sums[0].device",
-        "length = torch.tensor(n_k, device=device)",
+        "length = torch.full((), n_k, device=device)",
         *_names(features),
     ]
     for at, read in enumerate(reads):
@@ -244,11 +243,11 @@ def _pair_lines(at: int, own: PairRead, printer: TorchPrinter) -> list[str]:
     if own.has_order and not own.reads_data:
         shared += " and lists is None"
     lines = [
-        *heads_literal("heads", own.case.heads),
-        "h = torch.tensor([*heads], device=device)[:, None, None]",
+        *heads_tensor("at", own.case.heads),
+        "h = at[:, None, None]",
         f'total = totals["{own.read.table}"]',
         f"shared = {shared}",
-        f"own = sums[{at}] if len(heads) == HEADS else sums[{at}][:, h[:, 0, 0]]",
+        f"own = sums[{at}] if len(at) == HEADS else sums[{at}][:, at]",
         f"given = (own, PAIR_SUMS[{at}], first_tile, n_k_tiles)",
         "q, k, gradient = gathered_sums(*given, shared)",
         "b = first_b + torch.arange(len(gradient), device=device)[:, None, None, None]",

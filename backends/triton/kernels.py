@@ -17,7 +17,12 @@ from patternc.backends.triton.features import (
     reads_of_float,
 )
 from patternc.backends.triton.loops import forward_body, loop_lines
-from patternc.backends.triton.ranges import assign_slots, has_lists, range_lines
+from patternc.backends.triton.ranges import (
+    assign_slots,
+    has_lists,
+    hides_pairs,
+    range_lines,
+)
 from patternc.backends.triton.shares import packed_holes, packs, share_lines
 from patternc.backends.triton.stripe_loops import (
     bounds_lines,
@@ -88,6 +93,7 @@ def kernel_text(
 
     `stripes` are visited after the tiles of `kernel`.
     """
+    hides = hides_pairs(kernel) or stripes is not None
     if ordered:
         covers = tuple(
             replace(cover, ranges=None) if cover.order else cover
@@ -119,6 +125,8 @@ def kernel_text(
                 *(f"{name}: tl.int32," for name in params),
                 *(f"{name}: {kind}," for name, kind in scalars),
             ],
+            "marks": mark_lines(hides),
+            "tokens": token_lines() if ordered else [],
             "skip": skip,
             "ranges": ranges,
             "shares": share_lines(slots, stripes.kinds if stripes else ()),
@@ -137,6 +145,21 @@ def kernel_text(
     return (
         text.replace("def forward_kernel(", "def ordered_kernel(") if ordered else text
     )
+
+
+def token_lines() -> list[str]:
+    """Before anything is loaded: the rows of a query tile that holds positions.
+
+    A position beyond the tokens is a row of its own, which is none of them.
+    """
+    rows = "rows = tl.load(token_at + rows, mask=rows < n_q, other=rows)"
+    return [*fill("token_rows").splitlines(), rows]
+
+
+def mark_lines(hides: bool) -> list[str]:
+    """Whether a launch marks what is spoiled: only where a second one comes after it."""
+    alone = "" if hides else ' and SEQUENCES != "none"'
+    return [f"MARKS: tl.constexpr = not EXACT{alone}"]
 
 
 def alignment_lines(features: Features) -> list[str]:
@@ -176,7 +199,7 @@ def device_functions(kernel: Kernel, features: Features) -> list[str]:
         "sign": FloatFunction.SIGN in called,
         "relu2_slope": WeightKind.RELU2 in kinds,
     }
-    texts = [fill("visible"), fill("tiles")]
+    texts = [fill("visible"), fill("tiles"), fill("marks")]
     texts += [fill(name) for name, is_needed in needs.items() if is_needed]
     return [*texts, read_functions(reads)] if reads else texts
 

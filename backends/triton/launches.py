@@ -17,6 +17,7 @@ from patternc.backends.triton.shares import (
 )
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Attention
+from patternc.plan.choose import SHARED_BYTES
 from patternc.plan.kernel import Kernel
 
 
@@ -40,7 +41,7 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
     head = f"q, k, v, output, lse, scale, q_offset, values{given}{last}"
     run = "run(q, k, v, scale, q_offset, params{}, {})"
     hides = hides_pairs(kernel) or features.has_stripes
-    is_packing = packs(kernel, features)
+    is_packing, whole = packs(kernel, features), whole_only(kernel)
     text = fill(
         "launch",
         {
@@ -51,6 +52,7 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
             ],
             "attend": _attend(run.format(", False" if last else "", "given")),
             "run_head": [f"def {run.format(last, 'given')}:"],
+            "limits": limit_lines(),
             "options": [
                 *(['"PACKED": is_packed,'] if is_packing else []),
                 *(['"EPILOGUE": epilogue,'] if last else []),
@@ -68,12 +70,14 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
             ],
             "launch": _wrapped("launch(", f"{head}, sequences", ")", 8),
             "launch_head": _wrapped("def launch(", f"{head}, sequences=None", "):", 0),
-            "sequences": sequence_lines(whole_only(kernel, features)),
+            "sequences": sequence_lines(whole),
             "access": [
                 *access_lines(features, "q, k, v"),
                 *(_listed_lines() if has_hopper and features.lists_data else []),
             ],
-            "tile_lists": tile_list_lines(features, takes_lists(kernel, features)),
+            "tile_lists": tile_list_lines(
+                features, takes_lists(kernel, features), not whole
+            ),
             "list_arguments": _pointers(kernel, features),
             "numbers": number_arguments(features),
             "start": _start(features, hides, has_hopper),
@@ -138,8 +142,11 @@ def access_lines(features: Features, tensors: str) -> list[str]:
     return lines
 
 
-def tile_list_lines(features: Features, takes: bool) -> list[str]:
-    """Inputs as pointers, and the lists of tiles if a kernel takes them."""
+def tile_list_lines(features: Features, takes: bool, may_be_many: bool) -> list[str]:
+    """Inputs as pointers, and the lists of tiles if a kernel takes them.
+
+    `may_be_many` says whether a call may have sequences.
+    """
     tables = ["pointers = as_pointers(inputs)"] if features.tables else []
     if features.has_stripes:
         tables += _wrapped(
@@ -150,14 +157,36 @@ def tile_list_lines(features: Features, takes: bool) -> list[str]:
         )
     if not takes:
         return tables
+    return [*tables, *_tile_list_lines(features, may_be_many)]
+
+
+def _tile_list_lines(features: Features, may_be_many: bool) -> list[str]:
+    """The lists of a call, or of each of its sequences."""
+    whole = _whole_list_lines(features)
+    if not may_be_many:
+        return whole
+    many = "lists = sequence_lists(sequences, n_q, n_q_tiles, values, q.device)"
+    return [
+        "if sequences is None:",
+        *(f"    {line}" for line in whole),
+        "else:",
+        f"    {many}",
+    ]
+
+
+def _whole_list_lines(features: Features) -> list[str]:
     if not features.lists_data:
-        call = "lists = tile_lists(n_q, n_k, q_offset, values, q.device)"
-        return [*tables, call]
+        return ["lists = tile_lists(n_q, n_k, q_offset, values, q.device)"]
     ordered = "ordered" if features.is_ordered else "False"
     inputs = "inputs" if features.inputs else "{}"
     sizes = "batch, n_q, n_k, q_offset"
-    call = f"lists = tile_lists({sizes}, values, {inputs}, {ordered}, q.device)"
-    return [*tables, call]
+    return [f"lists = tile_lists({sizes}, values, {inputs}, {ordered}, q.device)"]
+
+
+def limit_lines() -> list[str]:
+    """The largest limit of each compiler's devices: what is more fits none of them."""
+    limits = {"ampere": SHARED_BYTES["sm_80"], "hopper": SHARED_BYTES["sm_90"]}
+    return [f"SHARED_BYTES = {limits}".replace("'", '"')]
 
 
 def _listed_lines() -> list[str]:
@@ -217,16 +246,28 @@ def sequence_lines(reason: str) -> list[str]:
     return lines
 
 
-def whole_only(kernel: Kernel, features: Features) -> str:
+def sequence_lists_text(ordered: bool) -> str:
+    """`sequence_lists`; `ordered`: the tiles of each sequence hold positions."""
+    sizes = (
+        "1, length, length, 0, values, {}, True"
+        if ordered
+        else "length, length, 0, values"
+    )
+    orders = fill("sequence_orders").splitlines() if ordered else []
+    holes = {
+        "own": [f"own[length] = tile_lists({sizes}, device)"],
+        "orders": orders,
+        "with_orders": ["lists = (*lists, orders, order_of, HEADS)"] if ordered else [],
+    }
+    return fill("sequence_lists", holes)
+
+
+def whole_only(kernel: Kernel) -> str:
     """Why a kernel takes no sequences of different lengths; nothing if it does."""
     if kernel.attention.layout is not None:
         return "a layout has one length"
-    if features.is_ordered:
-        return "an order is one of the whole sequence"
-    if features.inputs:
+    if kernel.attention.inputs:
         return "inputs are read at positions of the whole sequence"
-    if takes_lists(kernel, features):
-        return "the tiles of this mask are listed for one length"
     return ""
 
 
@@ -246,52 +287,45 @@ def _attend(run: str) -> list[str]:
     ]
 
 
-def _indented(lines: list[str]) -> list[str]:
-    return ["    " + line for line in lines]
-
-
 def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     """How a kernel is started: of two, the one that the call asks for."""
     kernel = ["kernel = forward_kernel"]
     if features.is_ordered:
         kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
-    start = ["start(kernel, programs, arguments, options, stages, kind)"]
-    if hides:
-        start = [
-            'exact = options | {"EXACT": True}',
-            'with compiled_beside(kernel, arguments, exact, (*kind, "exact")):',
-            *_indented(start),
-        ]
+    other = []
     if has_hopper and not features.lists_data:
-        exact_lines = [
-            'again = {**options, "EXACT": True, "num_stages": 1, "grid": (programs,)}',
-            "exact = functools.partial(kernel.warmup, *arguments, **again)",
-        ]
-        start = [
+        other = [
             "how = (access, scale, q_offset, values, sequences)",
             "if shares[0] is None and runs_on_hopper(q, v, *how):",
-            "    more = tuple(values.values())",
-            *_indented(exact_lines if hides else ["exact = None"]),
-            "    tensors = (q, k, v, output, lse, spoiled)",
-            "    rest = (scale, q_offset, BLOCK_Q, more, exact, sequences)",
-            "    launch_hopper(*tensors, *rest)",
-            "else:",
-            *_indented(start),
+            f"    more = {_more(features)}",
+            "    given = (scale, q_offset, more, sequences)",
+            "    first = hopper_launch(q, k, v, output, lse, *given)",
         ]
     return [
         *kernel,
         "kind = (q.device, q.dtype, dim, value_dim, access)",
-        *start,
-        *again_lines("options", hides),
+        "first = (kernel, programs, arguments, options, stages, kind)",
+        "again = exact_of(first)",
+        *other,
+        *start_lines(hides),
         *combine_launch_lines(features),
     ]
 
 
-def again_lines(options: str, hides: bool) -> list[str]:
-    """The second launch of a kernel; without hidden pairs only for sequences."""
-    exact = [
-        "# Tiles that a value which is not finite has spoiled, mostly none, once more.",
-        f'{options}["EXACT"] = True',
-        f'start(kernel, programs, arguments, {options}, 1, (*kind, "exact"))',
+def _more(features: Features) -> str:
+    """What the kernel for Hopper takes behind the scale."""
+    if features.has_stripes:
+        return "(*stripes[7:9], *values.values(), *stripes[9:11])"
+    return "tuple(values.values())"
+
+
+def start_lines(hides: bool) -> list[str]:
+    """The launch `first`, and `again`; without hidden pairs that only for sequences."""
+    if hides:
+        return ["start_both(first, again)"]
+    return [
+        "if sequences is None:",
+        "    start(*first)",
+        "else:",
+        "    start_both(first, again)",
     ]
-    return exact if hides else ["if sequences is not None:", *_indented(exact)]

@@ -41,6 +41,20 @@ def _quoted(text: str) -> str:
     return f'"{inner}"'
 
 
+def heads_tensor(target: str, heads: Sequence[int]) -> list[str]:
+    """Heads as a tensor that is filled on `device`, and not copied to it."""
+    step = heads[1] - heads[0] if len(heads) > 1 else 1
+    if tuple(heads) == tuple(range(heads[0], heads[-1] + 1, step)):
+        ends = f"{heads[0]}, {heads[-1] + 1}, {step}"
+        return [f"{target} = torch.arange({ends}, device=device)"]
+    parts = "torch.arange(head, head + 1, device=device) for head in heads"
+    return [
+        *heads_literal("heads", heads),
+        f"parts = [{parts}]",
+        f"{target} = torch.cat(parts)",
+    ]
+
+
 def heads_literal(target: str, heads: Sequence[int]) -> list[str]:
     """Heads as a range if they are one, else one a line."""
     step = heads[1] - heads[0] if len(heads) > 1 else 1

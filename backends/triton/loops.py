@@ -63,7 +63,7 @@ def forward_body(weigher: Weigher) -> Body:
         "loop",
         fill(keys).splitlines(),
         scale_lines(weigher),
-        lambda kind: attend_lines(weigher),
+        lambda kind: attend_lines(weigher, kind),
         is_shared=True,
     )
 

@@ -27,6 +27,7 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from patternc.backends.triton.load import import_file
+from patternc.backends.triton.offline import serialised_codes
 from patternc.backends.triton.recording import Launch
 from patternc.runtime.layout import slots_of
 from patternc.runtime.manifest import Argument, Tile, Usage
@@ -292,7 +293,7 @@ def _usage(text: str, log: str, is_nvidia: bool) -> Usage:
         registers = int(_first(r"\.vgpr_count:\s+(\d+)", text))
         spills = int(_first(r"\.vgpr_spill_count:\s+(\d+)", text))
         return Usage(registers, spills, (), counts)
-    warnings = tuple(sorted(set(re.findall(r"C75\d\d", log))))
+    warnings = tuple(sorted(set(serialised_codes(log))))
     registers = int(_first(r"Used (\d+) registers", log))
     spills = int(_first(r"(\d+) bytes spill stores", log))
     return Usage(registers, spills, warnings, counts)

@@ -6,9 +6,10 @@ In: a planned kernel. Out: sentences for `explain`. Not its job: the loops
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import assert_never
 
-from patternc.backends.triton.features import features_of
+from patternc.backends.triton.features import features_of, needs_profile
 from patternc.backends.triton.pairs import (
     PAIR_BYTES,
     Blocks,
@@ -16,11 +17,16 @@ from patternc.backends.triton.pairs import (
     PairRead,
     Squares,
     all_pair_reads,
+    pair_reads,
 )
-from patternc.backends.triton.ranges import hides_pairs
+from patternc.backends.triton.profiles import is_chosen
+from patternc.backends.triton.ranges import hides_pairs, is_listed
 from patternc.backends.triton.shares import packs
 from patternc.backends.triton.slopes import column_reads, row_reads
-from patternc.plan.kernel import Kernel, Schedule
+from patternc.backends.triton.stripe_gradients import has_gradients
+from patternc.backends.triton.stripes import Striped, striped
+from patternc.ir.text import print_heads
+from patternc.plan.kernel import Kernel, Schedule, TileCover
 
 _LOOPS = (
     "these loops at every length, short sequences and dense masks too; where few queries"
@@ -44,7 +50,55 @@ def path_notes(kernel: Kernel) -> tuple[str, ...]:
     notes = [_LOOPS]
     notes += [packing] if packs(kernel, features_of(kernel)) else []
     notes += [_EXACT] if hides_pairs(kernel) else []
-    return tuple(notes)
+    return (*notes, *_data_notes(kernel))
+
+
+def _data_notes(kernel: Kernel) -> Iterator[str]:
+    """How tiles that follow data are found, forward and backward."""
+    features, own = features_of(kernel), striped(kernel)
+    listed = [c for c in kernel.covers if is_listed(c) and needs_profile(c)]
+    if own is not None:
+        ours = [cover for cover, _ in own.covers]
+        listed = [cover for cover in listed if cover not in ours]
+        parts = f"heads {_heads(ours)}: chosen {_parts(own)}"
+        if has_gradients(features):
+            yield f"{parts}, forward and backward, in lists that the device makes"
+        else:
+            reads = {
+                read.table
+                for case in features.scores
+                for read in (*row_reads(case), *column_reads(case), *pair_reads(case))
+            }
+            yield f"{parts}, forward only, in lists that the device makes"
+            yield (
+                f"heads {_heads(ours)}: backward by lists of tiles, as the gradient of"
+                f" `{min(reads)}`, which a score reads, is added up tile by tile;"
+                f" {_LISTS[is_chosen(kernel)]}"
+            )
+    if listed:
+        how = _LISTS[is_chosen(kernel)]
+        yield f"heads {_heads(listed)}: lists of tiles, forward and backward; {how}"
+
+
+_LISTS = {
+    True: "they have room for every tile and are made without waiting for the device",
+    False: "their length is waited for where inputs are new",
+}
+
+
+def _heads(covers: list[TileCover]) -> str:
+    return print_heads(tuple(sorted(h for cover in covers for h in cover.heads)))
+
+
+def _parts(own: Striped) -> str:
+    """What is chosen, in words."""
+    kinds = [
+        *(["diagonals"] if own.has_diagonals else []),
+        *(["columns"] if own.has_columns else []),
+        *(["blocks"] if own.blocks is not None else []),
+    ]
+    *first, last = kinds
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def gradient_notes(kernel: Kernel) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ from torch.nn.functional import pad
 from patternc.backends.choosing import Candidates, chosen
 from patternc.backends.grouping import Groups, join_heads, of_groups
 from patternc.backends.key_ranges import KeyRange
-from patternc.backends.maps import Estimate, Part, Values
+from patternc.backends.map_values import Part, Values
+from patternc.backends.maps import Estimate
 from patternc.backends.planner import known_params, tables_of, wide_inputs
 from patternc.backends.probe import live_rows
 from patternc.backends.triton.fused import Fused
@@ -76,7 +77,9 @@ def plan_tables(
             source_q=q,
             source_k=k,
         )
-        return tables_of(call, params, call.choose)
+        tables = tables_of(call, params, call.choose)
+        module.note_captured(tables.values(), q.device)
+        return tables
 
 
 def _shaped_like(tensor: Tensor) -> Tensor:
@@ -171,8 +174,9 @@ class FusedEstimate(Estimate):
         probe = self.probe(found.probe)
         own = self.ranges(map_)
         shape = (*self.q.shape[:2], *(one.size for one in own))
-        groups = Groups.empty(map_.how, shape, False, self.q)
-        if 0 not in shape and probe.rows:
+        if 0 in shape or not probe.rows:
+            groups = Groups.empty(map_.how, shape, False, self.q)
+        else:
             joins = "sum" if map_.how is Reduction.MEAN else map_.how.value
             sums = probe.summed(joins, found.by.value, *found.sizes)
             values, counts, starts = sums
@@ -181,8 +185,9 @@ class FusedEstimate(Estimate):
             for dim, start in reversed(list(enumerate(starts))):
                 before = start - own[dim].first
                 edges += [before, own[dim].size - before - values.shape[2 + dim]]
-            groups.totals = pad(values, edges, value=neutral)
-            groups.counts = pad(counts, edges)
+            if any(edges):
+                values, counts = pad(values, edges, value=neutral), pad(counts, edges)
+            groups = Groups(map_.how, False, values, counts)
         numbers, live = of_groups(groups)
         return Values(*join_heads(groups, map_.over, self.attention, numbers, live))
 
@@ -246,7 +251,8 @@ def _classes(given: Candidates) -> Tensor:
         if live.shape[dim] > 1 and (live.stride(dim) or always.stride(dim)):
             break
         live, always = live.narrow(dim, 0, 1), always.narrow(dim, 0, 1)
-    kinds = live.to(torch.int8) + (live & always).to(torch.int8)
+    # The bytes of truth values are 0 and 1.
+    kinds = live.view(torch.int8) + (live & always).view(torch.int8)
     return kinds.reshape(-1, kinds.shape[-1]).contiguous()
 
 

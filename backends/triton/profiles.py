@@ -40,6 +40,7 @@ from patternc.plan.kernel import Kernel, TileCover
 from patternc.plan.sides import Sides, sides_of
 
 _TOKENS = {Axis.QUERY: "q", Axis.KEY: "k", Axis.HEAD: "h", Axis.LENGTH: "length"}
+_PAIR = frozenset({Axis.QUERY, Axis.KEY})
 _NODES = {Axis.HEAD: "head", Axis.LENGTH: "keys"}
 
 
@@ -48,10 +49,14 @@ Value = str | int | None | Mapping[str, "Value"] | Sequence["Value"]
 
 @dataclass(frozen=True)
 class ProfilePrinter(BoundsPrinter):
-    """Bounds of pairs of nodes: one-sided parts and tables have names already."""
+    """Bounds of pairs of nodes: one-sided parts and tables have names already.
+
+    `tables` are searched, `cells` hold the bounds of every pair of tiles.
+    """
 
     parts: dict[Expr, str] = field(default_factory=dict)
     tables: dict[Read, str] = field(default_factory=dict)
+    cells: dict[Read, str] = field(default_factory=dict)
 
     def _parts(self, expr: Expr) -> Iterator[Expr]:
         pending = [expr]
@@ -67,6 +72,8 @@ class ProfilePrinter(BoundsPrinter):
         if expr in self.parts:
             name = self.parts[expr]
             return f"truth_of({name})" if _is_truth(expr) else name
+        if isinstance(expr, Read) and expr in self.cells:
+            return self.cells[expr]
         if isinstance(expr, Read):
             boxes = [
                 self._call_text(index) for index in expr.indices if _is_searched(index)
@@ -81,7 +88,7 @@ def _is_truth(expr: Expr) -> bool:
 
 def _is_searched(index: Expr) -> bool:
     """Whether an index of a two-sided read differs within a pair of nodes."""
-    return bool(axes_of(index) & {Axis.QUERY, Axis.KEY})
+    return bool(axes_of(index) & _PAIR)
 
 
 def needed(kernel: Kernel) -> list[tuple[int, TileCover]]:
@@ -91,6 +98,18 @@ def needed(kernel: Kernel) -> list[tuple[int, TileCover]]:
         for at, cover in enumerate(kernel.covers)
         if is_listed(cover) or cover.order
     ]
+
+
+def is_chosen(*kernels: Kernel) -> bool:
+    """Whether some cover that is listed reads what a selection chose.
+
+    Its lists are made at every call, so that no call may wait for them.
+    """
+    return any(
+        tables_of(cover.mask) & {one.table for one in kernel.attention.selections}
+        for kernel in kernels
+        for _, cover in needed(kernel)
+    )
 
 
 def list_inputs(kernel: Kernel) -> list[str]:
@@ -103,24 +122,29 @@ def list_inputs(kernel: Kernel) -> list[str]:
     return [item.name for item in kernel.attention.inputs if item.name in used]
 
 
-def judge_function(at: int, cover: TileCover, box: Box) -> str:
-    """The text of `judge_<at>`."""
+def judge_function(at: int, cover: TileCover, box: Box, by_tile: bool) -> str:
+    """The text of `judge_<at>`; `by_tile`: all pairs of tiles are judged, no nodes."""
     mask = folded(cover.mask)
     sides = sides_of(mask, box)  # type: ignore[arg-type]
     names = {part: f"query_{i}" for i, part in enumerate(sides.query)}
     names |= {part: f"key_{i}" for i, part in enumerate(sides.key)}
-    pyramids = _two_sided(sides.mask, names)
-    lines = _before(cover, sides, names, pyramids, box)
+    reads = _two_sided(sides.mask, names)
+    pyramids = {x: name for x, name in reads.items() if not by_tile or _mixes(x)}
+    cells = {x: name for x, name in reads.items() if x not in pyramids}
+    seen = _outside(sides.mask, cells)
+    names = {part: name for part, name in names.items() if part in seen}
+    lines = _before(cover, sides, names, pyramids, cells, box, by_tile)
     inner = ["head, keys = exactly(heads[e]), exactly(length)"]
     for side, parts in (("q", sides.query), ("k", sides.key)):
-        for part in parts:
-            inner.append(f"{names[part]}_at = known({names[part]}, level, e, {side})")
+        for name in [names[part] for part in parts if part in names]:
+            inner.append(f"{name}_at = known({name}, level, e, {side})")
     printer = ProfilePrinter(
         _NODES,
         box,
         "exactly(p_{})",
         parts={part: f"{name}_at" for part, name in names.items()},
         tables=pyramids,
+        cells=cells,
     )
     inner += [*printer.assign("seen", sides.mask, 8), "return seen"]
     body = [
@@ -141,15 +165,17 @@ def _before(
     sides: Sides,
     names: dict[Expr, str],
     pyramids: dict[Read, str],
+    cells: dict[Read, str],
     box: Box,
+    by_tile: bool,
 ) -> list[str]:
     """What is known of each side alone, once for all pairs."""
     lines = [f"# {place(cover.span)}"]
     lines += [
-        f'p_{x} = torch.tensor(values["{x}"])' for x in sorted(params_of(sides.mask))
+        f'p_{x} = as_tensor(values["{x}"])' for x in sorted(params_of(sides.mask))
     ]
     lines += [f't_{x} = tables["{x}"]' for x in sorted(tables_of(sides.mask))]
-    lines.append("length = torch.tensor(length)")
+    lines.append("length = as_tensor(length)")
     printer = TorchPrinter(_TOKENS, box)
     for read, name in pyramids.items():
         flat = replace(printer, names={**_TOKENS, Axis.HEAD: "heads"})
@@ -158,12 +184,50 @@ def _before(
             for index in read.indices
         ]
         lines.append(f"{name} = pyramid(t_{read.table}, b, [{', '.join(places)}])")
-    lines.append("b, h = b[:, None, None], heads[:, None, None]")
+    lines.append("element, b, h = b, b[:, None, None], heads[:, None, None]")
+    for read, name in cells.items():
+        lines += _cell_lines(read, name, printer)
     for part, name in names.items():
         lines += printer.assign(name, part, 4)
         values = f"{name}.to(torch.int64)" if _is_truth(part) else name
-        lines.append(f"{name} = profile({values}, {sides.by_step})")
+        made = "[of_tiles({}, {})]" if by_tile else "profile({}, {})"
+        lines.append(f"{name} = {made.format(values, sides.by_step)}")
     return lines
+
+
+def _outside(mask: BoolExpr, cells: Mapping[Read, str]) -> set[Expr]:
+    """What a mask says outside of reads whose bounds are known whole."""
+    found: set[Expr] = set()
+    pending: list[Expr] = [mask]
+    while pending:
+        node = pending.pop()
+        found.add(node)
+        if node not in cells:
+            pending += children(node)
+    return found
+
+
+def _mixes(read: Read) -> bool:
+    """Whether some index follows queries and keys at once."""
+    return any(len(axes_of(i) & _PAIR) > 1 for i in read.indices)
+
+
+def _cell_lines(read: Read, name: str, printer: TorchPrinter) -> list[str]:
+    """The bounds of a read whose every index follows one side."""
+    lines, places = [], []
+    for at, index in enumerate(read.indices):
+        own = axes_of(index) & _PAIR
+        side = "".join(_TOKENS[axis] for axis in own)
+        lines += printer.assign(f"{name}_{at}", index, 4)
+        places.append(f'    ("{side}", {name}_{at}),')
+    return [
+        *lines,
+        f"{name} = cells(",
+        f"    t_{read.table},",
+        "    element,",
+        *places,
+        ")",
+    ]
 
 
 def _two_sided(mask: BoolExpr, names: dict[Expr, str]) -> dict[Read, str]:

@@ -205,9 +205,15 @@ def _group_lines(slots: Slots, group: int, printer: Printer, indent: int) -> lis
     cover = slots.kernel.covers[group]
     lines = [f"# {place(cover.span)}", f"# heads {print_heads(cover.heads)}"]
     if is_listed(cover):
-        head = "(b * list_batch + h)" if slots.by_element else "h"
+        head = "(b * list_batch + h)" if slots.by_element else "list_head"
+        lines.append("# no closed form: tiles listed for the sizes of the call")
+        if not slots.by_element:
+            lines += [
+                "list_head = h",
+                'if SEQUENCES != "none":',
+                "    list_head = b * HEADS + h",
+            ]
         lines += [
-            "# no closed form: tiles listed for the sizes of the call",
             f"at = {head} * n_k_tiles + kt"
             if slots.reverse
             else f"at = {head} * n_q_tiles + qt - first_q_tile",

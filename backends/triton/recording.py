@@ -20,6 +20,7 @@ import torch
 import triton
 from torch import Tensor
 
+from patternc.backends.triton.offline import compiler_of
 from patternc.plan.kernel import Kernel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -109,9 +110,6 @@ class Recorder:
 
         return launch
 
-    def warmup(self, *arguments: Any, **options: Any) -> None:
-        """Nothing is compiled."""
-
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -132,6 +130,7 @@ class Recording:
         is_shared = call.n_k >= _LONG_SEQUENCE and module.PARAMS
         module.most_steps = (lambda *_: _LONG) if is_shared else self.most_steps
         self.found.clear()
+        module.FITTING.clear()  # of another target
         q, k, v = _tensors(module, call, dtype, head_dim)
         given: dict[str, object] = {}
         if call.form == "padded":
@@ -195,10 +194,10 @@ def stand_in(
         return "tf32x3" if is_nvidia and q.dtype == torch.float32 else "ieee"
 
     module.access_of, module.precision_of = access, precision
+    module.compiler_of = lambda _: compiler_of(target)
     module.check_runs = lambda *_: None
     module.multiprocessors = lambda _: 1 << 20 if is_idle else 1
     module.is_hopper = lambda _: target == "sm_90"
-    module.compile_together = lambda *_: None
 
 
 def _tensors(module: Any, call: Call, dtype: str, head_dim: int) -> list[Tensor]:

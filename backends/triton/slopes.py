@@ -21,6 +21,7 @@ from patternc.backends.triton.ranges import place
 from patternc.backends.triton.weigh import (
     Weigher,
     dispatched,
+    exact_word,
     value_lines,
 )
 from patternc.ir.derive import ONE, ZERO, derive
@@ -76,7 +77,7 @@ def backward_scale_lines(weigher: Weigher) -> list[str]:
 
 def use_lines(weigher: Weigher, kind: TileKind, load_values: list[str]) -> list[str]:
     """After masks: the weights of a tile, their gradients, and what they add up to."""
-    is_reverse = weigher.along is Axis.QUERY
+    is_reverse, exact = weigher.along is Axis.QUERY, exact_word(kind)
     product = "v_tile, o_tile.T" if is_reverse else "o_tile, v_tile.T"
     lines = [*load_values, f"dp = tl.dot({product}, input_precision=PRECISION)"]
     if is_reverse or has_pairs(weigher.features):
@@ -84,7 +85,7 @@ def use_lines(weigher: Weigher, kind: TileKind, load_values: list[str]) -> list[
         lines += ["if EXACT:", f"    s = tl.where(shift == {_INF}, -{_INF}, s)"]
     lines += _weight_lines(weigher, kind)
     if is_reverse:
-        lines.append("dv = add_values(dv, s, p, o_tile, EXACT, PRECISION)")
+        lines.append(f"dv = add_values(dv, s, p, o_tile, {exact}, PRECISION)")
     # Not a product with 0: what stands at a hidden pair may be infinite or NaN.
     hide = "ds = tl.where(p == 0.0, 0.0, ds)"
     if kind is TileKind.PARTIAL or weigher.features.natural:
@@ -98,7 +99,7 @@ def use_lines(weigher: Weigher, kind: TileKind, load_values: list[str]) -> list[
             continue
         lines += dispatched(weigher, f"in_score_{at}", case, body, indent)
     name, other = ("dk", "q_tile") if is_reverse else ("dq", "k_tile")
-    return [*lines, f"{name} = add_finite({name}, ds, {other}, EXACT, PRECISION)"]
+    return [*lines, f"{name} = add_finite({name}, ds, {other}, {exact}, PRECISION)"]
 
 
 def _weight_lines(weigher: Weigher, kind: TileKind) -> list[str]:

@@ -207,12 +207,11 @@ class StripeBody:
 
 def forward_stripe_body(weigher: Weigher) -> StripeBody:
     """The softmax so far, and more keys."""
-    use = attend_lines(weigher)
     return StripeBody(
         fill("keys").splitlines(),
         by_address(fill("gather_keys").splitlines()[3:]),
         scale_lines(weigher),
-        dict.fromkeys(TileKind, use),
+        {kind: attend_lines(weigher, kind) for kind in TileKind},
         by_address(attend_lines(replace(weigher, ordered=True))),
     )
 

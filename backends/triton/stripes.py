@@ -216,18 +216,15 @@ def stripe_lists(kernel: Kernel, own: Striped, gradients: bool) -> list[str]:
 
 def _place_lines() -> list[str]:
     lines = []
-    for at in range(4):
-        first = f"first + {at} * BLOCK_K" if at else "first"
-        arguments = [
-            "tiles",
-            "held",
-            "n_tiles",
-            "covered",
-            "n_partial",
-            "n_full",
-            first,
-        ]
-        arguments += ["least", f"live_{at}", f"full_{at}", "BLOCK_K"]
+    blocks = ["block", "block + 1", "block + 2", "block + 3"]
+    for at, block in enumerate(blocks):
+        lines.append(f"live_{at} = look(words, {block}, rows, lane, COUNT)")
+        lines.append(f"full_{at} = look(fulls, {block}, rows, lane, COUNT)")
+    for at, block in enumerate(blocks):
+        first = f"({block}) * BLOCK_K" if at else "block * BLOCK_K"
+        arguments = ["tiles", "n_tiles", "covered", "n_partial", "n_full", first]
+        arguments += ["least", f"live_{at}", f"full_{at}", "lane"]
+        arguments += ["COUNT", "WIDTH", "BLOCK_K"]
         lines += [
             "covered, n_partial, n_full = place_tile(",
             *(f"    {item}," for item in arguments),
@@ -282,9 +279,9 @@ def _within_lines(kernel: Kernel, within: BoolExpr) -> list[str]:
     if Axis.HEAD in axes_of(mask) or isinstance(mask, Truth):
         lines.append("h = torch.arange(HEADS, device=device)[:, None]")
     if Axis.LENGTH in axes_of(mask):
-        lines.append("length = torch.tensor(n_k, device=device)")
+        lines.append("length = torch.full((), n_k, device=device)")
     lines += [
-        f'p_{name} = torch.tensor(values["{name}"], device=device)'
+        f'p_{name} = torch.full((), values["{name}"], device=device)'
         for name in sorted(params_of(mask))
     ]
     printer = TorchPrinter(names, box_of(kernel))

@@ -131,7 +131,8 @@ class Selected:
     `choice` names the program, `values` are those of its parameters. `density` is the
     share of visible pairs among all n x n, `recall` that of the causal softmax that
     they keep. Milliseconds of the plan, of attention with that plan, of one call that
-    does both; `kernels` are those of such a call; `peers` compute causal attention.
+    does both, of our own causal attention; `kernels` are those of such a call; `peers`
+    compute causal attention. `is_dense`: a call without a plan chooses nothing.
     """
 
     choice: str
@@ -145,6 +146,8 @@ class Selected:
     kernels: tuple[tuple[str, float], ...] = ()
     peers: tuple[Timing, ...] = ()
     note: str = ""
+    dense_ms: float = 0.0
+    is_dense: bool = False
 
     def ratio(self, system: str) -> float | None:
         """A peer's dense time over our choice and attention together."""

@@ -163,12 +163,15 @@ def _selected(rows: Sequence[Selected]) -> str:
             row.shape.title,
             f"{row.density:.2%}",
             f"{row.recall:.1%}",
-            *(_number(x, 3) for x in (row.plan_ms, row.attend_ms, row.together_ms)),
+            *(_number(x, 3) for x in (row.plan_ms, row.attend_ms)),
+            _number(row.together_ms, 3) + (" (dense)" if row.is_dense else ""),
+            _number(row.dense_ms or None, 3),
         ]
         for timing in row.peers:
             cells += [_number(timing.ms, 3), _number(row.ratio(timing.system), 2)]
         lines.append(cells)
     head = ["choice", "shape", "density", "recall", "plan ms", "attend ms", "both ms"]
+    head.append("our causal ms")
     for timing in rows[0].peers:
         head += [f"{timing.system} ms", "ratio"]
     about = (
@@ -176,7 +179,8 @@ def _selected(rows: Sequence[Selected]) -> str:
         "sinks, a local part, columns and diagonals (`patternc/bench/structured.py`). "
         "Density is the share of all n x n pairs, recall the share of the causal softmax "
         "of the last queries on visible keys. The plan is estimate and selection; "
-        "peers compute dense causal attention; ratios are their time over both of ours."
+        "peers compute dense causal attention; ratios are their time over both of ours. "
+        "(dense): the call chose nothing, as the program allows it."
     )
     notes = [f"- {row.choice}: {row.note}" for row in rows if row.note]
     for row in rows:

@@ -47,6 +47,9 @@ ROWS = 1024
 LONG_MS = 200.0
 """Calls that take longer are timed three times, others by `do_bench`."""
 
+VERY_LONG_MS = 1000.0
+"""Calls that take longer are timed once, and of the peers FA3 alone."""
+
 SEARCH_STEPS = 7
 NAMED = 10
 """How many kernels of a call are listed."""
@@ -133,8 +136,17 @@ OR_DENSE = (
         "vertical_slash",
         text=or_dense("vertical_slash"),
     ),
+    Choice(
+        "xattention_or_dense", "xattention", {"stride": 16}, text=or_dense("xattention")
+    ),
+    Choice(
+        "block_topk_or_dense",
+        "block_topk",
+        {"block": 128, "blocks": 16},
+        text=or_dense("block_topk"),
+    ),
 )
-"""What short calls are measured with: choosing does not pay there."""
+"""What short calls are measured with: choosing seldom pays there."""
 
 
 def choice_named(name: str) -> Choice:
@@ -182,7 +194,8 @@ def line_of(found: Selected) -> str:
     return (
         f"{found.choice} {found.shape.title}: density {found.density:.4f}, recall"
         f" {found.recall:.3f}, plan {found.plan_ms:.3f}, attend {found.attend_ms:.3f},"
-        f" together {found.together_ms:.3f} ms; {peers}{found.note}"
+        f" together {found.together_ms:.3f} ms{' (dense)' if found.is_dense else ''};"
+        f" causal {found.dense_ms:.3f}, {peers}{found.note}"
     )
 
 
@@ -211,8 +224,7 @@ def compare(
         except Exception as error:  # noqa: BLE001
             note = " ".join(f"{type(error).__name__}: {error}".split())
             found = replace(empty, note=f"; {note[:240]}")
-        peers = tuple(_peer(name, shape, (q, k, v), clock) for name in DENSE_PEERS)
-    return replace(found, peers=peers)
+        return replace(found, peers=_peers(shape, (q, k, v), clock))
 
 
 def _ours(
@@ -238,7 +250,12 @@ def _ours(
         found: Tensor = attention(q, k, v, plan=plan, **inputs)
         return found
 
-    same = torch.equal(both(), attend())
+    is_dense = attention.is_dense(shape.length, shape.length, 0, **inputs)
+    note = "; dense by the cost model: both is dense attention, and plans nothing"
+    if not is_dense:
+        same = torch.equal(both(), attend())
+        note = "" if same else "; NOT the same with the plan and without"
+    causal = _causal(shape)
     means = {name: float(value.mean()) for name, value in inputs.items()}
     return replace(
         empty,
@@ -248,8 +265,10 @@ def _ours(
         plan_ms=clock(lambda: attention.plan(q, k, **inputs)),
         attend_ms=clock(attend),
         together_ms=clock(both),
+        dense_ms=clock(lambda: causal(q, k, v)),
+        is_dense=is_dense,
         kernels=kernels_of(both),
-        note="" if same else "; NOT the same with the plan and without",
+        note=note,
     )
 
 
@@ -276,11 +295,16 @@ def recall_of(
 ) -> float:
     """The share of the causal softmax of the last queries that falls on visible keys."""
     _, kept = attention(q, k, v, plan=plan, return_lse=True, **inputs)
-    text = f"attention dense {{ heads {q.shape[1]} kv {k.shape[1]} mask causal }}"
-    dense = Attention(trace_source(Source("dense.pat", text)))
+    dense = _causal(Shape(1, q.shape[1], k.shape[1], k.shape[2], q.shape[3]))
     rows = min(ROWS, q.shape[2])
     _, every = dense(q[:, :, -rows:].contiguous(), k, v, return_lse=True)
     return float((kept[:, :, -rows:] - every).double().exp().mean())
+
+
+def _causal(shape: Shape) -> Attention:
+    """Our own dense attention for the heads of a shape."""
+    text = f"attention dense {{ heads {shape.heads} kv {shape.kv_heads} mask causal }}"
+    return Attention(trace_source(Source("dense.pat", text)))
 
 
 def shares_for(
@@ -306,6 +330,19 @@ def shares_for(
     return {"threshold": (low + high) / 2}
 
 
+def _peers(
+    shape: Shape, tensors: tuple[Tensor, Tensor, Tensor], clock: Clock
+) -> tuple[Timing, ...]:
+    """All peers; where the first takes seconds the others, which take more, do not run."""
+    first = _peer(DENSE_PEERS[0], shape, tensors, clock)
+    if first.ms is None or first.ms < VERY_LONG_MS:
+        rest = tuple(_peer(name, shape, tensors, clock) for name in DENSE_PEERS[1:])
+    else:
+        note = f"not run, as {first.system} takes {first.ms / 1e3:.1f} s"
+        rest = tuple(Timing(name, None, note=note) for name in DENSE_PEERS[1:])
+    return (first, *rest)
+
+
 def _peer(
     system: str, shape: Shape, tensors: tuple[Tensor, Tensor, Tensor], clock: Clock
 ) -> Timing:
@@ -327,6 +364,8 @@ def _peer(
 def median_ms(run: Callable[[], object]) -> float:
     """Median milliseconds on the current CUDA device; the call has run before."""
     first = _once(run)
+    if first > VERY_LONG_MS:
+        return first
     if first > LONG_MS:
         return statistics.median([first, _once(run), _once(run)])
     return float(do_bench(run, warmup=25, rep=150, return_mode="median"))

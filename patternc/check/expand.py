@@ -14,20 +14,20 @@ from typing import assert_never
 
 from patternc.check import reads, terms
 from patternc.check.environment import Environment
+from patternc.check.expansion_limits import Limits
 from patternc.check.layout_names import lowered_names
 from patternc.check.terms import Number, Truths
-from patternc.diagnostics import Diagnostic, Label, PatternError
+from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ir.nodes import CompareOp, Input, IntOp, Segment
 from patternc.ir.selection import (
     Selection,
 )
-from patternc.limits import EXPANSION, EXPANSION_DEPTH, INT_MAX, INT_MIN
 from patternc.source import Span
 from patternc.syntax import ast
 
 
 @dataclass
-class Expansion:
+class Expansion(Limits):
     """One run over one mask, condition or constant; `found` collects errors."""
 
     found: list[Diagnostic] = field(default_factory=list)
@@ -318,81 +318,6 @@ class Expansion:
             lets={},
         )
         return declared.body, inner
-
-    # --- limits
-
-    def enter(self, span: Span, env: Environment) -> None:
-        """One level down; counts every step, so that any expansion ends."""
-        env.budget.charge(1, env.called or span)
-        self.nodes += 1
-        self.level += 1
-        if self.nodes > EXPANSION:
-            self.stop(f"the mask grows beyond {EXPANSION} operations", span, env)
-        if self.level > EXPANSION_DEPTH:
-            self.stop(f"the mask is nested over {EXPANSION_DEPTH} levels", span, env)
-
-    def check_size(self, result: Number | Truths, span: Span, env: Environment) -> None:
-        """Substituted coordinates make a mask larger than the steps that were made."""
-        if result.size > EXPANSION:
-            self.stop(f"the mask grows beyond {EXPANSION} operations", span, env)
-        if result.depth > EXPANSION_DEPTH:
-            self.stop(f"the mask is nested over {EXPANSION_DEPTH} levels", span, env)
-
-    def stop(self, message: str, span: Span, env: Environment) -> None:
-        place = env.called or span
-        text = "when the patterns that it names are put in place"
-        found = Diagnostic("expansion", message, place, text)
-        raise PatternError([*self.found, found])
-
-    def within_64_bits(self, value: Number, span: Span, env: Environment) -> Number:
-        """Report bounds beyond 64 bits, and go on with what fits."""
-        if value.lo >= INT_MIN and value.hi <= INT_MAX:
-            return value
-        far = value.hi if value.hi > INT_MAX else value.lo
-        self.report(
-            "overflow",
-            "this can leave the range of 64-bit integers",
-            span,
-            f"as far as {far:.1e}",
-            env,
-        )
-        lo = min(max(value.lo, INT_MIN), INT_MAX)
-        hi = min(max(value.hi, INT_MIN), INT_MAX)
-        return replace(value, lo=lo, hi=hi)
-
-    def report_zero(
-        self, expr: ast.Arithmetic, divisor: Number, env: Environment
-    ) -> None:
-        what = "remainder by" if expr.op is IntOp.MOD else "division by"
-        if divisor.lo == divisor.hi:
-            message, label, help_text = f"{what} zero", "this is 0", ""
-        else:
-            message = f"{what} what may be zero"
-            label = f"between {divisor.lo} and {divisor.hi}"
-            written = expr.rhs.span.text
-            if written.startswith("("):
-                written = written[1:-1].strip()
-            short = written if len(written) <= 30 else "..."
-            help_text = f"write `max({short}, 1)`"
-        self.report("zero-division", message, expr.rhs.span, label, env, help_text)
-
-    def report(
-        self,
-        code: str,
-        message: str,
-        span: Span,
-        label: str,
-        env: Environment,
-        help_text: str = "",
-    ) -> None:
-        found = Diagnostic(code, message, span, label, help_text)
-        self.found.append(self.placed(found, env))
-
-    def placed(self, found: Diagnostic, env: Environment) -> Diagnostic:
-        """A finding with the call that it comes from."""
-        if env.called is None:
-            return found
-        return replace(found, others=(Label(env.called, "in the expansion of this"),))
 
 
 def _bit_length(number: Number, span: Span) -> Number:

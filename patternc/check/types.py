@@ -13,6 +13,7 @@ from typing import assert_never
 
 from patternc.check.kinds import ARITY, ELEMENT_TYPES, HIDDEN, Place, Type
 from patternc.check.layout_names import LayoutNames
+from patternc.check.mistakes import Mistakes
 from patternc.check.scope import (
     BUILT_IN,
     GIVEN,
@@ -39,7 +40,7 @@ _WHY_HIDDEN = {
 
 
 @dataclass
-class Typing:
+class Typing(Mistakes):
     """The types of the expressions of one body; `found` collects what is wrong.
 
     `parameters`, `inputs` and `lets` are the body's own. `layout` is None where it is not known
@@ -63,20 +64,6 @@ class Typing:
         if wanted is Type.DECIMAL and found is Type.INTEGER:
             return
         self.report_mismatch(expr, wanted, found)
-
-    def report_mismatch(self, expr: ast.Expr, wanted: Type, found: Type) -> None:
-        """Report that an expression is not what it has to be."""
-        if found is Type.MASKS:
-            self.report(
-                "bad-assert",
-                f"{found.value} cannot be a part of an expression",
-                expr.span,
-                "it stands alone on one side of `within` or `==`",
-                "put the other side of `==` in parentheses",
-            )
-            return
-        message = f"expected {wanted.value}, found {found.value}"
-        self.report("type", message, expr.span, *_hint(wanted, found))
 
     def type_of(self, expr: ast.Expr) -> Type | None:
         """The type of `expr`; None after a mistake that was reported."""
@@ -134,9 +121,6 @@ class Typing:
                 return Type.MASKS
             case _:
                 assert_never(expr)
-
-    def report_misplaced(self, expr: ast.Expr, what: str, where: str) -> None:
-        self.report("wrong-place", f"{what} can stand {where} only", expr.span)
 
     def all_of(self, wanted: Type, *parts: ast.Expr) -> Type:
         """Check that every part has the type `wanted`, and return it."""
@@ -387,36 +371,6 @@ class Typing:
         label = Label(declared.name.span, "declared here")
         self.report_arity(name, wanted, count, at, (label,))
 
-    def report_arity(
-        self,
-        name: ast.Name,
-        wanted: str,
-        count: int,
-        at: Span,
-        others: tuple[Label, ...] = (),
-    ) -> None:
-        plural = "argument" if wanted == "1" else "arguments"
-        message = f"`{name.text}` takes {wanted} {plural}, {count} given"
-        self.found.append(Diagnostic("arity", message, at, others=others))
-
-    def report(
-        self, code: str, message: str, span: Span, label: str = "", help_: str = ""
-    ) -> None:
-        self.found.append(Diagnostic(code, message, span, label, help_))
-
 
 def _result(declared: ast.Pattern | ast.Function) -> Type:
     return Type.PATTERN if isinstance(declared, ast.Pattern) else Type.INTEGER
-
-
-def _hint(wanted: Type, found: Type) -> tuple[str, str]:
-    """A label and a help sentence for the commonest mistakes."""
-    if wanted is Type.PATTERN and found is Type.INTEGER:
-        return "a number, not a set of pairs", "compare it with something: `... == 0`"
-    if wanted is not Type.PATTERN and found is Type.PATTERN:
-        return "a set of pairs, not a number", "combine patterns with `&`, `|` and `~`"
-    if found in (Type.SET, Type.RANGE):
-        return "", "a set or range stands to the right of `in`"
-    if found is Type.DECIMAL:
-        return "", "masks, conditions, indices, `//` and `%` have integers only"
-    return "", ""

@@ -27,6 +27,7 @@ COMMANDS = {
     "compile": "write a kernel module that needs torch and triton only",
     "build": "compile kernels ahead of time, into a package that needs no compiler",
     "export": "write a program as other libraries and languages load it",
+    "runtime": "write what runs packages, as a wheel that needs torch alone",
     "inspect": "show what is in a package",
     "lint": "find kernels that spill, wait or load narrowly",
     "verify": "run every backend against the dense reference",

@@ -4,7 +4,8 @@ In: programs. Out: with --compile the median milliseconds of each stage from the
 to the Triton source, for every attention; otherwise the median milliseconds of a
 forward pass at each length, beside dense causal attention. `--suite` takes no programs:
 it measures the performance suite beside its peers on a CUDA device and writes the
-report. `--select` does the same for choices of keys at run time. `--tune` measures
+report. `--select` does the same for choices of keys at run time, and tells the line of
+times that decides where a dense mask is cheaper. `--tune` measures
 candidates for the table that schedules are chosen from. `--tiled` times the tiled
 backend beside its peers on the CPU. Not its job: correctness (`patternc verify`).
 """
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -39,6 +40,9 @@ from patternc.source import Source
 from patternc.syntax.load import read_source
 from patternc.syntax.parse import parse
 from patternc.timing import Milliseconds, Setting, time_forward
+
+if TYPE_CHECKING:
+    from patternc.bench.record import Selected
 
 Result = TypeVar("Result")
 Values = Mapping[str, int | float]
@@ -226,7 +230,19 @@ def _run_select(args: argparse.Namespace) -> int:
         )
         found = record.merge([found, short])
         keep(found)
+    _tell_times(found.selected)
     return _write(args.out, report(found))
+
+
+def _tell_times(found: Sequence[Selected]) -> None:
+    """The line of `plan.measured` that follows from what was measured."""
+    from patternc.bench.crossover import fit
+    from patternc.plan.measured import CHOOSING
+
+    family = "sm_" + "".join(map(str, torch.cuda.get_device_capability()))
+    made = fit(found, CHOOSING[0], family, torch.cuda.get_device_name())
+    if made is not None:
+        _tell(f"for CHOOSING, within {made.error:.0%}: {made.line}")
 
 
 def _tell(line: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from patternc.ir.nodes import Attention, Element
 from patternc.ir.selected import (
     placed_params,
 )
+from patternc.ops.settled import settled
 from patternc.plan.kernel import Kernel
 from patternc.version import VERSION
 
@@ -136,8 +137,8 @@ class Program:
             inputs=self._named(inputs),
         )
         if isinstance(found, Tensor):
-            return _settled(found), None
-        return _settled(found[0]), _settled(found[1])
+            return settled(found), None
+        return settled(found[0]), settled(found[1])
 
     @property
     def caller_params(self) -> tuple[str, ...]:
@@ -184,14 +185,14 @@ class Program:
             inputs=named,
         )
         if not self.keeps_core:
-            return _settled(core.to(q.dtype)), _settled(core_lse), None, None
+            return settled(core.to(q.dtype)), settled(core_lse), None, None
         output, lse = self._trainable.finish(
             core, core_lse, v, q_offset=site.q_offset, params=params, inputs=named
         )
         own = lse.clone() if lse is core_lse else lse
         output = output.clone() if output is core else output
         results = (output.to(q.dtype), own, core.to(q.dtype), core_lse)
-        return tuple(_settled(x) for x in results)  # type: ignore[return-value]
+        return tuple(settled(x) for x in results)  # type: ignore[return-value]
 
     def gradients(
         self,
@@ -214,7 +215,7 @@ class Program:
             found = self._trained(q, k, v, inputs, kept, d_out, d_lse, site, names)
         else:
             found = self._recomputed(q, k, v, inputs, d_out, d_lse, site, names)
-        return [_settled(x) for x in found]
+        return [settled(x) for x in found]
 
     def no_lse(self, q: Tensor) -> Tensor:
         """NaN [B, H, n_q]: that of weights without a sum."""
@@ -386,20 +387,3 @@ def _pull(
         return [None] * len(sources)
     ends, starts = zip(*used, strict=True)
     return list(torch.autograd.grad(ends, sources, starts, allow_unused=True))
-
-
-def _settled(x: Tensor) -> Tensor:
-    """The same with the strides of a new tensor, whatever sizes of 1 may hide."""
-    fresh = x.detach() if x.requires_grad else x
-    is_dense = fresh.stride() == _strides(fresh.shape)
-    return fresh if is_dense else fresh.new_empty(fresh.shape).copy_(fresh)
-
-
-@lru_cache(maxsize=1024)
-def _strides(shape: torch.Size) -> tuple[int, ...]:
-    """Those of a new tensor."""
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= size or 1
-    return tuple(reversed(strides))

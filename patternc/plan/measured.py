@@ -1,6 +1,7 @@
-"""Times of kernels, measured by `patternc bench --tune`; nothing here is derived.
+"""Times of kernels, measured by `patternc bench`; nothing here is derived.
 
-In: nothing. Out: `MEASURED` and `HOPPER`. Not its job: choosing (`plan.choose`).
+In: nothing. Out: `MEASURED`, `HOPPER` and `CHOOSING`. Not its job: picking a schedule
+(`plan.choose`), or a dense mask in place of chosen keys (`plan.cheaper`).
 
 A time is that of the whole device, in nanoseconds: a full tile, a partial tile, and
 what every query tile costs beside its tiles. They come from a fit to several programs
@@ -69,3 +70,38 @@ HOPPER: tuple[Measured, ...] = (
 )
 """Its tile and stages have no rivals: three stages, 64 keys a step and another order of
 the products were measured, and slower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """What choosing keys and attending to them takes on one family of devices.
+
+    Times are those of the whole device, for rows of 128 columns and 16 bits.
+    `launches_ms`: what a plan takes whatever its sizes. In picoseconds: `dense_ps` for a
+    visible pair of the dense kernel, `scored_ps` for an entry of an estimate, a product
+    of two rows, `ranked_ps` for an entry that is ranked in one of many scopes, and
+    `alone_ps` where a head has a single one; `line_ps` for a visible pair where diagonals
+    and columns are chosen in clusters, `block_ps` where blocks are, and `tile_ps` for any
+    pair of a tile that is visited because of single pairs in it.
+    """
+
+    family: str
+    launches_ms: float
+    dense_ps: float
+    scored_ps: float
+    ranked_ps: float
+    alone_ps: float
+    line_ps: float
+    block_ps: float
+    tile_ps: float
+    device: str
+
+
+CHOOSING: tuple[Choosing, ...] = (
+    # From vertical-slash (1000, 6096) with 32 heads, by hand: plans at 4K to 32K tokens
+    # and at 128K, attention at 128K in clusters of 64 and apart. Not timed apart: scores
+    # (a product at 256 TFLOP/s), entries of many scopes (ten reads and writes of 4 bytes
+    # at 2 TB/s) and blocks (as tiles). `patternc bench --select` prints the line that
+    # replaces this one.
+    Choosing("sm_90", 2.4, 0.87, 1.0, 20.0, 264.0, 4.5, 1.03, 1.03, "NVIDIA H200"),
+)

@@ -170,7 +170,6 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
     shares = None, None
     if is_packed or splits > 1:
         shares = new_shares(output, splits)
-    spoiled = q.new_empty(programs, dtype=torch.int8)
     arguments = (
         q if is_packed else source_of(q, BLOCK_Q, access),
         source_of(k, BLOCK_K, access),
@@ -178,7 +177,6 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
         output,
         lse,
         numbers,
-        spoiled,
         *shares,
         *lists[:LIST_TENSORS],
         *q.stride(),
@@ -196,7 +194,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
     )
     block_d, block_dv = padded(dim), padded(value_dim)
     columns = max(block_d, block_dv)
-    warps, stages = launch_of("forward", columns, q)
+    warps, stages = launch_of("forward", columns, q, access)
     options = {
         "HEADS": HEADS,
         "GROUP_SIZE": HEADS // KV_HEADS,
@@ -219,19 +217,18 @@ def launch(q, k, v, output, lse, scale, q_offset, values, sequences=None):
     with current(q.device):
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
+        first = (kernel, programs, arguments, options, stages, kind)
+        again = exact_of(first)
         is_alone = HAS_HOPPER and shares[0] is None
         how = (access, scale, q_offset, values, sequences)
         if is_alone and runs_on_hopper(q, v, *how):
             more = tuple(values.values())
-            tensors = (q, k, v, output, lse, spoiled)
-            rest = (scale, q_offset, BLOCK_Q, more, None, sequences)
-            launch_hopper(*tensors, *rest)
-        else:
-            start(kernel, programs, arguments, options, stages, kind)
-        # Tiles that a value which is not finite has spoiled, mostly none, once more.
+            given = (scale, q_offset, more, sequences)
+            first = hopper_launch(q, k, v, output, lse, *given)
         if HIDES or sequences is not None:
-            options["EXACT"] = True
-            start(kernel, programs, arguments, options, 1, (*kind, "exact"))
+            start_both(first, again)
+        else:
+            start(*first)
         if shares[0] is not None:
             combine_kernel[(batch * HEADS * n_q,)](
                 *shares,
@@ -267,15 +264,88 @@ def start(kernel, programs, arguments, options, stages, kind):
             return
 
 
-def launch_of(kernel, columns, q):
+def exact_of(launch):
+    """The same launch for the tiles that values which are not finite have spoiled."""
+    kernel, programs, arguments, options, _, kind = launch
+    return kernel, programs, arguments, options | {"EXACT": True}, 1, (*kind, "exact")
+
+
+def start_both(first, again):
+    """A launch, and one for the tiles that it marked, mostly none."""
+    start(*first)
+    start(*again)
+
+
+def launch_of(kernel, columns, q, access):
     """The warps and stages of a kernel. Raises `ValueError` where no stage fits."""
+    check_fits(kernel, columns, q, access)
     found = LAUNCHES.get((kernel, columns, q.element_size()))
     if found is None:
         raise ValueError(
             f"{NAME}: tiles of {BLOCK_Q} x {BLOCK_K} with {columns} columns of {q.dtype}"
             " need more shared memory than a device has; compile it with smaller tiles"
         )
-    return found
+    return fitted_to(compiler_of(q.device), kernel, columns, *found)
+
+
+def check_fits(kernel, columns, q, access):
+    """Refuse float32 tiles that shared memory can't hold, before anything is compiled."""
+    if precision_of(q) != "tf32x3" or access == "descriptor":
+        return
+    compiler, row = compiler_of(q.device), columns * q.element_size()
+    needed = least_shared(compiler, kernel, BLOCK_Q, BLOCK_K, row)
+    limit = SHARED_BYTES[compiler]
+    if needed > limit:
+        sides = (128, 64, 32, 16)
+        least = (least_shared(compiler, kernel, x, x, row) for x in sides)
+        most = next(x for x, taken in zip(sides, least, strict=True) if taken <= limit)
+        other = "; or rows that are contiguous and start on 16 bytes"
+        raise ValueError(
+            f"{NAME}: tiles of {BLOCK_Q} x {BLOCK_K} with {columns} columns of {q.dtype},"
+            f" read by pointers, need {needed} bytes of shared memory, a device has"
+            f" {limit}: compile it with block_q and block_k of at most"
+            f" {most}{other if compiler == 'hopper' else ''}"
+        )
+
+
+def least_shared(compiler, kernel, block_q, block_k, row):
+    """Bytes that float32 tiles with rows of `row` bytes take in shared memory.
+
+    At least, as Triton 3.6 compiles products that are three of TF32, of tiles that are
+    read by pointers: all tiles, once or, for wgmma, split in two, and the weights.
+    """
+    rows = block_q + block_k
+    tiles = rows if kernel == "forward" else 2 * rows
+    if compiler == "hopper" and min(block_q, block_k) >= 64:
+        return (tiles + rows) * row
+    return tiles * row + 4 * block_q * block_k
+
+
+SHARED_BYTES = {"ampere": 166912, "hopper": 232448}
+"""The most shared memory that a thread block may take, by compiler."""
+
+
+def fitted_to(compiler, kernel, columns, warps, stages):
+    """The warps and stages of a kernel, where those for Hopper make registers spill.
+
+    AMD's compiler keeps the tiles that are in flight in registers: there is one.
+    Before sm_90 the sums of 128 columns are too many for four warps.
+    """
+    if compiler == "amd":
+        return warps, 1
+    if compiler == "ampere" and kernel == "key" and columns > 64:
+        return max(warps, 8), stages
+    return warps, stages
+
+
+@functools.cache
+def compiler_of(device):
+    """Which compiler makes the code: "hopper" from sm_90 on, "ampere" before, "amd"."""
+    if device.type != "cuda":
+        return "hopper"
+    if torch.version.hip is not None:
+        return "amd"
+    return "hopper" if has_tma(device) else "ampere"
 
 
 FITTING = {}
@@ -423,14 +493,10 @@ def is_hopper(device):
     return is_nvidia and torch.cuda.get_device_capability(device)[0] == 9
 
 
-def launch_hopper(
-    q, k, v, output, lse, spoiled, scale, q_offset, exact_q, more, exact, sequences=None
-):
-    """Start `hopper_kernel`, one program for each query tile, head and batch.
+def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
+    """The launch of `hopper_kernel`, one program for each query tile, head and batch.
 
-    `spoiled` gets flags for the tiles of `exact_q` queries of the portable kernel,
-    `more` is what both take behind the scale, and `exact` compiles that kernel (None: a
-    mask that hides nothing has no use for it).
+    `more` is what it and the portable kernel take behind the scale.
     """
     batch, _, n_q, dim = q.shape
     n_k, value_dim = v.shape[2:]
@@ -439,8 +505,6 @@ def launch_hopper(
         form, numbers, longest = sequences
         batch = len(numbers) - 1 if form == "packed" else batch
     first, tiles = tiles_of(longest, q_offset, HOPPER_Q)
-    if exact_q > HOPPER_Q // 2:  # both halves of a tile may set one flag
-        spoiled.zero_()
     arguments = (
         hopper_source(q, HOPPER_Q // 2),
         hopper_source(k, HOPPER_K),
@@ -448,7 +512,6 @@ def launch_hopper(
         hopper_source(output, HOPPER_Q // 2),
         output,
         lse,
-        spoiled,
         numbers,
         n_q,
         n_k,
@@ -456,7 +519,6 @@ def launch_hopper(
         first,
         tiles,
         math.gcd(HEADS * batch, HOPPER_TOGETHER),
-        *tiles_of(longest, q_offset, exact_q),
         scale * LOG2_E,
         *more,
     )
@@ -467,13 +529,12 @@ def launch_hopper(
         "VALUE_DIM": value_dim,
         "BLOCK_Q": HOPPER_Q,
         "BLOCK_K": HOPPER_K,
-        "EXACT_Q": exact_q,
         "STAGES": HOPPER_STAGES[max(dim, value_dim)],
         "SEQUENCES": form,
         "num_warps": 4,
     }
-    grid = (tiles * HEADS * batch,)
-    hopper_kernel[grid](*arguments, **options)
+    kind = (q.device, q.dtype, dim, value_dim, form)
+    return hopper_kernel, tiles * HEADS * batch, arguments, options, 1, kind
 
 
 def tiles_of(n_q, q_offset, rows):
@@ -746,55 +807,55 @@ def launch_gradients(
             ACCESS="any" if access == "any" else "aligned",
         )
         programs = n_q_tiles * HEADS * batch
-        spoiled = q.new_empty(programs, dtype=torch.int8)
         arguments = (
             *sources,
-            spoiled,
             dq,
             *lists[:LIST_TENSORS],
             *numbers,
         )
         kernel = ordered_query_gradient_kernel if ordered else query_gradient_kernel
-        warps, stages = launch_of("query", columns, q)
+        warps, stages = launch_of("query", columns, q, access)
         more = {
             **options,
             "num_warps": warps,
         }
-        start(kernel, programs, arguments, more, stages, kind)
-        # Tiles that a value which is not finite has spoiled, mostly none, once more.
+        first = (kernel, programs, arguments, more, stages, kind)
+        again = exact_of(first)
         if HIDES or sequences is not None:
-            more["EXACT"] = True
-            start(kernel, programs, arguments, more, 1, (*kind, "exact"))
+            start_both(first, again)
+        else:
+            start(*first)
         dk_parts, dv_parts = dk, dv
         if members < HEADS // KV_HEADS:
-            shape, wide = (batch, HEADS, n_k), torch.float32
-            dk_parts = k.new_empty((*shape, dim), dtype=wide)
-            dv_parts = v.new_empty((*shape, value_dim), dtype=wide)
+            shape, wide = (elements, HEADS, n_k), torch.float32
+            make = k.new_zeros if form == "packed" else k.new_empty
+            dk_parts = make((*shape, dim), dtype=wide)
+            dv_parts = make((*shape, value_dim), dtype=wide)
         programs = n_k_tiles * (HEADS // members) * batch
-        spoiled = q.new_empty(programs, dtype=torch.int8)
         arguments = (
             *sources,
-            spoiled,
             dk_parts,
             dv_parts,
             *turned[:TURNED_TENSORS],
             *numbers,
         )
         kernel = ordered_key_gradient_kernel if ordered else key_gradient_kernel
-        warps, stages = launch_of("key", columns, q)
+        warps, stages = launch_of("key", columns, q, access)
         more = {
             **options,
             "MEMBERS": members,
             "num_warps": warps,
         }
-        start(kernel, programs, arguments, more, stages, kind)
-        # Tiles that a value which is not finite has spoiled, mostly none, once more.
+        first = (kernel, programs, arguments, more, stages, kind)
+        again = exact_of(first)
         if HIDES_REVERSED or sequences is not None:
-            more["EXACT"] = True
-            start(kernel, programs, arguments, more, 1, (*kind, "exact"))
+            start_both(first, again)
+        else:
+            start(*first)
         if members < HEADS // KV_HEADS:
             for whole, some in ((dk, dk_parts), (dv, dv_parts)):
-                whole.copy_(some.view(batch, KV_HEADS, -1, n_k, some.shape[3]).sum(2))
+                each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])
+                whole.copy_(each.sum(2))
 
 
 def is_ordered(n_q, n_k, q_offset):

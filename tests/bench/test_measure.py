@@ -99,3 +99,15 @@ def test_our_own_failure_is_a_note_and_the_peers_go_on(
     assert (flash.ms, flash.distance) == (2.0, None)
     assert found.rate(1.0) is None
     assert found.ratio(FLASH) is None
+
+
+def test_the_tile_is_that_of_the_kernel_that_ran() -> None:
+    shape = Shape(1, 2, 2, 4096, 128, "bfloat16")
+    site = Site.of(row_named("causal"), measuring.sizes_of(shape), CPU)
+    own = site.trace().kernel
+    assert measuring.that_ran(own, ["forward_kernel"]) is own
+    other = measuring.that_ran(own, ["hopper_kernel", "forward_kernel"])
+    tiles = [(x.schedule.block_q, x.schedule.block_k) for x in (own, other)]
+    assert tiles[1] == (128, 128) != tiles[0]
+    densities = [measuring.tile_density(site, kernel) for kernel in (own, other)]
+    assert densities[0] < densities[1] == 528 / 1024

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from patternc.bench import selecting
 from patternc.bench.acceptance import check
 from patternc.bench.record import (
     FA3,
@@ -25,6 +26,7 @@ from patternc.bench.report import report
 from patternc.bench.selecting import (
     CHOICES,
     OR_DENSE,
+    VERY_LONG_MS,
     Choice,
     choice_named,
     compare,
@@ -61,6 +63,7 @@ def test_density_and_recall_are_those_of_the_mask() -> None:
     kept = float((weights * mask).sum() / (4 * 512))
     assert found.recall == pytest.approx(kept, abs=1e-4)
     assert 0.6 < kept < 1
+    assert found.dense_ms > 0 and not found.is_dense
     by_name = {peer.system: peer for peer in found.peers}
     assert by_name[FA3].ms is None and by_name[FA3].note
     assert by_name[FLASH].ms is not None
@@ -125,7 +128,9 @@ def test_records_report_and_promises() -> None:
     rows = (
         selected("vertical_slash", 131072, 2.0),
         selected("xattention_10", 131072, 5.0),
-        selected("vertical_slash_or_dense", 4096, 10.2),
+        replace(
+            selected("vertical_slash_or_dense", 4096, 10.2), dense_ms=9.0, is_dense=True
+        ),
         selected("vertical_slash_or_dense", 8192, 11.0),
     )
     records = Records("one", selected=rows)
@@ -134,13 +139,30 @@ def test_records_report_and_promises() -> None:
     old = to_json(Records("one")).replace(',\n "selected": []', "")
     assert "selected" not in old and from_json(old) == Records("one")
     text = report(records)
+    assert "10.200 (dense)" in text and "9.000" in text
     assert "## Selection at run time" in text and "probe_kernel 0.100" in text
     verdicts = {item.promise: item.holds for item in check(records)}
     assert verdicts == {
         "vertical_slash at 131072: FA3 over both >= 4.0": True,
         "vertical_slash at 131072: the plan takes at most 15%": True,
         "xattention_10 at 131072: FA3 over both >= 4.0": False,
-        "xattention_10 at 131072: the plan takes at most 15%": True,
         "vertical_slash_or_dense at 4096: at most 5% slower than dense": True,
+        "vertical_slash_or_dense at 4096: at most 5% slower than our own dense": False,
         "vertical_slash_or_dense at 8192: at most 5% slower than dense": False,
     }
+
+
+@pytest.mark.parametrize("ms", [VERY_LONG_MS / 2, VERY_LONG_MS])
+def test_a_slow_peer_leaves_out_the_others(
+    ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def peer(system: str, *_: object) -> Timing:
+        return Timing(system, ms)
+
+    monkeypatch.setattr(selecting, "_peer", peer)
+    tensors = (torch.empty(0), torch.empty(0), torch.empty(0))
+    first, *others = selecting._peers(SHAPE, tensors, once)
+    assert (first.system, first.ms) == (FA3, ms)
+    is_slow = ms >= VERY_LONG_MS
+    assert [item.ms is None for item in others] == [is_slow] * len(others)
+    assert all(("not run" in item.note) == is_slow for item in others)

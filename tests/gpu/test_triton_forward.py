@@ -17,7 +17,7 @@ from patternc.backends.triton.load import import_file
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.source import Source
 from patternc.store import Store
-from patternc.verify import verify
+from patternc.verify import DTYPES, verify
 from tests.backends.triton.programs import PROGRAMS, kernel_of, module_of
 from tests.programs import EXAMPLES
 
@@ -36,17 +36,23 @@ def long_module(folder: Path) -> ModuleType:
     return import_file(Store(folder).put(emit(kernel, LONG, "long"), "long", ".py"))
 
 
-def within_budget(kernel: Kernel, head_dim: int) -> None:
+def within_budget(
+    kernel: Kernel, head_dim: int, dtypes: tuple[torch.dtype, ...] = DTYPES
+) -> None:
     """Every dtype and size is within the budget that float64 gives."""
-    results = verify(kernel, ["triton"], "cuda", sizes=SIZES, head_dim=head_dim)
-    assert len(results) == len(SIZES) * 3 * 2
+    results = verify(
+        kernel, ["triton"], "cuda", sizes=SIZES, head_dim=head_dim, dtypes=dtypes
+    )
+    assert len(results) == len(SIZES) * len(dtypes) * 2
     assert [result for result in results if not result.ok] == []
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_small_programs(name: str, head_dim: int) -> None:
-    within_budget(kernel_of(name, Schedule()), head_dim)
+    # float32, the slowest to compile, for one head size.
+    dtypes = DTYPES if head_dim == 64 else (torch.bfloat16,)
+    within_budget(kernel_of(name, Schedule()), head_dim, dtypes)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -104,12 +110,11 @@ def test_aligned_pointer_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_one_compilation_serves_every_size(tmp_path: Path) -> None:
     module = module_of("window", tmp_path, Schedule())
 
-    def compiled() -> int:
-        return sum(
-            len(item[0]) for item in module.forward_kernel.device_caches.values()
-        )
+    def compiled() -> set[str]:
+        caches = module.forward_kernel.device_caches.values()
+        return {str(key) for item in caches for key in item[0]}
 
-    before = 0
+    before: set[str] = set()
     for at, (batch, n_q, n_k, q_offset, width) in enumerate(
         (
             (1, 1, 1, None, 1),
@@ -125,7 +130,7 @@ def test_one_compilation_serves_every_size(tmp_path: Path) -> None:
         module.forward(q, k, k.clone(), q_offset=q_offset, w=width)
         if at < 2:  # a kernel for few queries, one for many
             before = compiled()
-    assert compiled() == before
+    assert compiled() - before == set()
 
 
 @pytest.mark.parametrize("n_q", [1, 16, 64])

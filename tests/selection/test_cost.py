@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from patternc import driver
+from patternc import driver, stdlib_patterns
+from patternc.attention import Attention
 from patternc.check import lower
 from patternc.diagnostics import PatternError
 from patternc.explain import as_text, explain
 from patternc.ir.map_text import print_selection
-from patternc.plan.cheaper import costs
+from patternc.plan.cheaper import SHORT, costs, crossover
+from patternc.plan.measured import CHOOSING
 from patternc.source import Source
 from patternc.syntax.parse import parse
 from tests.selection.programs import attention
@@ -71,6 +74,85 @@ def test_density_follows_the_budgets() -> None:
     assert costs(found, 4096, 4096, 0, ()).is_dense_cheaper
 
 
+@pytest.mark.parametrize("length", [4096, 8192, 16384])
+@pytest.mark.parametrize(
+    "file", ["vertical_slash", "moba", "flexprefill", "xattention"]
+)
+def test_short_calls_of_published_choices_are_dense(file: str, length: int) -> None:
+    source = Source(f"{file}.pat", stdlib_patterns.text(file))
+    attention = driver.trace_source(source, file).kernel.attention
+    assert costs(attention, length, length, 0, ()).is_dense_cheaper
+
+
+def test_a_short_call_chooses_where_it_clearly_wins() -> None:
+    blocks = """let coarse = mean(Q by q // 128) @ mean(K by k // 128)
+        let best = top({}, coarse per q // 128)
+        mask causal & (q // 128, k // 128) in best"""
+    few, many = (
+        lower(parse(Source("x.pat", text_of(blocks.format(n))))) for n in (8, 60)
+    )
+    assert not costs(few, 16384, 16384, 0, ()).is_dense_cheaper
+    assert costs(many, 16384, 16384, 0, ()).is_dense_cheaper
+    slower = replace(CHOOSING[0], launches_ms=3.0)
+    assert costs(few, 16384, 16384, 0, (), slower).is_dense_cheaper
+
+
+def test_a_short_call_counts_on_keys_that_lie_apart() -> None:
+    few = """let probe = softmax(scores where causal for q >= N - 64)
+        let slashes = top(64, sum(probe by q - k))
+        mask causal & q - k in slashes"""
+    attention = lower(parse(Source("x.pat", text_of(few))))
+    free = replace(CHOOSING[0], launches_ms=0.0, alone_ps=0.0)
+    assert costs(attention, SHORT, SHORT, 0, (), free).is_dense_cheaper is False
+    costly = replace(free, tile_ps=4 * free.tile_ps)
+    assert costs(attention, SHORT, SHORT, 0, (), costly).is_dense_cheaper
+    assert not costs(attention, SHORT + 1, SHORT + 1, 0, (), costly).is_dense_cheaper
+
+
+def test_nothing_is_planned_for_a_dense_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clauses = f"{COLUMNS}mask causal & k in columns else dense when cheaper"
+    attn = attention(tmp_path, clauses, "heads 2 kv 1")
+    q, k = torch.randn(1, 2, 50, 8), torch.randn(1, 1, 50, 8)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("planned")
+
+    monkeypatch.setattr("patternc.attention.made_plan", refuse)
+    assert attn(q, k, k).shape == q.shape
+    monkeypatch.setattr(Attention, "is_dense", lambda *_, **__: False)
+    with pytest.raises(AssertionError, match="planned"):
+        attn(q, k, k)
+
+
+def test_the_crossover_is_where_the_choice_changes() -> None:
+    attention = lower(parse(Source("x.pat", text_of(SLASHES))))
+    found = crossover(attention, ())
+    assert found is not None and 16384 < found < 131072
+    assert not costs(attention, found, found, 0, ()).is_dense_cheaper
+    less = found * 7 // 8
+    assert costs(attention, less, less, 0, ()).is_dense_cheaper
+    slow = replace(CHOOSING[0], line_ps=1e6)
+    assert crossover(attention, (), slow) is None
+
+
+def test_explain_says_by_which_lists_each_pass_goes() -> None:
+    def told(clauses: str) -> str:
+        trace = driver.trace_source(Source("x.pat", text_of(clauses)))
+        return as_text(explain(trace))
+
+    both = "heads {0..31}: chosen diagonals and columns, forward and backward"
+    assert both in told(SLASHES)
+    bias = f"{SLASHES}\ninput bias[h, k] : float\nscore s + bias[h, k]"
+    assert "chosen diagonals and columns, forward only" in told(bias)
+    assert "backward by lists of tiles, as the gradient of `bias`" in told(bias)
+    single = "let best = top(4, scores per q)\nmask (q, k) in best"
+    assert "lists of tiles, forward and backward; they have room" in told(single)
+    documents = "input doc[k] : int\nmask doc[q] == doc[k]"
+    assert "their length is waited for" in told(documents)
+
+
 def test_explain_says_what_is_selected_and_where_it_does_not_pay() -> None:
     trace = driver.trace_source(Source("x.pat", text_of(SLASHES)))
     told = as_text(explain(trace))
@@ -80,6 +162,8 @@ def test_explain_says_what_is_selected_and_where_it_does_not_pay() -> None:
         "for each head",
         "warning: at N = 16384 and below this costs more than a dense mask",
         "warning: at N = 524288 keys that lie apart reach",
+        "; up to N = 131072 dense would be faster",
+        "choosing pays from about N = ",
     ):
         assert line in told
     allowed = Source("x.pat", text_of(SLASHES + " else dense when cheaper"))

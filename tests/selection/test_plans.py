@@ -208,6 +208,10 @@ def test_inputs_that_only_selections_read_are_not_missed(tmp_path: Path) -> None
             "share from 0 to 1, got 4",
         ),
         (
+            "let some = top_p(1 - N / 4.0, scores per q)\nmask (q, k) in some",
+            "share from 0 to 1, got -3",
+        ),
+        (
             "let some = top(1, sum(scores for q >= N - 17 by k))\nmask k in some",
             r"its probe starts at query -1.*write `max\(N - 17, 0\)`",
         ),
@@ -235,6 +239,26 @@ def test_wrong_numbers_are_errors(clauses: str, message: str, tmp_path: Path) ->
         attn(q, k, v, **given)
     with pytest.raises(ValueError, match=message):
         attn.plan(q, k, **given)
+
+
+@pytest.mark.parametrize("backend", ["reference", "tiled", "triton"])
+@pytest.mark.parametrize("choice", ["top(2, {})", "top_p(0.5, {})", "above(-9.0, {})"])
+def test_a_scope_without_candidates_chooses_nothing(
+    choice: str, backend: str, tmp_path: Path
+) -> None:
+    """Its rows see no key, and no row sees what is no candidate."""
+    written = choice.format("softmax(scores where k < q - 6) per q")
+    clauses = f"let some = {written}\nmask (q, k) in some"
+    attn = attention(tmp_path, clauses, "heads 4 kv 2").backend(backend)
+    q, k, v = drawn()
+    plan = attn.plan(q, k)
+    seen = attn.mask(12, 16, plan=plan)
+    rows = torch.arange(12)[:, None] + 4
+    assert not bool((seen & (torch.arange(16) >= rows - 6)).any())
+    assert not bool(seen[:, :, :3].any()) and bool(seen[:, :, 3:].any(-1).all())
+    out, lse = attn(q, k, v, plan=plan, return_lse=True)
+    assert not bool(out[:, :, :3].any()) and bool((lse[:, :, :3] == -torch.inf).all())
+    assert bool(lse[:, :, 3:].isfinite().all())
 
 
 def test_budgets_that_say_so_are_cut(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from patternc import driver
 from patternc.backends import choosing, maps
+from patternc.backends.map_values import Values, softmax_of
 from patternc.backends.protocol import Backend
 from patternc.backends.reference import ReferenceBackend
 from patternc.backends.tiled import TiledBackend
@@ -206,10 +207,10 @@ def one_more(
     return UNTIL(selection, given, order) + 1
 
 
-def of_all(found: maps.Values, size: int) -> maps.Values:
+def of_all(found: Values, size: int) -> Values:
     """A softmax over entries that are not there, too."""
-    every = maps.Values(found.numbers, torch.ones_like(found.live))
-    return maps.Values(SOFTMAX(every, size).numbers, found.live)
+    every = Values(found.numbers, torch.ones_like(found.live))
+    return Values(SOFTMAX(every, size).numbers, found.live)
 
 
 def heads_alone(
@@ -218,7 +219,7 @@ def heads_alone(
     return found
 
 
-RANKING, UNTIL, SOFTMAX = choosing._ranking, choosing._until, maps._softmax
+RANKING, UNTIL, SOFTMAX = choosing._ranking, choosing._until, softmax_of
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ RANKING, UNTIL, SOFTMAX = choosing._ranking, choosing._until, maps._softmax
         (choosing, "_ranking", smaller_last),
         (choosing, "_ranking", always_is_nothing),
         (choosing, "_until", one_more),
-        (maps, "_softmax", of_all),
+        (maps, "softmax_of", of_all),
         (maps, "join_heads", heads_alone),
     ],
 )

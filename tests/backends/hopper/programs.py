@@ -24,8 +24,8 @@ NAMES = ("blind", "causal", "duo", "everything", "nothing", "streaming", "window
 LISTED = ("documents", "prefix")
 """Those whose tiles follow inputs."""
 
-CHOSEN = ("table", "chosen")
-"""Those whose blocks an input or a selection chooses: the portable kernels' own loops."""
+CHOSEN = ("table", "wide", "chosen")
+"""Those whose blocks an input or a selection chooses."""
 
 PROGRAMS = {
     **programs.PROGRAMS,
@@ -34,6 +34,26 @@ PROGRAMS = {
     heads 4 kv 2
     input keep[h, q // 128, k // 128] : bool
     mask causal & keep[h, q // 128, k // 128]
+}
+""",
+    "wide": """attention wide(near: runtime = 300) {
+    heads 4 kv 2
+    input keep[b, h, q // 256, k // 384] : bool
+    mask abs(q - k) < near & (keep[h, q // 256, k // 384] | k // 384 == 0)  for h in {0}
+    mask abs(q - k) < near & keep[h, q // 256, k // 384]                    otherwise
+}
+""",
+    "small_blocks": """attention small_blocks {
+    heads 4
+    input keep[h, q // 64, k // 128] : bool
+    mask causal & keep[h, q // 64, k // 128]
+}
+""",
+    "one_sided": """attention one_sided {
+    heads 4
+    input keep[h, q // 128, k // 128] : bool
+    mask causal & keep[h, q // 128, k // 128]  for h in {0}
+    mask window(100)                           otherwise
 }
 """,
     "chosen": """attention chosen(p = 0.7) {

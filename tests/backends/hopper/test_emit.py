@@ -20,7 +20,9 @@ from patternc.backends.hopper.route import (
 )
 from patternc.backends.triton.emit import emit as triton_emit
 from patternc.backends.triton.load import import_file
+from patternc.backends.triton.ranges import hides_pairs
 from patternc.plan.kernel import Kernel, Schedule
+from patternc.plan.tiling import plan
 from patternc.source import Source
 from patternc.store import Store
 from tests.backends.hopper.programs import (
@@ -62,7 +64,7 @@ def test_one_kernel_is_as_it_was() -> None:
     assert "\n\n".join(hopper_texts("window")) == GOLDEN.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", (*NAMES, *LISTED))
+@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN))
 def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     text = text_of(name)
     assert text == text_of(name)
@@ -70,7 +72,7 @@ def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     assert_formatted(text)
 
 
-@pytest.mark.parametrize("name", (*NAMES, *LISTED))
+@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN))
 def test_names_are_defined_once(name: str) -> None:
     """The kernel for Hopper shares a module with the portable ones."""
     body = ast.parse(text_of(name)).body
@@ -90,8 +92,10 @@ def test_the_portable_module_says_nothing_of_it() -> None:
         ("negative", "its mask divides by a number that is no power of two"),
         ("mixed", "its tokens have an order"),
         ("sinks", "it has scores, weights, sinks, outputs or skipped heads"),
-        ("blocks", "`keep` chooses parts of its tiles"),
-        ("slashes", "what inputs choose has loops of its own"),
+        ("blocks", "`keep` chooses which keys are seen"),
+        ("slashes", "chosen diagonals and columns have loops of their own"),
+        ("small_blocks", "its blocks of 64 x 128 are no whole tiles"),
+        ("one_sided", "some heads have chosen blocks, and others tiles of their own"),
     ],
 )
 def test_programs_without_one(name: str, reason: str) -> None:
@@ -132,9 +136,10 @@ def test_listed_tiles_are_taken_for_one_head_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_chosen_blocks_have_portable_loops(name: str) -> None:
-    assert chosen_route(kernel_of(name)) is None
-    assert "loops of its own" in in_words(kernel_of(name))
+def test_chosen_blocks_are_taken_for_one_head_size(name: str) -> None:
+    route = chosen_route(kernel_of(name))
+    assert route is not None and list(route.stages) == [128]
+    assert "its blocks are listed at a call" in in_words(kernel_of(name))
 
 
 def test_lists_for_other_tiles_are_those_of_a_module_with_such_tiles(
@@ -156,9 +161,19 @@ def test_lists_for_other_tiles_are_those_of_a_module_with_such_tiles(
 def test_tiles_that_were_asked_for_are_kept() -> None:
     frozen = driver.compile_source(Source("frozen.pat", FROZEN))
     assert refusal(frozen) == "the schedule block in line 4 asks for tiles of its own"
-    small = kernel_of("causal", Schedule(32, 32))
-    assert refusal(small) == "tiles of 32 queries were asked for"
     assert refusal(kernel_of("causal")) == ""
+
+
+def test_larger_tiles_hide_pairs_only_where_a_second_launch_comes() -> None:
+    """Tiles of 64 x 64 are FULL, and nothing would keep NaN out of larger ones."""
+    text = "attention blocks {\n    heads 1\n    mask q // 64 == k // 64\n}\n"
+    attention = driver.compile_source(Source("blocks.pat", text)).attention
+    kernel = plan(attention, Schedule(64, 64))
+    assert refusal(kernel) == "" and not hides_pairs(kernel)
+    assert possible_route(kernel) is None
+    assert "larger tiles are not FULL" in in_words(kernel)
+    assert possible_route(plan(attention, Schedule(64, 32))) is None
+    assert possible_route(plan(attention, Schedule(128, 128))) is not None
 
 
 def test_a_call_without_a_hopper_gpu_takes_the_portable_kernel(tmp_path: Path) -> None:

@@ -17,28 +17,35 @@ from patternc.backends.triton.offline import compile_kernel
 from tests.backends.triton.planning import module_of
 from tests.kernels import CAUSAL
 
-WARPS = {"choose_kernel": 4, "mass_kernel": 4}  # 8 of all others
-PROBES = {
+WARPS = {"choose_kernel": 1, "mass_kernel": 1}  # 8 of all others
+PROBES: dict[str, dict[str, object]] = {
     "row_sums": {},
     "columns": {"HOW": "sum", "SOFTMAX": True},
-    "diagonals": {"HOW": "sum", "SOFTMAX": True, "ANTI": False, "STEPS": 8},
+    "diagonals": {
+        "HOW": "sum",
+        "SOFTMAX": True,
+        "ANTI": False,
+        "STEPS": 8,
+        "ONE": True,
+    },
     "parts": {
         "HOW": "sum",
         "SOFTMAX": True,
         "STRIDE": 8,
         "RESIDUE": 7,
+        "RAGGED": False,
         "SUB": 16,
     },
 }
-SEARCHES = {
-    "choose_kernel": {},
-    "mass_kernel": {},
-    "segment_kernel": {"LEVEL": 3, "OF_MASS": True, "SEGMENTS": 32},
-    "mark_kernel": {"SEGMENTS": 256},
-    "count_kernel": {"SEGMENTS": 256},
+SEARCHES: dict[str, dict[str, object]] = {
+    "choose_kernel": {"HOW": "count", "BLOCK": 1024},
+    "mass_kernel": {"HOW": "keep", "BLOCK": 1024},  # `choose_kernel`, by mass
+    "segment_kernel": {"LEVEL": 3, "OF_MASS": False, "BITS": 8, "SEGMENTS": 32},
+    "mark_kernel": {"BITS": 8, "SEGMENTS": 32},
+    "count_kernel": {"BITS": 4, "SEGMENTS": 32},
     "list_kernel": {},
 }
-OF_COUNTS = {"choose_kernel", "mark_kernel", "list_kernel"}
+OF_MASS = {"mass_kernel", "count_kernel"}
 HEAD_DIM = 128
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SHARED = {"sm_80": 166912, "sm_90": 232448, "gfx942": 65536}
@@ -52,11 +59,14 @@ def main(folder: Path, words: list[str]) -> None:
         name, target, dtype = word.split(",")
         like = torch.empty(1, 1, 0, HEAD_DIM, dtype=DTYPES[dtype])
         vars(module)["shared_memory"] = {CPU: SHARED[target]}.__getitem__
-        wanted = module.PART_ROWS, module.PART_TILE
-        if name != "parts":
-            wanted = module.ROW_TILE, module.KEY_TILE
-        tiles = module.fitting(like, *wanted)
+        keys = module.DIAGONAL_TILE if name == "diagonals" else module.KEY_TILE
+        tiles = module.fitting(like, module.ROW_TILE, keys)
+        if name == "diagonals":
+            tiles = module.fitting(like, module.ROW_TILE, keys, module.DIAGONAL_STAGES)
+        if name == "parts":
+            tiles = module.fitting_parts(like)
         stages = tiles.pop("num_stages")
+        warps = tiles.pop("num_warps", module.PROBE_WARPS)
         constants: dict[str, object] = {
             "HEADS": 32,
             "GROUP_SIZE": 4,
@@ -70,18 +80,18 @@ def main(folder: Path, words: list[str]) -> None:
             **PROBES.get(name, {}),
             **SEARCHES.get(name, {}),
         }
-        warps = module.PROBE_WARPS
-        kernel = module.MAP_0[name] if name in PROBES else getattr(module, name)
-        if name in ("diagonals", "parts"):
-            warps *= 2
+        own = "choose_kernel" if name == "mass_kernel" else name
+        kernel = module.MAP_0[name] if name in PROBES else getattr(module, own)
         if name in SEARCHES:
-            warps, constants["BLOCK"] = WARPS.get(name, 8), module.CHOOSE_BLOCK
+            warps = WARPS.get(name, 8)
+            constants.setdefault("BLOCK", module.MASS_BLOCK)
+            constants |= {"leasts": None, "mosts": None}
         if name == "pool_kernel":
             constants |= {"HOW": "mean", "ROWS": 64}
         if name in ("part_sums_kernel", "join_kernel"):
             constants |= {"ROWS": 8, "BLOCK": module.JOIN_TILE, "EACH": 1}
             constants |= {"HOW": "sum", "SOFTMAX": True}
-        whole = "i32" if name in OF_COUNTS else "fp64"
+        whole = "fp64" if name in OF_MASS else "i32"
         pointers = {
             **dict.fromkeys(("q_source", "k_source", "source"), dtype),
             **dict.fromkeys(("lse", "parts", "values"), "fp32"),
@@ -91,7 +101,7 @@ def main(folder: Path, words: list[str]) -> None:
             "table": "i8",
             "places": "i32",
             "prefixes": "i32",
-            **dict.fromkeys(("left", "rests", "sums"), whole),
+            **dict.fromkeys(("left", "rests", "sums", "amounts"), whole),
         }
         strides = [f"stride_{side}{axis}" for side in "qk" for axis in "bhn"]
         report = compile_kernel(

@@ -43,7 +43,12 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     folder = tmp_path_factory.mktemp("estimate")
     found = module_of(All((CAUSAL, THIRD)), folder, ("shift",))
     vars(found).update(
-        ROW_TILE=16, KEY_TILE=32, DIAGONAL_STEPS=3, PART_ROWS=16, PART_TILE=32
+        ROW_TILE=16,
+        KEY_TILE=32,
+        DIAGONAL_TILE=32,
+        DIAGONAL_STEPS=3,
+        PART_ROWS=16,
+        PART_TILE=32,
     )
     vars(found).update(PARTS_AT_ONCE=200, JOIN_TILE=16)
     yield found
@@ -114,9 +119,9 @@ def test_by_diagonal(module: ModuleType, is_anti: bool) -> None:
     torch.testing.assert_close(found, grouped(place - base, count, how, not is_anti))
 
 
-@pytest.mark.parametrize("key_block", [8, 64])
+@pytest.mark.parametrize("key_block", [8, 48, 64])
 def test_by_block(module: ModuleType, key_block: int) -> None:
-    """Blocks of less than a tile of keys, and of two; some rows at a time."""
+    """Blocks of less than a tile of keys, of one and a half, of two; rows in turn."""
     how, row_block = ("sum" if key_block == 8 else "max"), 12
     first, key_blocks = FIRST // row_block, math.ceil(N_K / key_block)
     place = (ROWS // row_block - first) * key_blocks + KEYS // key_block

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from patternc.backends.protocol import Backend
 from patternc.backends.reference import ReferenceBackend, mask_tensor
@@ -114,6 +116,44 @@ def test_without_the_second_launch_a_hidden_value_comes_in(
     monkeypatch.setattr(module, "start", once)
     spoiled[False] = int(module.forward(**own, q_offset=OFFSET).isnan().sum())
     assert 0 < spoiled[True] < spoiled[False]
+
+
+class Allocations(TorchDispatchMode):
+    """The numbers of bytes that were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[int] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if "empty" in func.__name__ or "zeros" in func.__name__:
+            self.found.append(made.nbytes)
+        return made
+
+
+@pytest.mark.parametrize("name", ["window", "everything"])
+def test_a_call_allocates_its_results_alone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients beside them: what each row has in common, and the LSE's own, of 0."""
+    module = module_of(name, tmp_path)
+    monkeypatch.setattr(module, "start", lambda *given: None)
+    launchers: Any = defaultdict(lambda: lambda *given, **options: None)
+    monkeypatch.setattr(module, "delta_kernel", launchers)
+    own = tensors(kernel_of(name))
+    with Allocations() as allocations:
+        output, lse = module.forward(**own, q_offset=OFFSET, return_lse=True)
+    assert allocations.found == [output.nbytes, lse.nbytes]
+    values = (*own.values(), output, lse, output, None)
+    with Allocations() as allocations:
+        found = module.gradients(*values, q_offset=OFFSET)
+    tiles = (OFFSET + N_Q - 1) // module.BLOCK_Q - OFFSET // module.BLOCK_Q + 1
+    rows = lse.nbytes // N_Q * tiles * module.BLOCK_Q
+    wanted = [*(x.nbytes for x in found[:3]), lse.nbytes, rows, rows]
+    assert allocations.found == wanted
 
 
 @pytest.mark.parametrize("name", ["alibi", "weights", "sinks", "clusters", "outputs"])

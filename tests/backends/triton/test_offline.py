@@ -132,3 +132,9 @@ def check_hopper(name: str, report: dict[str, Any]) -> None:
 def test_two_kernels_serve_every_size_and_parameter(tmp_path: Path) -> None:
     """One for many queries, one for few, whose heads and shares lie in one tile."""
     assert run("count_specialisations", str(tmp_path)).strip() == "2"
+
+
+def test_both_launches_are_compiled_before_the_first(tmp_path: Path) -> None:
+    """And an error there does not leave Triton's mode on; the launch raises it."""
+    lines = run("compile_together", str(tmp_path)).split("\n")
+    assert lines[:2] == ["2 2", "2"]

@@ -31,8 +31,10 @@ def test_machine_code(tmp_path: Path) -> None:
         assert report["shared"] <= SHARED[target], name
         if name in WIDE:
             continue
-        assert (report["spills"], report["serialised"]) == (0, []), name
-        if name.startswith(("columns", "diagonals,sm_90")):
+        # The greatest tile of parts is the fastest on an H200, though it spills a little.
+        most = 128 if name.startswith("parts") else 0
+        assert report["spills"] <= most and not report["serialised"], name
+        if name.startswith(("columns", "diagonals,sm_90", "parts")):
             assert report["counts"]["HGMMA"] > 0, name
             assert report["counts"]["LDGSTS"] > 0, name
         if name.startswith("diagonals,gfx942"):

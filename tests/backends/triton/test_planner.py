@@ -86,7 +86,7 @@ def test_tables_are_those_of_the_definition(name: str, tmp_path: Path) -> None:
     assert {one.by for one in found.sums.values()} == SUMS[name]
     assert bool(found.pools) == (name == "pooled")
     module = TritonBackend(Store(tmp_path)).load(kernel).module
-    vars(module).update(ROW_TILE=16, KEY_TILE=32, DIAGONAL_STEPS=2)
+    vars(module).update(ROW_TILE=16, KEY_TILE=32, DIAGONAL_TILE=32, DIAGONAL_STEPS=2)
     generator = torch.Generator().manual_seed(1)
     q = torch.randn(2, 2, N_Q, 16, generator=generator)
     k = torch.randn(2, 1, N_K, 16, generator=generator)
@@ -111,7 +111,9 @@ def test_a_module_plans_by_itself(name: str, tmp_path: Path) -> None:
     kernel = kernel_of(PROGRAMS[name])
     attention = kernel.attention
     module = TritonBackend(Store(tmp_path)).load(kernel).module
-    vars(module).update(ROW_TILE=16, KEY_TILE=32, DIAGONAL_STEPS=2, PLANNED_AT_ONCE=30)
+    vars(module).update(
+        ROW_TILE=16, KEY_TILE=32, DIAGONAL_TILE=32, DIAGONAL_STEPS=2, PLANNED_AT_ONCE=30
+    )
     generator = torch.Generator().manual_seed(2)
     shapes = ((1, 2, N_Q, 16), (1, 1, N_K, 16), (1, 1, N_K, 16))
     q, k, v = (torch.randn(shape, generator=generator) for shape in shapes)

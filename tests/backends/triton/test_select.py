@@ -29,10 +29,9 @@ def searched(
     request: pytest.FixtureRequest, module: ModuleType
 ) -> Iterator[ModuleType]:
     """Rows that a program searches alone, or several programs together."""
-    names = ("SHORT_ROW", "CHOOSE_BLOCK", "SEGMENT")
-    held = {name: vars(module)[name] for name in names}
-    alone = {} if request.param else {"SHORT_ROW": held["SHORT_ROW"]}
-    vars(module).update({"SHORT_ROW": 0, "CHOOSE_BLOCK": 64, "SEGMENT": 64, **alone})
+    small = {"SHORT_ROW": 0, "SEGMENT_BLOCK": 64, "MASS_BLOCK": 64, "SEGMENT": 64}
+    held = {name: vars(module)[name] for name in small}
+    vars(module).update(small if request.param else {})
     yield module
     vars(module).update(held)
 
@@ -128,6 +127,16 @@ def test_all_of_the_mass_and_none(module: ModuleType, p: float) -> None:
     is_open = classes == OPEN
     wanted = (classes == ALWAYS) | (is_open & (values > 0) & (p > 0))
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_mass_without_end(searched: ModuleType, keeps: bool) -> None:
+    """Its first group reaches it; no group goes beyond it, so without it all are in."""
+    values = torch.ones(2, 70)
+    values[0, 30], values[0, 40] = math.inf, math.inf
+    found = searched.choose_top_p(values, torch.ones(1, 70).to(torch.int8), 0.5, keeps)
+    assert found[0].nonzero().flatten().tolist() == ([30] if keeps else [*range(70)])
+    assert int(found[1].sum()) == 35
 
 
 def test_bounds(module: ModuleType) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import patternc
@@ -22,6 +25,17 @@ pytestmark = [
 LENGTHS = (33, 0, 7, 64)
 LONGEST = 64
 NAMES = ("window", "s2", "everything")
+LISTED = ("listed", "mixed")
+"""Programs with tile lists, and with an order of the tokens beside."""
+
+CASES = [
+    *(
+        (name, backend)
+        for name in NAMES
+        for backend in ("reference", "tiled", "triton")
+    ),
+    *((name, "triton") for name in LISTED),
+]
 
 
 def tensors(name: str, batch: int, length: int) -> list[Tensor]:
@@ -54,8 +68,7 @@ def load(name: str, backend: str, folder: Path) -> patternc.Attention:
     return attention.schedule(block_q=32, block_k=32)
 
 
-@pytest.mark.parametrize("backend", ["reference", "tiled", "triton"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "backend"), CASES)
 def test_padded_sequences(name: str, backend: str, tmp_path: Path) -> None:
     """What stands in the padding, NaN, is never read into a row."""
     q, k, v = tensors(name, len(LENGTHS), LONGEST)
@@ -74,8 +87,7 @@ def test_padded_sequences(name: str, backend: str, tmp_path: Path) -> None:
         assert bool((lse[at, :, length:] == -torch.inf).all())
 
 
-@pytest.mark.parametrize("backend", ["reference", "tiled", "triton"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "backend"), CASES)
 def test_packed_sequences(name: str, backend: str, tmp_path: Path) -> None:
     """Each is what it would be alone; NaN in one reaches no other."""
     starts = torch.tensor((0, *LENGTHS)).cumsum(0)
@@ -95,8 +107,9 @@ def test_packed_sequences(name: str, backend: str, tmp_path: Path) -> None:
     assert bool((lse[:, :, total:] == -torch.inf).all())
 
 
-@pytest.mark.parametrize("backend", ["tiled", "triton"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "backend"), [case for case in CASES if case[1] != "reference"]
+)
 @pytest.mark.parametrize("form", ["padded", "packed"])
 def test_gradients_of_sequences(
     form: str, name: str, backend: str, tmp_path: Path
@@ -219,17 +232,59 @@ def test_what_does_not_fit_is_named(
         attention(*tensors("window", 2, 8), **given)  # type: ignore[call-overload]
 
 
-def test_lists_orders_and_inputs_are_refused(tmp_path: Path) -> None:
-    for name, reason in (
-        ("listed", "the tiles of this mask are listed"),
-        ("mixed", "an order"),
-    ):
-        module = module_of(name, tmp_path)
-        with pytest.raises(ValueError, match=f"refused, as {reason}"):
-            module.forward(*tensors(name, 2, 20), lengths=torch.tensor([3, 4]))
+def test_inputs_and_layouts_are_refused(tmp_path: Path) -> None:
     attention = load("alibi", "tiled", tmp_path)
     wide = [torch.randn(2, heads, 20, 16) for heads in (4, 2, 2)]
     heads = attention.kernel.attention
     wide = [wide[0][:, : heads.heads], *(x[:, : heads.kv_heads] for x in wide[1:])]
     with pytest.raises(ValueError, match="refused, as inputs and layouts"):
         attention(*wide, lengths=torch.tensor([3, 4]), slope=torch.ones(4))
+
+
+@settings(max_examples=2, deadline=None)
+@given(data=st.data())
+def test_lists_of_any_lengths(data: st.DataObject) -> None:
+    """Forward and backward, of packed sequences of which some are equally long."""
+    name = data.draw(st.sampled_from(LISTED))
+    lengths = data.draw(st.lists(st.sampled_from([0, 1, 33]), max_size=3))
+    starts = torch.tensor([0, *lengths]).cumsum(0)
+    longest = max([1, *lengths]) + data.draw(st.sampled_from([0, 40]))
+    total = int(starts[-1]) + data.draw(st.integers(0, 3))
+    leaves = [x.requires_grad_() for x in tensors(name, 1, max(total, 1))]
+    ends = torch.cat([starts, starts[-1:]])
+    given_: dict[str, Any] = {"cu_seqlens": ends, "max_seqlen": longest}
+    with tempfile.TemporaryDirectory() as folder:
+        attention = load(name, "triton", Path(folder))
+    output, lse = attention(*leaves, return_lse=True, **given_)
+    found = torch.autograd.grad(output.square().sum(), leaves)
+    for start, length in zip(starts.tolist(), lengths, strict=False):
+        part = slice(start, start + length)
+        own = [x[:, :, part].detach().requires_grad_() for x in leaves]
+        wanted, wanted_lse = alone(name, own)
+        close(output[:, :, part], wanted)
+        close(lse[:, :, part], wanted_lse)
+        grads = torch.autograd.grad(wanted.square().sum(), own)
+        for mine, true in zip(found, grads, strict=True):
+            close(mine[:, :, part], true)
+    for gradient in found:
+        assert bool((gradient[:, :, int(starts[-1]) :] == 0).all())
+
+
+def test_lists_are_kept_for_the_lengths_that_made_them(tmp_path: Path) -> None:
+    module: Any = module_of("listed", tmp_path)
+    module.SEQUENCE_LISTS.clear()
+    own, numbers = tensors("listed", 1, 60), torch.tensor([0, 20, 60]).int()
+    given_: dict[str, Any] = {"cu_seqlens": numbers, "max_seqlen": 64}
+    first = module.forward(*own, **given_)
+    assert len(module.SEQUENCE_LISTS) == 1
+    close(module.forward(*own, **given_), first)
+    assert len(module.SEQUENCE_LISTS) == 1
+    numbers[1] = 50
+    assert not torch.equal(module.forward(*own, **given_), first)
+    assert len(module.SEQUENCE_LISTS) == 2
+    close(module.forward(*own, **given_)[:, :, :20], first[:, :, :20])
+    with pytest.raises(ValueError, match="lengths from 0 to 49 .*, got 50 from 0 on"):
+        module.forward(*own, cu_seqlens=numbers, max_seqlen=49)
+    with pytest.raises(ValueError, match="within 60 rows, got 61 from 0 on"):
+        lengths = torch.tensor([61])
+        module.forward(*own, lengths=lengths)

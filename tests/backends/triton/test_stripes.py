@@ -139,6 +139,36 @@ def test_nothing_comes_from_hidden_pairs(folder: Path) -> None:
     assert bool(clean["q"].isfinite().all())
 
 
+@pytest.mark.parametrize("tile", [(32, 16), (16, 64)])
+def test_each_tile_begins_where_the_one_before_ends(
+    tile: tuple[int, int], folder: Path
+) -> None:
+    """At the first key that a diagonal shows and no tile holds; FULL if all are marked."""
+    module = loaded(kernel_of("vertical_slash", 32, 32), folder).module
+    n, (block_q, block_k) = 300, tile
+    generator = torch.Generator().manual_seed(3)
+    marks = torch.rand(3, n, generator=generator) < torch.tensor([[0.02], [0.4], [0.0]])
+    marks[0, 90:190], marks[1, -1] = True, True
+    held = torch.zeros(3, n + block_q + block_k, dtype=torch.int32)
+    given = marks.to(torch.int8)
+    tiles, _ = module.diagonal_tiles(given, None, held, 7, block_q, block_k)
+    for row in range(3):
+        wanted: tuple[list[int], list[int]] = [], []
+        first, at = 0, torch.zeros(n + block_q + block_k, dtype=torch.int32)
+        while first < n + block_q - 1:
+            if not bool(marks[row, max(0, first - block_q + 1) : first + 1].any()):
+                first += 1
+                continue
+            seen = marks[row, max(0, first - block_q + 1) : first + block_k]
+            wanted[int(seen.sum()) == block_q + block_k - 1].append(first - 7)
+            at[first : first + block_k] = 1
+            first += block_k
+        for found, starts in zip(tiles[row], wanted, strict=True):
+            assert found[: len(starts)].tolist() == starts
+            assert bool((found[len(starts) :] == module.NO_TILE).all())
+        assert torch.equal(held[row], at)
+
+
 def test_lists_wait_for_nothing(folder: Path) -> None:
     """As many entries as there can be: no number is read back from the device."""
     own = loaded(kernel_of("flexible", 32, 32), folder)
