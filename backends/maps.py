@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import assert_never
 
 import torch
@@ -170,14 +171,21 @@ class Estimate:
         axes: dict[Axis, Integers] = {}
         for number, own in enumerate(self.ranges(map_)):
             start, stop = part if part is not None and number == 0 else (0, own.size)
-            values = torch.arange(start, stop, device=self.q.device) + own.first
+            first, end = own.first + start, own.first + stop
+            values = torch.arange(first, end, device=self.q.device)
             axes[KEY_AXES[number]] = values.view(_along(2 + number, 2 + len(keys)))
         return self.at(axes, 2 + len(keys))
 
+    @cached_property
+    def elements(self) -> tuple[Tensor, Tensor]:
+        """The numbers of the batch elements, and of the heads."""
+        batch, heads = self.q.shape[:2]
+        device = self.q.device
+        return torch.arange(batch, device=device), torch.arange(heads, device=device)
+
     def at(self, axes: Mapping[Axis, Integers], dims: int) -> Place:
         """Everything around some axes, which have that many dimensions."""
-        heads = torch.arange(self.q.shape[1], device=self.q.device)
-        batch = torch.arange(self.q.shape[0], device=self.q.device)
+        batch, heads = self.elements
         every: dict[Axis, Integers] = {
             Axis.HEAD: heads.view(_along(1, dims)),
             Axis.LENGTH: self.k.shape[2],

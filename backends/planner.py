@@ -28,6 +28,8 @@ from patternc.backends.values import truths_at
 from patternc.ir.nodes import Attention
 from patternc.ir.selection import (
     MapExpr,
+    MapNumber,
+    MapValue,
     Selection,
     keys_of,
 )
@@ -139,7 +141,8 @@ def _table(
     parts: list[Part | None] = [None]
     if 0 in selection.per and not is_empty:
         parts = list(call.parts(selection.values))
-    if own == wanted and len(parts) == 1 and not is_empty:
+    is_whole = own == wanted and not is_empty
+    if is_whole and parts in ([None], [(0, own[0].size)]):
         return _choose(selection, call, own, parts[0], choose).contiguous()
     table = torch.zeros(shape, dtype=torch.bool, device=call.q.device)
     if is_empty:
@@ -222,7 +225,9 @@ def _amount(
     if not keys_of(map_):
         rows = None
     found: Values = call.values(map_, rows)
-    numbers = torch.where(found.live, found.numbers, 0)
+    numbers = found.numbers
+    if not isinstance(map_, MapNumber | MapValue):  # these are always live
+        numbers = torch.where(found.live, numbers, 0)
     for _ in range(len(selection.per) - len(keys_of(map_))):
         numbers = numbers.unsqueeze(-1)
     return numbers

@@ -146,7 +146,7 @@ class Attention:
         q, k, v = autocast(q, k, v)
         factor, offset = contract.resolve(q, k, v, scale, q_offset)
         n_k = k.shape[2]
-        if plan is None and self.is_dense(q.shape[2], n_k, offset, **given):
+        if plan is None and self.is_dense(q.shape[2], n_k, offset, q.shape[3], **given):
             told: dict[str, Any] = {"scale": factor, "q_offset": offset, **given}
             if return_lse:
                 return self.dense()(q, k, v, return_lse=True, check=check, **told)
@@ -199,29 +199,41 @@ class Attention:
         return bool(self.kernel.attention.selections)
 
     def is_dense(
-        self, n_q: int, n_k: int, q_offset: int, **given: int | Tensor
+        self,
+        n_q: int,
+        n_k: int,
+        q_offset: int,
+        head_dim: int | None = None,
+        /,
+        **given: int | Tensor,
     ) -> bool:
         """Whether a call of these sizes, without a plan, is computed without choosing.
 
         Only where the program says `else dense when cheaper`, and the cost model
-        (`patternc.plan.cheaper`) finds that it is.
+        (`patternc.plan.cheaper`) finds that it is, for a usual head size unless given.
         """
         attention = self.kernel.attention
         if not attention.dense_cases:
             return False
         values = self._contract.values(given)
-        return self._decide(n_q, n_k, q_offset, tuple(values.values()))
+        return self._decide(n_q, n_k, q_offset, head_dim, tuple(values.values()))
 
     @constant
     def _decide(
-        self, n_q: int, n_k: int, q_offset: int, values: tuple[int, ...]
+        self,
+        n_q: int,
+        n_k: int,
+        q_offset: int,
+        head_dim: int | None,
+        values: tuple[int, ...],
     ) -> bool:
         """`is_dense`, for run-time parameters in their order."""
-        call = (n_q, n_k, q_offset, values)
+        call = (n_q, n_k, q_offset, head_dim, values)
         if call not in self._cheaper:
             attention = self.kernel.attention
             params = tuple(zip(self._contract.params, values, strict=True))
-            found = costs(attention, n_q, n_k, q_offset, params)
+            sizes = (n_q, n_k, q_offset, params)
+            found = costs(attention, *sizes, head_dim=head_dim)
             allowed = dense_alternative(attention) is not None
             self._cheaper[call] = found.is_dense_cheaper and allowed
         return self._cheaper[call]

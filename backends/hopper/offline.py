@@ -7,9 +7,13 @@ Not its job: the portable kernels (`backends.triton.offline`).
 from __future__ import annotations
 
 import re
+import subprocess
+import tempfile
+from pathlib import Path
 from types import ModuleType
 
 import triton
+from triton import knobs
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
@@ -38,7 +42,9 @@ def compile_offline(
 ) -> Report:
     """Compile `hopper_kernel` for sm_90. `dtype` is Triton's word (bf16, fp16).
 
-    D_v is D unless given; `sequences` are "none", "padded" or "packed". Counts are of the instructions in PTX.
+    D_v is D unless given; `sequences` are "none", "padded" or "packed". Counts are of the
+    instructions in PTX, and under "overlapped" of the exponentials in machine code that
+    do not wait for the products of weights and values.
     """
     dims = (head_dim, value_dim or head_dim)
     compiled = triton.compile(
@@ -52,9 +58,28 @@ def compile_offline(
         int(_number(r"Used (\d+) registers", log)),
         int(_number(r"(\d+) bytes spill stores", log)),
         int(compiled.metadata.shared),
-        {name: ptx.count(word) for name, word in _COUNTED.items()},
+        {
+            **{name: ptx.count(word) for name, word in _COUNTED.items()},
+            "overlapped": _overlapped(compiled.asm["cubin"]),
+        },
         serialised_codes(log),
     )
+
+
+def _overlapped(cubin: bytes) -> int:
+    """Exponentials between a wait for logits and the next one, for sums."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        command = [knobs.nvidia.nvdisasm.path, "-c", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count, is_between = 0, False
+    for line in done.stdout.splitlines():
+        if "WARPGROUP.DEPBAR" in line:
+            is_between = "gsb0, 0x1" in line
+        elif is_between and "MUFU.EX2" in line:
+            count += 1
+    return count
 
 
 def _source(

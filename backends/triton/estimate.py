@@ -72,7 +72,7 @@ def printer_of(box: Box) -> Printer:
 
 def host_texts() -> list[str]:
     """Tiles, pooling and selection: what every module that selects has once."""
-    names = ("probe_tiles", "probe_calls", "choose", "choose_segments")
+    names = ("probe_tiles", "probe_calls", "choose", "choose_segments", "choose_calls")
     return [fill(name) for name in names]
 
 

@@ -220,7 +220,7 @@ def _source(
         "v_rows": dtype,
         "stripe_words": "i32",
         "stripe_tiles": "i32",
-        "tile_words": "i32",
+        "tile_words": "i64",
         "stripe_held": "i32",
         "stripe_columns": "i32",
         "column_words": "i32",

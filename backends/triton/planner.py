@@ -84,7 +84,7 @@ def plan_tables(
 
 def _shaped_like(tensor: Tensor) -> Tensor:
     """float32 of the same shape, without memory: only its shape is looked at."""
-    return tensor.new_zeros((), dtype=torch.float32).expand(tensor.shape)
+    return tensor.new_empty((), dtype=torch.float32).expand(tensor.shape)
 
 
 @dataclass(kw_only=True)
@@ -257,6 +257,6 @@ def _classes(given: Candidates) -> Tensor:
 
 
 def _counts(amount: Tensor, rows: torch.Size) -> Tensor:
-    """A number for each row, rounded down, int32; NaN is 0."""
-    whole = amount.nan_to_num(nan=0.0).clamp(-(2**30), 2**30).floor()
-    return whole.expand(*rows, 1).reshape(-1).to(torch.int32)
+    """A number for each row, rounded down, int32; NaN is 0, and so is what is less."""
+    whole = amount.nan_to_num(nan=0.0).clamp(0, 2**30).to(torch.int32)
+    return whole.expand(*rows, 1).reshape(-1)

@@ -13,11 +13,14 @@ from dataclasses import dataclass, field, replace
 from patternc.analysis.interval import Box
 from patternc.backends.triton.bounds import BoundsPrinter
 from patternc.backends.triton.expr import TorchPrinter, folded
-from patternc.backends.triton.features import labels_of
+from patternc.backends.triton.features import labels_of, reads_of
 from patternc.backends.triton.ranges import is_listed, place
+from patternc.ir.floats import inputs_of
 from patternc.ir.nodes import (
+    HEAD,
     All,
     Any,
+    Attention,
     AxesOrder,
     Axis,
     AxisKind,
@@ -25,6 +28,8 @@ from patternc.ir.nodes import (
     Compare,
     CurveOrder,
     Expr,
+    FloatExpr,
+    FromInt,
     LabelOrder,
     Layout,
     Not,
@@ -35,6 +40,7 @@ from patternc.ir.nodes import (
     TileOrder,
     Truth,
 )
+from patternc.ir.selection import MapNumber, MapValue, Selection, Sharing
 from patternc.ir.walk import axes_of, children, params_of, tables_of
 from patternc.plan.kernel import Kernel, TileCover
 from patternc.plan.sides import Sides, sides_of
@@ -258,13 +264,53 @@ def cover_table(kernel: Kernel, ordered: bool) -> list[Value]:
         found.append(
             {
                 "heads": list(cover.heads),
-                "per_head": Axis.HEAD in axes_of(cover.mask),
+                "alike": _alike(attention, cover.mask),
                 "order": order_literal(cover.order, cover.layout),
                 "order_per_head": any(heads_of[name] for name in labels_of(cover)),
                 "judge": at,
             }
         )
     return found
+
+
+def _alike(attention: Attention, mask: BoolExpr) -> int:
+    """How many heads, one after another, have the same tiles; 0 for all heads.
+
+    Where heads differ by what a selection chose for groups of them alone, a group has.
+    """
+    by_group = {
+        one.table
+        for one in attention.selections
+        if one.shared is not Sharing.ALONE and _is_same_for_heads(one)
+    }
+    reads = {
+        read: read.table
+        for read in reads_of(mask)
+        if read.table in by_group
+        and all(x == HEAD or Axis.HEAD not in axes_of(x) for x in read.indices)
+    }
+    if HEAD in _outside(mask, reads):
+        return 1
+    return attention.group_size if Axis.HEAD in axes_of(mask) else 0
+
+
+def _is_same_for_heads(selection: Selection) -> bool:
+    """Whether budgets and `always` members are the same for heads that share numbers."""
+    amounts = (selection.amount, selection.least, selection.most)
+    always = selection.always
+    return (always is None or Axis.HEAD not in axes_of(always)) and all(
+        amount is None
+        or isinstance(amount, MapNumber)
+        or (isinstance(amount, MapValue) and _is_the_same(amount.value))
+        for amount in amounts
+    )
+
+
+def _is_the_same(value: FloatExpr) -> bool:
+    """Whether a budget is an integer that neither a head nor an input changes."""
+    if not isinstance(value, FromInt) or inputs_of(value):
+        return False
+    return Axis.HEAD not in axes_of(value.operand)
 
 
 def order_literal(orders: Sequence[OrderCase], layout: Layout | None) -> list[Value]:

@@ -156,7 +156,7 @@ def _list_lines(own: str, other: str, words: str = "N_WORDS") -> list[str]:
     return [
         f"n_stripe_tiles = (n_diagonals + {own} + {other} - 2) // {other} + 1",
         "striped_at = stripe_tiles + stripe_row * 2 * n_stripe_tiles",
-        "N_WORDS: tl.constexpr = (BLOCK_Q + 31) // 32 + (BLOCK_K + 31) // 32",
+        "N_WORDS: tl.constexpr = (BLOCK_Q + 63) // 64 + (BLOCK_K + 63) // 64",
         f"words_at = tile_words + stripe_row * n_stripe_tiles * {words}",
         "filled_at = striped_at + n_stripe_tiles",
     ]

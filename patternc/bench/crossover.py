@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 
 from patternc.bench.record import Selected
 from patternc.bench.selecting import choice_named
-from patternc.plan.choosing_work import Work, work_of
+from patternc.plan.choosing_work import COLUMNS, Work, work_of
 from patternc.plan.measured import Choosing
-
-COLUMNS = 128
 
 Floats = NDArray[np.float64]
 
@@ -53,7 +51,8 @@ def fit(
 ) -> Fit | None:
     """Times of one device from its records; None if none of them can be used.
 
-    Records count whose choice is known by name, of 128 columns and 16 bits.
+    Records count whose choice is known by name, of 128 columns and 16 bits; also of
+    calls that are dense without a plan, as plans are timed there, too.
     """
     rows = [(one, _work(one)) for one in found if _is_usable(one)]
     if not rows:
@@ -107,7 +106,8 @@ def fit_parts(counts: Floats, times: Floats, old: Sequence[float]) -> list[float
 
 
 def _is_usable(one: Selected) -> bool:
-    if one.note or not one.plan_ms or not one.attend_ms:
+    has_failed = bool(one.note) and not one.is_dense
+    if has_failed or not one.plan_ms or not one.attend_ms:
         return False
     try:
         choice_named(one.choice)

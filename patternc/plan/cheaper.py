@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from patternc.ir.nodes import Attention
-from patternc.plan.choosing_work import CallSizes, Shares
+from patternc.plan.choosing_work import COLUMNS, CallSizes, Shares
 from patternc.plan.measured import CHOOSING, Choosing
 
 CLEARLY = 0.8
@@ -56,10 +56,15 @@ def costs(
     q_offset: int,
     params: tuple[tuple[str, int], ...],
     times: Choosing = CHOOSING[0],
+    head_dim: int | None = None,
 ) -> Costs:
-    """What choosing and attending takes, and what the dense masks take."""
+    """What choosing and attending takes, and what the dense masks take.
+
+    For rows of as many columns as `times` are of, unless `head_dim` says otherwise.
+    """
     found = Shares.of(attention, CallSizes(n_q, n_k, q_offset, dict(params)))
-    estimate, chosen, dense = found.work().milliseconds(times, n_k <= SHORT)
+    ms = found.work().milliseconds(times, n_k <= SHORT, head_dim or COLUMNS)
+    estimate, chosen, dense = ms
     seen, apart = found.mean(found.seen), found.mean(found.apart)
     return Costs(estimate, chosen, dense, seen, found.dense, apart)
 

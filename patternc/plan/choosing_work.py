@@ -51,6 +51,10 @@ from patternc.plan.stripes import NoStripes, find_stripes
 ASSUMED_SHARE = 0.25
 """Of its keys that a selection keeps whose number only data decides."""
 
+COLUMNS, BY_COLUMNS = 128, 0.8
+"""The columns that times are of, and the part of a pair's time that grows with them:
+from the full tiles of 64 and 128 columns in `plan.measured`."""
+
 TILE = 64
 """Keys and diagonals that lie apart fill tiles of this size."""
 
@@ -78,10 +82,11 @@ class Work:
     dense: float
 
     def milliseconds(
-        self, times: Choosing, is_short: bool
+        self, times: Choosing, is_short: bool, head_dim: int = COLUMNS
     ) -> tuple[float, float, float]:
-        """The plan, attention, and a dense call."""
-        planned = times.scored_ps * self.scored
+        """The plan, attention, and a dense call, of rows of `head_dim` numbers."""
+        width = 1.0 + BY_COLUMNS * (head_dim / COLUMNS - 1.0)
+        planned = width * times.scored_ps * self.scored
         planned += times.ranked_ps * self.ranked + times.alone_ps * self.alone
         lines = times.line_ps * self.lines
         if is_short:
@@ -89,8 +94,8 @@ class Work:
         attended = lines + times.block_ps * self.blocks + times.tile_ps * self.tiles
         return (
             times.launches_ms + 1e-9 * planned,
-            1e-9 * attended,
-            1e-9 * times.dense_ps * self.dense,
+            1e-9 * width * attended,
+            1e-9 * width * times.dense_ps * self.dense,
         )
 
 

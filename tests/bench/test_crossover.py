@@ -70,6 +70,8 @@ def test_records_that_say_nothing_are_left_out() -> None:
         replace(one, plan_ms=0.0),
     ]
     assert fit(others, CHOOSING[0], "sm_90", "some device") is None
+    dense = replace(one, note="; dense by the cost model", is_dense=True)
+    assert fit([dense], CHOOSING[0], "sm_90", "some device") is not None
 
 
 def test_no_part_is_negative() -> None:

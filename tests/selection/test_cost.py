@@ -93,6 +93,7 @@ def test_a_short_call_chooses_where_it_clearly_wins() -> None:
     )
     assert not costs(few, 16384, 16384, 0, ()).is_dense_cheaper
     assert costs(many, 16384, 16384, 0, ()).is_dense_cheaper
+    assert costs(few, 16384, 16384, 0, (), head_dim=64).is_dense_cheaper
     slower = replace(CHOOSING[0], launches_ms=3.0)
     assert costs(few, 16384, 16384, 0, (), slower).is_dense_cheaper
 

@@ -36,5 +36,8 @@ def test_machine_code(tmp_path: Path) -> None:
         # before the loops, in both, and after them; 16 columns or keys each.
         dims = [int(dim) // 16 for dim in name.split(",")[1:3]]
         assert counts["HGMMA"] == 2 * (3 * dims[0] + 3 * 8), name
+        # In two loops of two groups a thread has 64 weights of a tile, and two decays.
+        # Products that the assembler makes them wait for would leave the device idle.
+        assert counts["overlapped"] >= 2 * 2 * 60, name
         assert counts["UTMALDG"] > 0, name
         assert counts["SETMAXREG"] > 0, name

@@ -40,7 +40,7 @@ PROBES: dict[str, dict[str, object]] = {
 SEARCHES: dict[str, dict[str, object]] = {
     "choose_kernel": {"HOW": "count", "BLOCK": 1024},
     "mass_kernel": {"HOW": "keep", "BLOCK": 1024},  # `choose_kernel`, by mass
-    "segment_kernel": {"LEVEL": 3, "OF_MASS": False, "BITS": 8, "SEGMENTS": 32},
+    "segment_kernel": {"OF_MASS": False, "BITS": 8, "SEGMENTS": 32},
     "mark_kernel": {"BITS": 8, "SEGMENTS": 32},
     "count_kernel": {"BITS": 4, "SEGMENTS": 32},
     "list_kernel": {},

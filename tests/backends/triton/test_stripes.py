@@ -208,22 +208,22 @@ MUTATIONS = [
     ),
     (
         "vertical_slash",
-        "in_tile == BLOCK_Q + BLOCK_K - 1",
-        "in_tile >= 5",
+        "count == BLOCK_Q + BLOCK_K - 1",
+        "count >= 5",
     ),
     (
         "vertical_slash",
-        "is_live = count_before(counts, place, n) > before",
+        "is_live = count + tl.cumsum(marks_at(marks, place, n) - left, axis=0) > 0",
         "is_live = place < 9",
     ),
-    ("vertical_slash", "more |= columns", "more &= columns"),
+    ("vertical_slash", "found |= (within", "found &= (within"),
     (
         "only_columns",
         "ends = [q0 + far, q0 + BLOCK_Q + near]",
         "ends = [q0 + far, q0 + near]",
     ),
     ("vertical_slash", "first_of(tiles, n_k - q0)", "first_of(tiles, -q0)"),
-    ("vertical_slash", "shift = (first & 31)", "shift = ((first + 1) & 31)"),
+    ("vertical_slash", "shift = (first & 63)", "shift = ((first + 1) & 63)"),
 ]
 BACKWARD_MUTATIONS = [
     ("s = tl.where(keep & ~is_chosen, s", "s = tl.where(keep, s"),

@@ -211,6 +211,40 @@ def test_every_tile_has_its_state(most: int, tmp_path: Path) -> None:
                 assert sorted(listed) == sorted((t, x) for t, x in row.items() if x)
 
 
+@pytest.mark.parametrize(
+    ("clauses", "alike"),
+    [
+        ("let some = top(2, gate per q over g)\nmask (q, k // 4) in some", 2),
+        ("let some = top(2, gate per q over h)\nmask (q, k // 4) in some", 2),
+        ("let some = top(2, gate per q)\nmask (q, k // 4) in some", 1),
+        ("let some = top(h, gate per q over g)\nmask (q, k // 4) in some", 1),
+        ("let some = top(2, gate per q over g)\nmask (q, k // 4) in some & k > h", 1),
+        (
+            """let some = top(2, gate per q over g, always k // 4 == h)
+            mask (q, k // 4) in some""",
+            1,
+        ),
+    ],
+)
+def test_heads_that_share_a_choice_share_lists(
+    clauses: str, alike: int, tmp_path: Path
+) -> None:
+    text = f"heads 4 kv 2\nlet gate = Q @ mean(K by k // 4)\n{clauses}"
+    source = Source("chosen.pat", f"attention chosen {{\n{text}\n}}\n")
+    attention = Attention(trace_source(source, schedule=SMALL)).backend("triton")
+    module: Any = TritonBackend(Store(tmp_path)).load(attention.kernel).module
+    q, k, _ = tensors("moba")
+    plan = attention.plan(q, k)
+    values = {
+        one.name: plan.places[one.name] for one in attention.kernel.attention.params
+    }
+    found = module.build_lists(
+        1, 21, 35, 14, values, dict(plan.tables), False, (16, 16)
+    )
+    assert len(found[7]) - 1 == 4 // alike
+    assert found[8].flatten().tolist() == [head // alike for head in range(4)]
+
+
 @pytest.mark.parametrize("name", ["moba", "scored"])
 def test_lists_of_tables_that_a_graph_writes_are_not_kept(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
