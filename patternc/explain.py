@@ -15,7 +15,7 @@ from patternc import passes
 from patternc.analysis.count import PairCount, pair_count
 from patternc.backends.hopper.route import in_words
 from patternc.backends.triton.fused import planning_lines
-from patternc.backends.triton.notes import path_notes
+from patternc.backends.triton.notes import gradient_notes, path_notes
 from patternc.driver import Trace
 from patternc.explain_counts import Count, counts_of, density_of
 from patternc.explain_selections import (
@@ -109,6 +109,7 @@ class Explanation:
     schedule_origin: str
     launches: tuple[str, ...]
     path: tuple[str, ...]
+    gradients: tuple[str, ...]
     hopper: str
     planning: tuple[str, ...]
     groups: tuple[Group, ...]
@@ -142,6 +143,7 @@ def explain(trace: Trace, lengths: tuple[int, ...] = LENGTHS) -> Explanation:
         schedule_origin=trace.schedule_origin,
         launches=_launches(kernel),
         path=path_notes(kernel),
+        gradients=gradient_notes(kernel),
         hopper=in_words(kernel),
         planning=planning_lines(trace.attention),
         groups=tuple(map(_group, kernel.covers, counters, [known] * len(counters))),
@@ -202,6 +204,7 @@ def _schedule_lines(found: Explanation) -> list[str]:
         f"  to freeze it: schedule {{ {', '.join(given)} }}",
         *(f"  {launch}" for launch in found.launches),
         *(f"  path: {note}" for note in found.path),
+        *(f"  gradient of {note}" for note in found.gradients),
         f"  hopper: {found.hopper}",
     ]
 

@@ -205,6 +205,8 @@ def scores() -> st.SearchStrategy[FloatExpr]:
         FloatRead("slope", (HEAD,)),
         FloatRead("bias", (KEY,)),
         FloatRead("pair", (shifted, Binary(IntOp.MOD, KEY, Const(PAIRS)))),
+        FloatRead("pair", (shifted, Const(1))),
+        FloatRead("pair", (_block(QUERY), _block(KEY))),
         FloatRead("gate", (QUERY, HEAD)),
         FloatRead("level", ()),
         _small(back),
@@ -212,6 +214,10 @@ def scores() -> st.SearchStrategy[FloatExpr]:
     return _grown(st.one_of(st.sampled_from(leaves), _numbers)).map(
         lambda x: FloatBinary(FloatOp.ADD, S, x)
     )
+
+
+def _block(of: IntExpr) -> IntExpr:
+    return Binary(IntOp.FLOORDIV, of, Const(BLOCK))
 
 
 def _outputs() -> st.SearchStrategy[FloatExpr]:

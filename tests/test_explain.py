@@ -14,6 +14,7 @@ from patternc.explain import as_json, as_text, explain
 from patternc.explain_counts import density_expression
 from patternc.passes import reorder
 from patternc.source import Source
+from tests.backends.triton.pair_programs import PROGRAMS
 from tests.programs import DUO, PHI3_SMALL, one_head
 
 
@@ -103,3 +104,20 @@ def test_the_path_says_what_shares_a_tile_and_what_runs_twice() -> None:
     assert any("a second launch computes a query tile again" in x for x in grouped)
     alone = explain(driver.trace_source(Source("test.pat", one_head("full")))).path
     assert len(alone) == 1 < len(grouped)
+
+
+def test_the_gradients_of_inputs_say_what_they_cost() -> None:
+    found = {
+        name: explain(driver.trace_source(Source("test.pat", PROGRAMS[name]))).gradients
+        for name in ("kinds", "t5", "coarse", "swin", "windows", "buckets")
+    }
+    assert "64 x 64 pairs stores 128 sums, of its diagonals" in found["t5"][0]
+    assert "of blocks of 64 x 32 pairs" in found["coarse"][0]
+    assert "diagonals of squares of 8 x 8 pairs" in found["swin"][0]
+    assert "sorted by the element" in found["windows"][-1]
+    assert "added to the elements of its pairs" in found["kinds"][0]
+    assert found["buckets"][0] == "slope: a number for each query and head"
+    assert found["buckets"][1].startswith("table: each tile of 64 x 64")
+    assert "over 256 MiB" in found["t5"][0]
+    text = as_text(explain(driver.trace_source(Source("test.pat", PROGRAMS["t5"]))))
+    assert "gradient of rel: each tile" in text

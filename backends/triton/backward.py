@@ -12,11 +12,20 @@ same bits in every run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from patternc.backends.triton.features import Features
 from patternc.backends.triton.kernels import mark_lines, number_names, token_lines
 from patternc.backends.triton.loops import Body, loop_lines
+from patternc.backends.triton.pairs import (
+    NUMBERS,
+    PairRead,
+    all_pair_reads,
+    place_lines,
+    sum_pointers,
+    sum_templates,
+)
 from patternc.backends.triton.ranges import (
     assign_slots,
     has_lists,
@@ -60,6 +69,7 @@ def backward_texts(
     `stripes` are visited beside the tiles of `kernel`.
     """
     texts = [fill("first_from"), fill("finite"), fill("delta")]
+    texts += [fill(name) for name in sum_templates(all_pair_reads(kernel))]
     for ordered in (False, True) if features.is_ordered else (False,):
         texts.append(query_gradient_text(kernel, features, ordered, stripes))
         texts.append(key_gradient_text(reversed_, features, ordered, stripes))
@@ -92,12 +102,13 @@ def query_gradient_text(
     if stripes is not None:
         before, more = query_stripes(stripes, weigher, _loads())
         ranges, loops = [*ranges, *before], [*loops, *more]
+    reads = all_pair_reads(kernel)
+    given = (kernel, features, bool(row_slots(features)), has_lists(kernel))
     text = fill(
         "query_gradient",
         {
-            **_arguments(
-                kernel, features, bool(row_slots(features)), has_lists(kernel)
-            ),
+            **_arguments(*given, reads),
+            "place": place_lines(reads),
             "factor": _factor_lines(features),
             "sequence": _sequence_lines("n_q"),
             "marks": marks,
@@ -177,11 +188,16 @@ def _renamed(text: str, ordered: bool) -> str:
 
 
 def _arguments(
-    kernel: Kernel, features: Features, has_reads: bool, lists: bool
+    kernel: Kernel,
+    features: Features,
+    has_reads: bool,
+    lists: bool,
+    reads: Sequence[PairRead] = (),
 ) -> dict[str, list[str]]:
     """The arguments after the gradients, by the holes of the templates."""
     scalars = [(f"p_{item.name}", "tl.int32") for item in kernel.attention.params]
     scalars += number_names(features)
+    scalars += [(name, "tl.int32") for name in NUMBERS if reads]
     names = [*_STRIDES, *_SIZES, "scale", *(name for name, _ in scalars)]
     tables = pointers(features.tables)
     return {
@@ -196,6 +212,7 @@ def _arguments(
         else ["]"],
         "pointers": [
             *(["read_gradients,"] if has_reads else []),
+            *(f"{name}," for name in sum_pointers(reads)),
             *(f"{name}," for name in LISTS if lists or features.is_ordered),
             *(["tokens,", "token_rows,"] if features.is_ordered else []),
             *(f"{name}," for name in STRIPES if features.has_stripes),
@@ -208,7 +225,10 @@ def _arguments(
             "scale: tl.float32,",
             *(f"{name}: {kind}," for name, kind in scalars),
         ],
-        "constants": ["READ_GRADIENTS: tl.constexpr,"] if has_reads else [],
+        "constants": [
+            *(["READ_GRADIENTS: tl.constexpr,"] if has_reads else []),
+            *(["PAIR_GRADIENTS: tl.constexpr,"] if reads else []),
+        ],
     }
 
 

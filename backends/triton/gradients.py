@@ -8,10 +8,15 @@ its job: the kernels (`backward`), sinks and outputs (`finish`).
 from __future__ import annotations
 
 from patternc.backends.triton.expr import TorchPrinter
-from patternc.backends.triton.features import (
-    AnyRead,
-    Features,
-    reads_axis,
+from patternc.backends.triton.features import Features
+from patternc.backends.triton.input_gradients import (
+    add_part_lines,
+    found_lines,
+    has_reads,
+    input_texts,
+    nothing_lines,
+    room_lines,
+    wanted_lines,
 )
 from patternc.backends.triton.launches import (
     access_lines,
@@ -24,20 +29,12 @@ from patternc.backends.triton.launches import (
     tile_list_lines,
     whole_only,
 )
-from patternc.backends.triton.literals import heads_tensor
+from patternc.backends.triton.pairs import has_pairs, pair_tables
 from patternc.backends.triton.profiles import is_chosen
-from patternc.backends.triton.ranges import has_lists, hides_pairs, place
-from patternc.backends.triton.slopes import (
-    column_reads,
-    column_slots,
-    pair_inputs,
-    row_reads,
-    row_slots,
-)
+from patternc.backends.triton.ranges import has_lists, hides_pairs
+from patternc.backends.triton.slopes import column_slots, row_slots
 from patternc.backends.triton.stripes import Striped
 from patternc.backends.triton.template import fill
-from patternc.ir.nodes import Axis, FloatRead, ScoreCase
-from patternc.ir.walk import params_of
 from patternc.plan.kernel import Kernel
 
 
@@ -50,8 +47,8 @@ def gradients_text(
 ) -> str:
     """`gradients`, its launcher and what they call."""
     given = ", inputs" if features.inputs else ""
-    reads = has_reads(features)
-    own = ", read_gradients" if reads else ""
+    own = ", read_gradients" if has_reads(features) else ""
+    own += ", totals" if has_pairs(features) else ""
     call = "launch_gradients("
     inner = "q, k, v, out, lse, d_out, d_lse, dq, dk, dv"
     inner += f", scale, q_offset, values, sequences{given}{own}"
@@ -62,11 +59,11 @@ def gradients_text(
             "values": checked_lines(features),
             "more": more_lines(kernel.attention, features),
             "sequences": sequence_lines(gradient_whole_only(kernel, features)),
-            "wanted": _wanted(features),
-            "nothing": _nothing(features),
-            "zero_reads": _zero_reads(features) if reads else [],
+            "wanted": wanted_lines(features),
+            "nothing": nothing_lines(features),
+            "zero_reads": room_lines(features),
             "launch": [call, *arguments, ")"],
-            "found": _found(features),
+            "found": found_lines(features),
             "launch_head": [f"def {call}", *arguments, "):"],
             "access": access_lines(features, "q, k, v, d_out"),
             "tile_lists": _lists(kernel, reversed_, features, stripes),
@@ -79,14 +76,8 @@ def gradients_text(
     if has_lists(reversed_) or features.is_ordered:
         is_state = features.lists_data and is_chosen(kernel, reversed_)
         texts.append(fill("reverse_states" if is_state else "reverse_lists"))
-    if reads:
-        texts += [_scatter(features, printer), fill("add_reads")]
+    texts += input_texts(kernel, features, printer)
     return "\n\n".join(texts)
-
-
-def has_reads(features: Features) -> bool:
-    """Whether some score reads an input whose gradient has a kernel."""
-    return bool(row_slots(features) or column_slots(features))
 
 
 def gradient_whole_only(kernel: Kernel, features: Features) -> str:
@@ -96,65 +87,6 @@ def gradient_whole_only(kernel: Kernel, features: Features) -> str:
     if features.has_epilogue:
         return "the rows of a sink or an output clause have no sequences of their own"
     return ""
-
-
-def _wanted(features: Features) -> list[str]:
-    """What may be asked for: a pair's own element may not."""
-    names = sorted({read.table for read in _score_reads(features)})
-    lines = [
-        "for name in wanted:",
-        f"    if name not in {tuple(names)!r}:".replace("'", '"'),
-        '        raise ValueError(f"{NAME}: no score reads an input `{name}`")',
-    ]
-    refused = sorted(pair_inputs(features.scores))
-    if refused:
-        lines += [
-            f"    if name in {tuple(refused)!r}:".replace("'", '"'),
-            "        raise ValueError(",
-            '            f"{NAME}: `{name}`: expected no gradient to be asked for, as"',
-            '            " it is read at pairs of a query and a key"',
-            "        )",
-        ]
-    return lines
-
-
-def _score_reads(features: Features) -> list[FloatRead]:
-    return [
-        read
-        for case in features.scores
-        for reads in (row_reads(case), column_reads(case))
-        for read in reads
-    ] + list(pair_inputs(features.scores).values())
-
-
-def _nothing(features: Features) -> list[str]:
-    zeros = "{name: torch.zeros_like(inputs[name]) for name in wanted}"
-    return [
-        "dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))",
-        f"return dq, dk, dv, {zeros if features.inputs else '{}'}",
-    ]
-
-
-def _zero_reads(features: Features) -> list[str]:
-    rows, columns = row_slots(features), column_slots(features)
-    return [
-        "read_gradients = [",
-        "    q.new_zeros((slots if wanted else 0, batch, HEADS, n), dtype=torch.float32)",
-        f"    for slots, n in (({rows}, n_q), ({columns}, n_k))",
-        "]",
-    ]
-
-
-def _found(features: Features) -> list[str]:
-    if not has_reads(features):
-        return ["return dq, dk, dv, {}"]
-    return [
-        "found = {}",
-        "if wanted:",
-        "    rows, columns = read_gradients",
-        "    found = input_gradients(rows, columns, q_offset, values, inputs, wanted)",
-        "return dq, dk, dv, found",
-    ]
 
 
 def _lists(
@@ -195,6 +127,7 @@ def _calls(
     tables = ["*pointers,"] if features.tables else []
     tables += ["k,", "v,"] if stripes is not None else []
     row, column = row_slots(features), column_slots(features)
+    in_parts = has_pairs(features)
 
     def arguments(
         outputs: list[str],
@@ -204,6 +137,7 @@ def _calls(
         last: tuple[str, ...] = (),
     ) -> list[str]:
         reads = [f"read_gradients[{at}],"] if slots else []
+        reads += ["*sums,"] if in_parts and at == 0 else []
         inner = [
             "*sources,",
             *outputs,
@@ -211,6 +145,7 @@ def _calls(
             *lists,
             *tables,
             "*numbers,",
+            *(["*part[:3],", "batch,"] if in_parts and at == 0 else []),
             *last,
         ]
         return ["arguments = (", *("    " + line for line in inner), ")"]
@@ -218,7 +153,10 @@ def _calls(
     def start(name: str, extra: list[str], slots: int, hides: bool) -> list[str]:
         work = name.removesuffix("_gradient").replace("column", "key")
         reads = [f'"READ_GRADIENTS": read_gradients[{slots - 1}].numel() > 0,']
-        inner = ["**options,", *(reads if slots else []), *extra]
+        has_sums = in_parts and name == "query_gradient"
+        reads = reads if slots else []
+        reads += ['"PAIR_GRADIENTS": has_pairs,'] if has_sums else []
+        inner = ["**options,", *reads, *extra]
         inner.append('"num_warps": warps,')
         kernel_name = f"{name}_kernel"
         lines = [f"kernel = {kernel_name}"]
@@ -226,9 +164,10 @@ def _calls(
             lines = [f"kernel = ordered_{kernel_name} if ordered else {kernel_name}"]
         lines.append(f'warps, stages = launch_of("{work}", columns, q, access)')
         lines += ["more = {", *("    " + line for line in inner), "}"]
+        own_kind = "own_kind" if has_sums else "kind"
         return [
             *lines,
-            "first = (kernel, programs, arguments, more, stages, kind)",
+            f"first = (kernel, programs, arguments, more, stages, {own_kind})",
             "again = exact_of(first)",
             *start_lines(hides or stripes is not None),
         ]
@@ -250,12 +189,14 @@ def _calls(
             hides_pairs(reversed_),
         ),
     ]
+    whole = "n_q_tiles * HEADS * batch"
+    query = [
+        f"programs = {'part[1] * HEADS * part[3]' if in_parts else whole}",
+        *arguments(["dq,"], row, 0, own),
+        *start("query_gradient", [], 1 if row else 0, hides_pairs(kernel)),
+    ]
     return {
-        "query_gradient": [
-            "programs = n_q_tiles * HEADS * batch",
-            *arguments(["dq,"], row, 0, own),
-            *start("query_gradient", [], 1 if row else 0, hides_pairs(kernel)),
-        ],
+        "query_gradient": _by_parts(query, features) if in_parts else query,
         "key_gradient": _with_columns(
             parts,
             [
@@ -281,6 +222,22 @@ def _calls(
         if stripes is not None and stripes.has_columns
         else _in_parts(parts, features),
     }
+
+
+def _by_parts(launches: list[str], features: Features) -> list[str]:
+    """Query gradients of some tiles, then what these have stored of their pairs."""
+    names = tuple(sorted(pair_tables(features)))
+    inner = [
+        "sums = new_sums(q, part, n_k_tiles, has_pairs)",
+        *launches,
+        *add_part_lines(features),
+    ]
+    return [
+        f"has_pairs = any(name in totals for name in {names})".replace("'", '"'),
+        'own_kind = (*kind, "pairs") if has_pairs else kind',
+        "for part in parts_of(batch, n_q_tiles, n_k_tiles, has_pairs):",
+        *(f"    {line}" for line in inner),
+    ]
 
 
 def _with_columns(parts: list[str], columns: list[str]) -> list[str]:
@@ -313,64 +270,3 @@ def _in_parts(lines: list[str], features: Features) -> list[str]:
         "        each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])",
         "        whole.copy_(each.sum(2))",
     ]
-
-
-def _scatter(features: Features, printer: TorchPrinter) -> str:
-    """`input_gradients`: from rows and keys to the elements that were read there."""
-    lines = [
-        '"""The gradients of inputs that scores read, from those of rows and keys.',
-        "",
-        "`rows` is [slots, B, H, n_q] and `columns` [slots, B, H, n_k]: of each element",
-        "that a head reads.",
-        '"""',
-        "device = rows.device",
-        "found = {",
-        "    name: torch.zeros_like(inputs[name], dtype=torch.float32) for name in wanted",
-        "}",
-        "b = torch.arange(rows.shape[1], device=device)[:, None, None]",
-        "q = torch.arange(rows.shape[3], device=device) + q_offset",
-        "k = torch.arange(columns.shape[3], device=device)",
-        "length = torch.full((), columns.shape[3], device=device)",
-        *(f't_{item.name} = inputs["{item.name}"]' for item in features.tables),
-    ]
-    names = sorted(_params(features))
-    lines += [
-        f'p_{name} = torch.full((), values["{name}"], device=device)' for name in names
-    ]
-    for case in features.scores:
-        lines += [f"# {place(case.span)}", *_case_lines(case, printer)]
-    lines.append("return {name: x.to(inputs[name].dtype) for name, x in found.items()}")
-    head = "def input_gradients(rows, columns, q_offset, values, inputs, wanted):"
-    return "\n".join([head, *(f"    {line}" if line else "" for line in lines), ""])
-
-
-def _params(features: Features) -> set[str]:
-    reads: list[AnyRead] = list(_score_reads(features))
-    return {
-        name for read in reads for index in read.indices for name in params_of(index)
-    }
-
-
-def _case_lines(case: ScoreCase, printer: TorchPrinter) -> list[str]:
-    lines = [*heads_tensor("at", case.heads), "h = at[:, None]"]
-    for source, reads, axis in (
-        ("rows", row_reads(case), Axis.QUERY),
-        ("columns", column_reads(case), Axis.KEY),
-    ):
-        for slot, read in enumerate(reads):
-            lines += _read_lines(read, f"{source}[{slot}][:, h[:, 0]]", axis, printer)
-    return lines
-
-
-def _read_lines(
-    read: FloatRead, gradient: str, axis: Axis, printer: TorchPrinter
-) -> list[str]:
-    if not reads_axis(read, axis):
-        gradient += ".sum(2, keepdim=True)"
-    lines = [f'if "{read.table}" in wanted:', f"    gradient = {gradient}"]
-    names = []
-    for at, index in enumerate(read.indices):
-        lines += ["    " + x for x in printer.assign(f"place_{at}", index, 8)]
-        names.append(f"place_{at}")
-    call = ", ".join([f'found["{read.table}"]', "gradient", "b", *names])
-    return [*lines, f"    add_reads({call})"]

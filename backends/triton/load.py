@@ -26,7 +26,6 @@ from patternc.backends.sequences import Sequences, named
 from patternc.backends.triton import planner
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.fused import Fused, fused_of
-from patternc.backends.triton.refusal import gradient_refusal
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import AxisKind
 from patternc.plan.kernel import Kernel
@@ -197,7 +196,7 @@ class TritonAttention:
         autograd has for them. Gradients are shaped as what they belong to; those of
         inputs as `inputs` has them. A row without keys has gradient 0, whatever `d_lse`
         is there. The same bits in every run. Raises as a call does, and `ValueError`
-        for a wanted input that `refuse_gradients` refuses or that no score reads.
+        for a wanted input that no score reads.
         """
         backward: Backward = self.module.gradients
         dq, dk, dv, found = backward(
@@ -238,8 +237,8 @@ class TritonAttention:
         return finish(out, lse, v, q_offset=q_offset, **params, **declared)
 
     def refuse_gradients(self, wanted: Collection[str]) -> Diagnostic | None:
-        """The clause that has no gradient for one of the wanted inputs, or None."""
-        return gradient_refusal(self.kernel, wanted)
+        """Nothing: every input that a score reads has a gradient."""
+        return None
 
     def _declared(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The module checks the inputs again, shaped as they are declared."""

@@ -7,8 +7,18 @@ In: a planned kernel. Out: sentences for `explain`. Not its job: the loops
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from patternc.backends.triton.features import features_of, needs_profile
+from patternc.backends.triton.pairs import (
+    PAIR_BYTES,
+    Blocks,
+    Diagonals,
+    PairRead,
+    Squares,
+    all_pair_reads,
+    pair_reads,
+)
 from patternc.backends.triton.profiles import is_chosen
 from patternc.backends.triton.ranges import hides_pairs, is_listed
 from patternc.backends.triton.shares import packs
@@ -16,7 +26,7 @@ from patternc.backends.triton.slopes import column_reads, row_reads
 from patternc.backends.triton.stripe_gradients import has_gradients
 from patternc.backends.triton.stripes import Striped, striped
 from patternc.ir.text import print_heads
-from patternc.plan.kernel import Kernel, TileCover
+from patternc.plan.kernel import Kernel, Schedule, TileCover
 
 _LOOPS = (
     "these loops at every length, short sequences and dense masks too; where few queries"
@@ -57,7 +67,7 @@ def _data_notes(kernel: Kernel) -> Iterator[str]:
             reads = {
                 read.table
                 for case in features.scores
-                for read in (*row_reads(case), *column_reads(case))
+                for read in (*row_reads(case), *column_reads(case), *pair_reads(case))
             }
             yield f"{parts}, forward only, in lists that the device makes"
             yield (
@@ -89,3 +99,44 @@ def _parts(own: Striped) -> str:
     ]
     *first, last = kinds
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def gradient_notes(kernel: Kernel) -> tuple[str, ...]:
+    """What the gradient of each input that a score reads costs, beside q, k and v."""
+    notes: dict[str, None] = {}
+    for case in kernel.attention.scores:
+        for read in row_reads(case):
+            notes[f"{read.table}: a number for each query and head"] = None
+        for read in column_reads(case):
+            notes[f"{read.table}: a number for each key and head"] = None
+    for pair in all_pair_reads(kernel):
+        notes[f"{pair.read.table}: {_pair_note(pair, kernel.schedule)}"] = None
+    return tuple(notes)
+
+
+def _pair_note(pair: PairRead, schedule: Schedule) -> str:
+    """What tiles store for an element that is read at pairs, and what follows."""
+    width, height = schedule.block_k, schedule.block_q
+    tile = f"each tile of {height} x {width} pairs stores"
+    parts = f"; more launches where that takes over {PAIR_BYTES >> 20} MiB"
+    match pair.sums:
+        case Diagonals():
+            count = (max(height // width, 1) + 1) * width
+            return f"{tile} {count} sums, of its diagonals q - k{parts}"
+        case Squares(size):
+            count = height * width * 2 // size
+            of = f"of the diagonals of squares of {size} x {size} pairs"
+            return f"{tile} {count} sums, {of}{parts}"
+        case Blocks(1, 1) if pair.has_own_element:
+            count = height * width
+            return f"{tile} {count} numbers, added to the elements of its pairs{parts}"
+        case Blocks(1, 1):
+            return (
+                f"{tile} {height * width} numbers, which are sorted by the element that"
+                f" each pair reads: slow for long sequences{parts}"
+            )
+        case Blocks(queries, keys):
+            count = height * width // (queries * keys)
+            return f"{tile} {count} sums, of blocks of {queries} x {keys} pairs{parts}"
+        case _:
+            assert_never(pair.sums)

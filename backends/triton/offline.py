@@ -195,6 +195,7 @@ def _source(
         "PRECISION": _precision(dtype, target),
         "EPILOGUE": True,
         "READ_GRADIENTS": True,
+        "PAIR_GRADIENTS": True,
         "MEMBERS": module.HEADS // module.KV_HEADS,
         **({} if combines or variant["IS_SPLIT"] else dict.fromkeys(scratch)),
     }
@@ -240,8 +241,8 @@ def _source(
         if name in values:
             types[name] = "constexpr"
             constants[(at,)] = values[name]
-        elif name in pointers:
-            types[name] = f"*{pointers[name]}"
+        elif name in pointers or name.startswith("pair_sums_"):
+            types[name] = f"*{pointers.get(name, 'fp32')}"
             if not name.startswith("t_"):  # inputs may have any alignment
                 aligned[(at,)] = [["tt.divisibility", 16]]
         elif name.endswith("_source"):

@@ -12,11 +12,11 @@ a head reads; the host adds them up where an element is read again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from patternc.backends.triton.features import Features, reads_axis
 from patternc.backends.triton.floats import number_text
+from patternc.backends.triton.pairs import all_pair_reads, has_pairs, store_lines
 from patternc.backends.triton.ranges import place
 from patternc.backends.triton.weigh import (
     Weigher,
@@ -54,12 +54,6 @@ def column_reads(case: ScoreCase) -> list[FloatRead]:
     return [read for read in reads if not reads_axis(read, Axis.QUERY)]
 
 
-def pair_reads(case: ScoreCase) -> list[FloatRead]:
-    """Those that differ from pair to pair: their gradients have no kernel."""
-    reads = [read for read in float_reads(case.score) if reads_axis(read, Axis.KEY)]
-    return [read for read in reads if reads_axis(read, Axis.QUERY)]
-
-
 def row_slots(features: Features) -> int:
     """The most elements that a head reads for whole rows."""
     return max((len(row_reads(case)) for case in features.scores), default=0)
@@ -86,7 +80,7 @@ def use_lines(weigher: Weigher, kind: TileKind, load_values: list[str]) -> list[
     is_reverse, exact = weigher.along is Axis.QUERY, exact_word(kind)
     product = "v_tile, o_tile.T" if is_reverse else "o_tile, v_tile.T"
     lines = [*load_values, f"dp = tl.dot({product}, input_precision=PRECISION)"]
-    if is_reverse:
+    if is_reverse or has_pairs(weigher.features):
         # A row that is none: its logits are NaN at a key that is.
         lines += ["if EXACT:", f"    s = tl.where(shift == {_INF}, -{_INF}, s)"]
     lines += _weight_lines(weigher, kind)
@@ -148,10 +142,26 @@ def _score_lines(weigher: Weigher, case: ScoreCase, indent: int) -> list[str]:
         lines += _times(weigher, slope, f"of_read_{at}", total, indent + 4)
     if lines:
         lines = ["if READ_GRADIENTS:", *("    " + line for line in lines)]
+    if not is_reverse:
+        lines += _pair_lines(weigher, case, indent)
     slope = derive(case.score, _SCORE)
     if slope == ZERO:
         return [*lines, "ds = tl.zeros_like(ds)"]
     return [*lines, *_times(weigher, slope, "ds", "", indent)]
+
+
+def _pair_lines(weigher: Weigher, case: ScoreCase, indent: int) -> list[str]:
+    """What a tile adds for elements that the score reads at pairs."""
+    every = all_pair_reads(weigher.kernel)
+    lines: list[str] = []
+    for at, own in enumerate(every):
+        slope = derive(case.score, own.read)
+        if own.case is not case or slope == ZERO:
+            continue
+        product = _times(weigher, slope, "pairs", "", indent + 4)
+        name = "pairs" if product else "ds"
+        lines += [*product, *store_lines(own, at, name, indent + 4)]
+    return ["if PAIR_GRADIENTS:", *("    " + line for line in lines)] if lines else []
 
 
 def _times(
@@ -188,8 +198,11 @@ def store_reads_lines(weigher: Weigher) -> list[str]:
     size = "tl.num_programs(0)"
     tiles = "n_k_tiles" if is_reverse else "n_q_tiles"
     members = " * MEMBERS" if is_reverse else ""
+    heads = f"({size} // {tiles}{members})"
+    if not is_reverse and has_pairs(weigher.features):  # these are not all programs
+        heads = "(batches * HEADS)"
     lines += [
-        f"heads_in_all = ({size} // {tiles}{members}).to(tl.int64)",
+        f"heads_in_all = {heads}.to(tl.int64)",
         f"is_own = ({rows} >= 0) & ({rows} < {count})",
     ]
     for at in slots:
@@ -198,8 +211,3 @@ def store_reads_lines(weigher: Weigher) -> list[str]:
             f"tl.store(read_gradients + read_at, of_read_{at}, mask=is_own)",
         ]
     return ["if READ_GRADIENTS:", *("    " + line for line in lines)]
-
-
-def pair_inputs(cases: Sequence[ScoreCase]) -> dict[str, FloatRead]:
-    """The inputs whose gradients have no kernel, and a read that is why."""
-    return {read.table: read for case in cases for read in pair_reads(case)}

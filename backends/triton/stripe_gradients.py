@@ -13,6 +13,7 @@ that they count for, less the pairs on chosen diagonals, and adds to the rows of
 from __future__ import annotations
 
 from patternc.backends.triton.features import Features
+from patternc.backends.triton.pairs import has_pairs
 from patternc.backends.triton.ranges import MASK_NAMES, printer_of
 from patternc.backends.triton.slopes import (
     backward_scale_lines,
@@ -52,7 +53,8 @@ def has_gradients(features: Features) -> bool:
 
     Tiles are then listed for the backward pass, as for masks without stripes.
     """
-    return not (row_slots(features) or column_slots(features))
+    reads = row_slots(features) or column_slots(features) or has_pairs(features)
+    return not reads
 
 
 def query_stripes(

@@ -5,12 +5,15 @@ Sizes are those that FlashAttention's tests use, rules those of `patternc.verify
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from patternc.backends.triton.load import TritonBackend
 from patternc.plan.kernel import Schedule
 from patternc.verify_gradients import verify_gradients
-from tests.backends.triton import data_programs, programs
+from tests.backends.triton import data_programs, pair_programs, programs
 from tests.stdlib.mask_mods import ORACLES
 from tests.stdlib.test_flex import kernel_of as standard_kernel
 
@@ -92,6 +95,50 @@ def test_programs_with_data(name: str) -> None:
     )
     assert len(found) >= 3
     assert [result for result in found if not result.ok] == []
+
+
+@pytest.mark.parametrize("name", pair_programs.PROGRAMS)
+def test_inputs_read_at_pairs(name: str) -> None:
+    """Distances, blocks, single pairs, orders and lists."""
+    kernel = pair_programs.kernel_of(name, BIG)
+    dtypes = DTYPES if name in ("t5", "swin") else BRIEF
+    found = verify_gradients(
+        kernel, ["triton"], "cuda", dtypes=dtypes, sizes=FEW, batch=2
+    )
+    own = [x.name for x in kernel.attention.inputs if x.element.value == "float"]
+    assert {result.of for result in found} == {"q", "k", "v", *own}
+    assert [result for result in found if not result.ok] == []
+
+
+@pytest.mark.parametrize("name", ["t5", "swin", "coarse"])
+def test_inputs_read_at_pairs_have_the_same_bits_in_every_run(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the queries are launched in parts, whose sums differ by rounding."""
+    kernel = pair_programs.kernel_of(name, BIG)
+    attention: Any = TritonBackend().load(kernel)
+    generator = torch.Generator("cuda").manual_seed(3)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device="cuda", generator=generator)
+
+    q, k, v, d_out = (normal(2, 4, 1000, 64).bfloat16() for _ in range(4))
+    (table,) = (x.name for x in kernel.attention.inputs)
+    sizes = {"t5": (257,), "swin": (15, 15), "coarse": (16, 32)}[name]
+    inputs = {table: normal(1, 4, *sizes)}
+    common = {"scale": 0.125, "q_offset": 0, "params": {}, "inputs": inputs}
+    out, lse = attention.attend(q, k, v, **common)
+
+    def found() -> Any:
+        given = (q, k, v, out, lse, d_out, None)
+        return attention.gradients(*given, **common, wanted=(table,))[3][table]
+
+    whole = found()
+    assert torch.equal(found(), whole)
+    monkeypatch.setattr(attention.module, "PAIR_BYTES", 1 << 20)
+    in_parts = found()
+    assert torch.equal(found(), in_parts)
+    torch.testing.assert_close(in_parts, whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ORACLES)

@@ -18,9 +18,14 @@ from pathlib import Path
 
 from patternc.backends.triton.offline import compile_offline
 from patternc.plan.kernel import Schedule
-from tests.backends.triton import data_programs, programs, stripe_programs
+from tests.backends.triton import (
+    data_programs,
+    pair_programs,
+    programs,
+    stripe_programs,
+)
 
-PARTS = (programs, data_programs, stripe_programs)
+PARTS = (programs, data_programs, pair_programs, stripe_programs)
 
 
 def main(folder: Path, specifications: list[str]) -> None:
