@@ -7,6 +7,7 @@ has, or None. Not its job: what a call asks for (the runtime checks that).
 from __future__ import annotations
 
 from patternc.backends.triton.features import Features, features_of, labels_of
+from patternc.backends.triton.pairs import all_pair_reads
 from patternc.backends.triton.plan_facts import plan_facts
 from patternc.backends.triton.plan_steps import Unplanned
 from patternc.backends.triton.ranges import is_listed
@@ -39,6 +40,14 @@ def build_refusal(kernel: Kernel, backward: bool) -> Diagnostic | None:
             "a package has no `else dense when cheaper` yet",
             attention.dense_cases[0].span,
             "it would hold two programs, and choose by the sizes of a call",
+        )
+    pairs = all_pair_reads(kernel) if backward else []
+    if pairs:
+        table, span = pairs[0].read.table, pairs[0].case.span
+        return _refusal(
+            f"a package has no gradient of `{table}` yet",
+            span,
+            "it is read at pairs of a query and a key here: build without --backward",
         )
     try:
         plan_facts(attention, ())

@@ -67,7 +67,7 @@ HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
 WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
 ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
-READS, PAIR_READS = (), ()
+READS = ()
 MAPS, PLAN_PARAMS, MADE_KEYS, PLACES = [], {}, {}, ()
 mark_diagonals_kernel = live_places_kernel = tile_words_kernel = None
 stripe_tiles_kernel = None
@@ -236,11 +236,6 @@ def _gradients() -> str:
                 "for name in wanted:",
                 "    if name not in READS:",
                 '        raise ValueError(f"{NAME}: no score reads an input `{name}`")',
-                "    if name in PAIR_READS:",
-                "        raise ValueError(",
-                '            f"{NAME}: `{name}`: expected no gradient to be asked for, as"',
-                '            " it is read at pairs of a query and a key"',
-                "        )",
             ],
             "nothing": [
                 "dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))",

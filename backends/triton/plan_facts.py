@@ -31,7 +31,6 @@ from patternc.backends.triton.plan_steps import (
 from patternc.backends.triton.slopes import (
     column_reads,
     column_slots,
-    pair_inputs,
     row_reads,
     row_slots,
 )
@@ -104,12 +103,9 @@ def score_reads(features: Features) -> ScoreReads | None:
         for of_rows, own in ((True, row_reads(case)), (False, column_reads(case))):
             for slot, read in enumerate(own):
                 reads.append(_score_read(read, of_rows, slot, case.heads))
-    refused = tuple(sorted(pair_inputs(features.scores)))
-    if not reads and not refused:
+    if not reads:
         return None
-    return ScoreReads(
-        row_slots(features), column_slots(features), tuple(reads), refused
-    )
+    return ScoreReads(row_slots(features), column_slots(features), tuple(reads))
 
 
 def _score_read(

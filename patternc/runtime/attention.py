@@ -516,7 +516,6 @@ def _data_constants(facts: Facts) -> dict[str, object]:
         "ROW_SLOTS": 0 if reads is None else reads.rows,
         "COLUMN_SLOTS": 0 if reads is None else reads.columns,
         "READS": () if reads is None else _names(reads),
-        "PAIR_READS": () if reads is None else reads.refused,
         "PLAN_PARAMS": {} if plan is None else dict(plan.params),
         "MADE_KEYS": {own.table: len(own.firsts) for own in selections},
         "PLACES": [name for own in selections for name in own.firsts if name],
@@ -524,7 +523,7 @@ def _data_constants(facts: Facts) -> dict[str, object]:
 
 
 def _names(reads: ScoreReads) -> tuple[str, ...]:
-    return (*dict.fromkeys(x.table for x in reads.reads), *reads.refused)
+    return tuple(dict.fromkeys(x.table for x in reads.reads))
 
 
 def _needs_gradient(x: object) -> bool:

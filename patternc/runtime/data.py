@@ -109,15 +109,11 @@ class ScoreRead:
 
 @dataclass(frozen=True, slots=True)
 class ScoreReads:
-    """Elements of inputs whose gradients have kernels, and how many each has room for.
-
-    `refused` are inputs that scores read at pairs, which have no such gradient.
-    """
+    """Elements of inputs whose gradients have kernels, and how many each has room for."""
 
     rows: int
     columns: int
     reads: tuple[ScoreRead, ...]
-    refused: tuple[str, ...]
 
     def __post_init__(self) -> None:
         check(0 <= self.rows <= 64 and 0 <= self.columns <= 64, "too many elements")

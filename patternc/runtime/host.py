@@ -53,7 +53,7 @@ HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
 WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
 ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
-READS, PAIR_READS = (), ()
+READS = ()
 MAPS, PLAN_PARAMS, MADE_KEYS, PLACES = [], {}, {}, ()
 mark_diagonals_kernel = live_places_kernel = tile_words_kernel = None
 stripe_tiles_kernel = None
@@ -717,11 +717,6 @@ def gradients(
     for name in wanted:
         if name not in READS:
             raise ValueError(f"{NAME}: no score reads an input `{name}`")
-        if name in PAIR_READS:
-            raise ValueError(
-                f"{NAME}: `{name}`: expected no gradient to be asked for, as"
-                " it is read at pairs of a query and a key"
-            )
     check_runs(q, k, v)
     batch, _, n_q, dim = q.shape
     n_k = k.shape[2]

@@ -185,7 +185,7 @@ def test_the_same_bits_without_a_compiler(
     for call, parts in zip(calls, found, strict=True):
         q, k, v, d = (x.cuda() for x in call)
         q, k, v = (x.requires_grad_() for x in (q, k, v))
-        given = {x: y.cuda() for x, y in inputs.items()}
+        given: dict[str, Any] = {x: y.cuda() for x, y in inputs.items()}
         if "bias" in given:
             given["bias"] = given["bias"][: len(q), : k.shape[2]]
         wanted = [x.requires_grad_() for x in given.values()]

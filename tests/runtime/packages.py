@@ -105,12 +105,6 @@ DATA = {
         input doc[b, k] : int
         mask causal & doc[q] == doc[k]
     }""",
-    "paired": """attention paired {
-        heads 2
-        input table[q, k] : float
-        mask causal
-        score s + table[q, k]
-    }""",
     "given": """attention given {
         heads 2
         input columns[h, k] : bool
@@ -234,8 +228,8 @@ class StubDriver:
         stream: int,
         parameters: int,
     ) -> None:
-        sizes = (grid, threads, shared, stream, parameters)
-        self.launches.append(Noted(*self._functions[function], *sizes))
+        found = self._functions[function]
+        self.launches.append(Noted(*found, grid, threads, shared, stream, parameters))
 
     def encode(
         self,

@@ -222,6 +222,15 @@ REFUSED = {
         }""",
         "a package has no gradients of chosen tiles whose scores read inputs",
     ),
+    "pairs": (
+        """attention a {
+            heads 2
+            input table[q, k] : float
+            mask causal
+            score s + table[q, k]
+        }""",
+        "a package has no gradient of `table` yet",
+    ),
     "sink": (
         "attention a { heads 2 mask causal sink 0.5 }",
         "a package has no `sink` and `output` clauses yet",
@@ -252,7 +261,9 @@ def test_what_cannot_be_built_is_told_with_its_place(name: str) -> None:
     text, message = REFUSED[name]
     kernel = compile_source(Source("a.pat", text))
     with pytest.raises(PatternError) as caught:
-        wanted = Wanted(("sm_90",), ("bf16",), (64,), backward=name == "gradients")
+        wanted = Wanted(
+            ("sm_90",), ("bf16",), (64,), backward=name in ("gradients", "pairs")
+        )
         build_package(kernel, wanted, processes=0)
     (found,) = caught.value.diagnostics
     assert found.message == message
