@@ -17,7 +17,7 @@ from functools import partial
 from patternc.backends.triton.features import Features, reads_axis
 from patternc.backends.triton.floats import number_text
 from patternc.backends.triton.pairs import all_pair_reads, has_pairs, store_lines
-from patternc.backends.triton.ranges import place
+from patternc.backends.triton.ranges import hides_pairs, place
 from patternc.backends.triton.weigh import (
     Weigher,
     dispatched,
@@ -80,9 +80,16 @@ def use_lines(weigher: Weigher, kind: TileKind, load_values: list[str]) -> list[
     is_reverse, exact = weigher.along is Axis.QUERY, exact_word(kind)
     product = "v_tile, o_tile.T" if is_reverse else "o_tile, v_tile.T"
     lines = [*load_values, f"dp = tl.dot({product}, input_precision=PRECISION)"]
-    if is_reverse or has_pairs(weigher.features):
-        # A row that is none: its logits are NaN at a key that is.
-        lines += ["if EXACT:", f"    s = tl.where(shift == {_INF}, -{_INF}, s)"]
+    # A row that is none: its logits are NaN at a key that is.
+    none = f"s = tl.where(shift == {_INF}, -{_INF}, s)"
+    if (
+        not is_reverse
+        and has_pairs(weigher.features)
+        and not hides_pairs(weigher.kernel)
+    ):
+        lines.append(none)  # there is no second launch
+    elif is_reverse or has_pairs(weigher.features):
+        lines += ["if EXACT:", f"    {none}"]
     lines += _weight_lines(weigher, kind)
     if is_reverse:
         lines.append(f"dv = add_values(dv, s, p, o_tile, {exact}, PRECISION)")

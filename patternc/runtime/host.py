@@ -1784,7 +1784,7 @@ def blocks_of(n_q, n_k, q_offset, values, pointers, device, reverse=False):
             HEADS=HEADS,
             SIZE_Q=SIZE_Q,
             SIZE_K=SIZE_K,
-            CHUNK=min(1024, max(64, next_power_of_2(other))),
+            CHUNK=256,  # one kernel for all lengths
             REVERSE=reverse,
         )
     return blocks, ends

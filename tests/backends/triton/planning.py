@@ -53,5 +53,6 @@ def _called() -> str:
     """What the text calls of the launcher's: the functions up to the next blank lines."""
     text = read("launch.py.tmpl")
     wanted = ("padded", "current", "precision_of", "access_of", "has_tma")
-    found = [part for part in text.split("\n\n\n") if part.startswith("def ")]
-    return "\n\n\n".join(p for p in found if p[4:].split("(")[0] in wanted) + "\n"
+    found = text.split("\n\n\n")
+    parts = [x for x in found if any(f"def {name}(" in x for name in wanted)]
+    return "\n\n\n".join(parts) + "\n"

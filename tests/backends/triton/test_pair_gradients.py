@@ -170,6 +170,17 @@ def test_what_is_not_finite_stays_at_its_own_pairs(tmp_path: Path) -> None:
         assert torch.equal(found[name], clean[name])
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_rows_that_are_none_add_nothing(tmp_path: Path) -> None:
+    """With nothing hidden there is no second launch, and 0 * inf is NaN."""
+    step = step_for("image")
+    attention = loaded(step, tmp_path)
+    step.q[..., 0] = step.q[..., 0].abs() + 1
+    step.k[:, :, 3, 0] = -torch.inf  # every logit of this key is -inf
+    assert step.q.shape[2] % attention.kernel.schedule.block_q
+    assert bool(found_by(step, attention)["near"].isfinite().all())
+
+
 def _places(token: Index) -> list[IntExpr]:
     """The token, and parts of it that are alike in squares of 8 or 16."""
     sixteen, moved = Const(16), Binary(IntOp.ADD, token, Const(-32))
