@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 settings.register_profile("dev", _COMMON, max_examples=25)
-settings.register_profile("ci", _COMMON, max_examples=50, derandomize=True)
+settings.register_profile("ci", _COMMON, max_examples=25, derandomize=True)
 settings.register_profile(
     "fuzz",
     _COMMON,

@@ -63,7 +63,7 @@ WIDE = {
     + "}",
     "unconditional cases": "attention a { heads 65536 " + "mask full " * 6_000 + "}",
     "orders": "attention a { heads 65536 mask full "
-    + "".join(f"order x{i} by phase(2) " for i in range(2_000))
+    + "".join(f"order x{i} by phase(2) " for i in range(1_000))
     + "}",
     "orders of all": "attention a { heads 65536 mask full "
     + "order all by phase(2) " * 2_000
