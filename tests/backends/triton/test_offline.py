@@ -67,7 +67,7 @@ def run(script: str, folder: str, *arguments: str) -> str:
 
 def test_machine_code(tmp_path: Path) -> None:
     """One test, so that all is compiled once and in one process."""
-    wanted = (*HOPPER, *DATA, *OTHER_DATA, AMPERE, AMD, ANY_STRIDES)
+    wanted: tuple[str, ...] = (*HOPPER, *DATA, *OTHER_DATA, AMPERE, AMD, ANY_STRIDES)
     wanted += (*BACKWARD, *OTHER_BACKWARD, *PAIRS)
     exact = [f"{name},exact" for name in (GUARDED, BACKWARD[0])]
     more = [f"{GUARDED},{word}" for word in ("split", "packed", "combine_kernel")]
