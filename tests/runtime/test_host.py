@@ -28,7 +28,7 @@ from patternc.backends.triton.recording import (
     recording_of,
     stand_in,
 )
-from patternc.runtime.attention import host_of
+from patternc.runtime.instance import host_of
 from patternc.runtime.launch import Code
 from patternc.store import Store
 from tests.runtime.packages import (
