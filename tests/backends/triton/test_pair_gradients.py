@@ -44,6 +44,7 @@ from patternc.ir.nodes import (
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
 from patternc.store import Store
+from patternc.verify_gradients import refusals, verify_gradients
 from tests.backends.triton.backward_calls import Step, by_kernels, excess, step_of
 from tests.backends.triton.pair_programs import (
     BATCH,
@@ -137,6 +138,17 @@ def test_parts_of_the_queries_add_up_the_same(
     for name in ("q", "k", "v", "slope"):
         assert torch.equal(in_parts[name], whole[name])
     assert max(excess(step, in_parts).values()) <= 1
+
+
+def test_verify_compares_them() -> None:
+    kernel = kernel_of("t5")
+    assert refusals(kernel, "triton") == refusals(kernel, "tiled") == []
+    dtypes = (torch.float32, torch.float16)
+    found = verify_gradients(
+        kernel, ["triton"], dtypes=dtypes, sizes=((20, 40),), head_dim=16, batch=1
+    )
+    assert {result.of for result in found} == {"q", "k", "v", "rel"}
+    assert [result for result in found if not result.ok] == []
 
 
 def test_nothing_is_stored_that_is_not_asked_for(
