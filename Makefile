@@ -52,13 +52,13 @@ demo: $(READY)
 	$(RUN) examples/demo.py
 
 test: $(READY)
-	$(RUN) -m pytest -q -n $(JOBS) --ignore=tests/gpu
+	$(RUN) -m pytest -q -n $(JOBS) --dist worksteal --ignore=tests/gpu
 
 check: $(READY)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	HYPOTHESIS_PROFILE=ci $(RUN) -m pytest -q -n $(JOBS) --ignore=tests/gpu
+	HYPOTHESIS_PROFILE=ci $(RUN) -m pytest -q -n $(JOBS) --dist worksteal --ignore=tests/gpu
 
 fuzz: $(READY)
 	$(RUN) -m tests.fuzz.run --seed $(FUZZ_SEED) --count $(FUZZ_PROGRAMS)
