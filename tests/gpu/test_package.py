@@ -239,28 +239,13 @@ def test_launches_cost_no_more_than_the_jit(
     assert own <= its
 
 
-def test_a_cuda_graph(packages: Callable[[str, str], Path]) -> None:
-    attn = load(packages("duo", target()))
+@pytest.mark.parametrize(("name", "n"), [("duo", 500), ("vertical_slash", 700)])
+def test_a_cuda_graph(name: str, n: int, packages: Callable[[str, str], Path]) -> None:
+    """Of attention alone, and of a plan with it."""
+    attn = load(packages(name, target()))
     attn.prepare()
-    q = torch.randn(1, 32, 500, 128, dtype=torch.bfloat16, device="cuda")
-    k = torch.randn(1, 8, 500, 128, dtype=torch.bfloat16, device="cuda")
-    graph = torch.cuda.CUDAGraph()
-    with torch.no_grad():
-        attn(q, k, k)
-        torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
-            out = attn(q, k, k)
-        q.copy_(torch.randn_like(q))
-        graph.replay()
-        torch.cuda.synchronize()
-        assert torch.equal(out, attn(q, k, k))
-
-
-def test_a_plan_in_a_cuda_graph(packages: Callable[[str, str], Path]) -> None:
-    attn = load(packages("vertical_slash", target()))
-    attn.prepare()
-    q = torch.randn(1, 32, 700, 128, dtype=torch.bfloat16, device="cuda")
-    k = torch.randn(1, 8, 700, 128, dtype=torch.bfloat16, device="cuda")
+    q = torch.randn(1, 32, n, 128, dtype=torch.bfloat16, device="cuda")
+    k = torch.randn(1, 8, n, 128, dtype=torch.bfloat16, device="cuda")
     graph = torch.cuda.CUDAGraph()
     with torch.no_grad():
         attn(q, k, k)
