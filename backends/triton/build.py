@@ -29,6 +29,7 @@ from patternc.backends.triton.build_refusal import build_refusal
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit, listing
 from patternc.backends.triton.expected import expected_times
 from patternc.backends.triton.features import Features, features_of
+from patternc.backends.triton.float_formulas import row_cases
 from patternc.backends.triton.formulas import head_groups
 from patternc.backends.triton.gradients import gradient_whole_only
 from patternc.backends.triton.judges import listed_covers
@@ -324,6 +325,7 @@ def _facts(
         score_reads(features),
         *_listed(other, reversed_, features),
         plan_facts(attention, wanted.targets),
+        *row_cases(features),
     )
 
 

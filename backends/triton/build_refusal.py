@@ -14,7 +14,6 @@ from patternc.backends.triton.ranges import is_listed
 from patternc.backends.triton.stripe_gradients import has_gradients
 from patternc.backends.triton.stripes import striped, without_stripes
 from patternc.diagnostics import Diagnostic
-from patternc.ir.nodes import OutputCase, SinkCase
 from patternc.ir.walk import tables_of
 from patternc.plan.kernel import Kernel
 from patternc.plan.reverse import reverse
@@ -28,13 +27,6 @@ def build_refusal(kernel: Kernel, backward: bool) -> Diagnostic | None:
     PyTorch code of the program: a package is data.
     """
     attention, features = kernel.attention, features_of(kernel)
-    rows: list[SinkCase | OutputCase] = [*features.sinks, *features.outputs]
-    if rows:
-        return _refusal(
-            "a package has no `sink` and `output` clauses yet",
-            rows[0].span,
-            "PyTorch finishes the rows of these heads",
-        )
     if attention.dense_cases:
         return _refusal(
             "a package has no `else dense when cheaper` yet",

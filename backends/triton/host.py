@@ -28,6 +28,7 @@ CHECKS = (
     "check_call",
     "check_inputs",
     "check_length",
+    "check_own_values",
     "check_params",
     "check_sequences",
 )
@@ -65,6 +66,8 @@ LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
+HAS_EPILOGUE = READS_OWN_VALUE = False
+SINKS, OUTPUTS, Rows = [], [], None
 WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
 ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
 READS = ()
@@ -78,6 +81,9 @@ stored_lists = visited = keep_within = input_gradients = select_keys = None
 
 LOG2_E = 1.4426950408889634
 """
+
+_EPILOGUE = '**({"EPILOGUE": epilogue} if HAS_EPILOGUE else {}),'
+_OWN_VALUE = "*((v,) if READS_OWN_VALUE else ()),"
 
 _SOME = Input("some", Element.INT, ())
 _PLAIN = Features((_SOME,), (_SOME,), (), (), (), (), (), False, False)
@@ -120,6 +126,7 @@ def _host() -> str:
         fill("shares", {"groups": steps}),
         fits_packed_text(),
         _gradients(),
+        _finish(),
         ordered,
         fill("inputs"),
         fill("read"),
@@ -137,8 +144,8 @@ def _host() -> str:
 
 
 def _launch() -> str:
-    head = "q, k, v, output, lse, scale, q_offset, values, inputs, sequences"
-    run = "run(q, k, v, scale, q_offset, params, given)"
+    head = "q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences"
+    run = "run(q, k, v, scale, q_offset, params, {}, given)"
     names = ("lengths", "cu_seqlens", "max_seqlen")
     arguments = ["q", "k", "v", "/", "*", "scale=None", "q_offset=None"]
     arguments += [*(f"{name}=None" for name in names), "**params"]
@@ -146,18 +153,24 @@ def _launch() -> str:
         "launch",
         {
             "about": [],
-            "run": [f"given = ({', '.join(names)})", f"output, lse = {run}"],
+            "run": [
+                f"given = ({', '.join(names)})",
+                f"output, lse = {run.format(True)}",
+            ],
             "attend": [
                 "def attend(",
                 *(f"    {argument}," for argument in arguments),
                 "):",
                 '    """Output and LSE."""',
                 f"    given = ({', '.join(names)})",
-                f"    return {run}",
+                f"    return {run.format(False)}",
             ],
-            "run_head": [f"def {run}:"],
+            "run_head": [f"def {run.format('epilogue')}:"],
             "limits": limit_lines(),
-            "options": ['**({"PACKED": is_packed} if PACKS else {}),'],
+            "options": [
+                '**({"PACKED": is_packed} if PACKS else {}),',
+                _EPILOGUE,
+            ],
             "packed": [
                 'is_packed = PACKS and SHARES and form == "none"',
                 "is_packed = is_packed and n_q * (HEADS // KV_HEADS) <= BLOCK_Q",
@@ -180,6 +193,7 @@ def _launch() -> str:
                 "*stripes[:9],",
                 "*pointers,",
                 "*((k, v) if HAS_STRIPES else ()),",
+                _OWN_VALUE,
             ],
             "numbers": _numbers(),
             "start": [
@@ -194,7 +208,7 @@ def _launch() -> str:
                 "    given = (scale, q_offset, more, sequences)",
                 "    first = hopper_launch(q, k, v, output, lse, *given)",
                 *_start("HIDES"),
-                *combine_launch_lines(_PLAIN),
+                *_combine(),
             ],
         },
     )
@@ -204,6 +218,51 @@ def _launch() -> str:
     assert len(kept) == len(lines) - 2
     text = "\n".join(kept).replace("    compile_together(first, again)\n", "")
     return _without(text, "def compile_together", "def launch_of")
+
+
+def _combine() -> list[str]:
+    """The launch that joins shares, where rows may read values of their own."""
+    lines = combine_launch_lines(_PLAIN)
+    lines.insert(lines.index("        *pointers,") + 1, f"        {_OWN_VALUE}")
+    strides = "*(v.stride() if READS_OWN_VALUE else ()),"
+    lines.insert(lines.index("        splits,") + 1, f"        {strides}")
+    lines.insert(-1, f"        {_EPILOGUE}")
+    return lines
+
+
+def _finish() -> str:
+    """Sinks and outputs where autograd sees them: their formulas are in the package."""
+    own = "v[:, at // (HEADS // KV_HEADS), q_offset : q_offset + n_q].to(wide)"
+    heads = "parts = [torch.arange(head, head + 1, device=device) for head in heads]"
+    text = fill(
+        "finish",
+        {
+            "values": [
+                "values = check_params(NAME, PARAMS, params, INPUTS)",
+                "inputs = checked_inputs(out, v, q_offset, params) if INPUTS else {}",
+            ],
+            "tables": ["at_rows = Rows(b, q, length, values, inputs, wide)"],
+            "cases": [
+                "for heads, logit in SINKS:",
+                f"    {heads}",
+                "    at = torch.cat(parts)",
+                "    sink = logit(at_rows, at[:, None, None])",
+                "    rows, row_lse = join_sink_rows(out[:, at], lse[:, at], sink)",
+                "    out = with_heads(out, at, rows)",
+                "    lse = with_heads(lse, at, row_lse)",
+                "for heads, value in OUTPUTS:",
+                f"    {heads}",
+                "    at, own = torch.cat(parts), None",
+                "    if READS_OWN_VALUE:",
+                f"        own = {own}",
+                "    o = out[:, at]",
+                "    rows = value(at_rows, at[:, None, None], o, own)",
+                "    out = with_heads(out, at, rows.expand(o.shape))",
+            ],
+        },
+    )
+    start, end = text.index("    def number("), text.index("    at_rows = ")
+    return text[:start] + text[end:]
 
 
 def _hopper() -> str:
@@ -433,6 +492,8 @@ def _more() -> list[str]:
     return [
         "if LAYOUT_SIZE is not None:",
         "    check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)",
+        "if READS_OWN_VALUE:",
+        "    check_own_values(NAME, q.shape[2], k.shape[2], q_offset)",
         "inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}",
     ]
 

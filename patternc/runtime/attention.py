@@ -113,7 +113,7 @@ class PackagedAttention:
         contiguous, are copied. `scale` must be positive. `given` are run-time parameters
         and inputs; integer inputs have 32 bits or fewer. A program that selects chooses
         anew unless a `plan` is given. Differentiable in a package with gradients, also
-        by floating inputs that scores read. Raises `TypeError` or `ValueError` that
+        by floating inputs. Raises `TypeError` or `ValueError` that
         names the argument, `PackageError` for what the package has no code for.
         """
         if return_lse and not self.manifest.facts.has_lse:
@@ -134,13 +134,33 @@ class PackagedAttention:
             wanted = tuple(name for name, x in given.items() if _needs_gradient(x))
             needs = bool(wanted) or any(_needs_gradient(x) for x in (q, k, v))
         if needs:
-            self._refuse_gradient()
-            named = self._checked(q, k, v, named) if wanted else named
-            own = [named[name] for name in wanted]
-            output, lse = _Step.apply(self, named, wanted, q, k, v, *own)  # type: ignore[no-untyped-call]
+            output, lse = self._watched(q, k, v, named, wanted)
         else:
-            output, lse = self.attend(q, k, v, **named)
+            output, lse = self.forward(q, k, v, **named)
         return (output, lse) if return_lse else output
+
+    def _watched(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        named: dict[str, Any],
+        wanted: tuple[str, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """A call that autograd sees."""
+        self._refuse_gradient()
+        changes = self.manifest.facts.changes_rows
+        if changes and (
+            named["lengths"] is not None or named["cu_seqlens"] is not None
+        ):
+            raise ValueError(
+                f"{self.name}: `lengths`, `cu_seqlens`: expected no gradient to be asked"
+                " for, as the program has sinks or outputs; call it under torch.no_grad()"
+            )
+        named = self._checked(q, k, v, named) if wanted else named
+        own = [named[name] for name in wanted]
+        output, lse = _Step.apply(self, named, wanted, q, k, v, *own)  # type: ignore[no-untyped-call]
+        return self.finish(output, lse, v, **named) if changes else (output, lse)
 
     def plan(
         self,
@@ -221,7 +241,7 @@ class PackagedAttention:
             own[name] = tensor.movedim(0, host.BATCH_AXES[name])
         return own
 
-    def attend(
+    def forward(
         self, q: Tensor, k: Tensor, v: Tensor, **given: Any
     ) -> tuple[Tensor, Tensor]:
         """Output and LSE, outside of autograd; arguments as for a call.
@@ -231,8 +251,38 @@ class PackagedAttention:
         host = self._ready()
         q, k, v = _readable(host, q, k, v)
         self._check_served({"q": q, "v": v}, given)
+        own = self._as_built(given)
+        output, lse = host.forward(q, k, v, return_lse=True, **own)
+        return output, lse
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, **given: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The same before sinks and `output` clauses, as `finish` and `gradients` take it."""
+        host = self._ready()
+        q, k, v = _readable(host, q, k, v)
+        self._check_served({"q": q, "v": v}, given)
         output, lse = host.attend(q, k, v, **self._as_built(given))
         return output, lse
+
+    def finish(
+        self,
+        out: Tensor,
+        lse: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int | None = None,
+        **given: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Sinks and `output` clauses, in operations that autograd follows.
+
+        `out` and `lse` are what `attend` gave for `v` and the `given` of the same call.
+        """
+        host, facts = self._ready(), self.manifest.facts
+        names = {*facts.params, *(item.name for item in facts.inputs)}
+        own = {name: x for name, x in self._as_built(given).items() if name in names}
+        output, own_lse = host.finish(out, lse, v, q_offset=q_offset, **own)
+        return output, own_lse
 
     def gradients(
         self,
@@ -255,10 +305,14 @@ class PackagedAttention:
         q, k, v, d_out = _readable(host, q, k, v, d_out)
         self._check_served({"q": q, "v": v}, given)
         own = self._as_built(given)
-        found = host.gradients(q, k, v, out, lse, d_out, d_lse, wanted, **own)
+        scored = tuple(name for name in wanted if name in host.READS)
+        found = host.gradients(q, k, v, out, lse, d_out, d_lse, scored, **own)
         inputs = {
             name: x.movedim(0, host.BATCH_AXES[name]) for name, x in found[3].items()
         }
+        for name in wanted:
+            if name not in inputs:  # no score reads it
+                inputs[name] = torch.zeros_like(given[name])
         return found[0], found[1], found[2], inputs
 
     def _as_built(self, given: dict[str, Any]) -> dict[str, Any]:

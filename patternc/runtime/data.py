@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .formula import Formula, check
+from .formula import FloatFormula, Formula, check
 
 Side = int | float | str
 """Of arithmetic: the number of a step, a floating number, or "scale"."""
@@ -120,6 +120,23 @@ class ScoreReads:
         for read in self.reads:
             room = self.rows if read.of_rows else self.columns
             check(read.slot < room, "a gradient without room")
+
+
+@dataclass(frozen=True, slots=True)
+class RowCase:
+    """The logit of a sink, or what stands in the place of the output, for some heads.
+
+    The formula is of "q", "h", "n_k", run-time parameters and elements of inputs; that of
+    an output also of "o", the output, and "own", the row of `v` at the query.
+    """
+
+    heads: tuple[int, ...]
+    value: FloatFormula
+
+    def __post_init__(self) -> None:
+        heads = self.heads
+        check(all(0 <= x < 2**16 for x in heads) and bool(heads), "no head")
+        check(len(set(heads)) == len(heads), "a head that comes twice")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from .checks import (
     check_call,
     check_inputs,
     check_length,
+    check_own_values,
     check_params,
     check_sequences,
 )
@@ -51,6 +52,8 @@ LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
+HAS_EPILOGUE = READS_OWN_VALUE = False
+SINKS, OUTPUTS, Rows = [], [], None
 WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
 ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
 READS = ()
@@ -91,7 +94,7 @@ def forward(
     for what does not fit.
     """
     given = (lengths, cu_seqlens, max_seqlen)
-    output, lse = run(q, k, v, scale, q_offset, params, given)
+    output, lse = run(q, k, v, scale, q_offset, params, True, given)
     return (output, lse) if return_lse else output
 
 
@@ -110,10 +113,10 @@ def attend(
 ):
     """Output and LSE."""
     given = (lengths, cu_seqlens, max_seqlen)
-    return run(q, k, v, scale, q_offset, params, given)
+    return run(q, k, v, scale, q_offset, params, False, given)
 
 
-def run(q, k, v, scale, q_offset, params, given):
+def run(q, k, v, scale, q_offset, params, epilogue, given):
     """Check a call and run it; output and LSE."""
     scale, q_offset = check_call(
         NAME,
@@ -130,6 +133,8 @@ def run(q, k, v, scale, q_offset, params, given):
     values = check_params(NAME, PARAMS, params, INPUTS)
     if LAYOUT_SIZE is not None:
         check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)
+    if READS_OWN_VALUE:
+        check_own_values(NAME, q.shape[2], k.shape[2], q_offset)
     inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}
     if inputs:
         check_no_gradients(inputs)
@@ -154,11 +159,15 @@ def run(q, k, v, scale, q_offset, params, given):
             # Rows of no sequence, and beyond `max_seqlen`.
             output.zero_()
             lse.fill_(-math.inf)
-        launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences)
+        launch(
+            q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences
+        )
     return output, lse
 
 
-def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None):
+def launch(
+    q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences=None
+):
     """Start one program for each query tile, head and batch, or a few for each."""
     batch, _, n_q, dim = q.shape
     n_k, value_dim = v.shape[2:]
@@ -214,6 +223,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
         *stripes[:9],
         *pointers,
         *((k, v) if HAS_STRIPES else ()),
+        *((v,) if READS_OWN_VALUE else ()),
         *q.stride(),
         *k.stride(),
         *v.stride(),
@@ -248,6 +258,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
         "EXACT": False,
         "IS_SPLIT": shares[0] is not None,
         **({"PACKED": is_packed} if PACKS else {}),
+        **({"EPILOGUE": epilogue} if HAS_EPILOGUE else {}),
         "num_warps": warps,
         "enable_fp_fusion": True,
     }
@@ -272,10 +283,12 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
                 output,
                 lse,
                 *pointers,
+                *((v,) if READS_OWN_VALUE else ()),
                 n_q,
                 n_k,
                 q_offset,
                 splits,
+                *(v.stride() if READS_OWN_VALUE else ()),
                 *values.values(),
                 *as_numbers(pointers),
                 HEADS=HEADS,
@@ -284,6 +297,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
                 BLOCK_DV=padded(value_dim),
                 BLOCK_Q=1,
                 SHARES=MOST_SPLITS,
+                **({"EPILOGUE": epilogue} if HAS_EPILOGUE else {}),
             )
 
 
@@ -707,6 +721,8 @@ def gradients(
     values = check_params(NAME, PARAMS, params, INPUTS)
     if LAYOUT_SIZE is not None:
         check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)
+    if READS_OWN_VALUE:
+        check_own_values(NAME, q.shape[2], k.shape[2], q_offset)
     inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}
     given = (lengths, cu_seqlens, max_seqlen)
     sizes = (k.shape[2], q_offset)
@@ -977,6 +993,56 @@ def launch_gradients(
             for whole, some in ((dk, dk_parts), (dv, dv_parts)):
                 each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])
                 whole.copy_(each.sum(2))
+
+
+def finish(out, lse, v, /, *, q_offset=None, **params):
+    """Sinks and `output` clauses, in operations that autograd follows.
+
+    `out` [B, HEADS, n_q, D] and `lse` [B, HEADS, n_q] are what `attend` gave for `v`
+    [B, KV_HEADS, n_k, D]; the result is what `forward` would have given.
+    """
+    n_q, n_k, device = out.shape[2], v.shape[2], out.device
+    q_offset = n_k - n_q if q_offset is None else q_offset
+    values = check_params(NAME, PARAMS, params, INPUTS)
+    inputs = checked_inputs(out, v, q_offset, params) if INPUTS else {}
+    dtype, wide = out.dtype, lse.dtype
+    out = out.to(wide)
+    b = torch.arange(out.shape[0], device=device)[:, None, None, None]
+    q = torch.arange(n_q, device=device)[:, None] + q_offset
+    length = torch.full((), n_k, device=device)
+
+    at_rows = Rows(b, q, length, values, inputs, wide)
+    for heads, logit in SINKS:
+        parts = [torch.arange(head, head + 1, device=device) for head in heads]
+        at = torch.cat(parts)
+        sink = logit(at_rows, at[:, None, None])
+        rows, row_lse = join_sink_rows(out[:, at], lse[:, at], sink)
+        out = with_heads(out, at, rows)
+        lse = with_heads(lse, at, row_lse)
+    for heads, value in OUTPUTS:
+        parts = [torch.arange(head, head + 1, device=device) for head in heads]
+        at, own = torch.cat(parts), None
+        if READS_OWN_VALUE:
+            own = v[:, at // (HEADS // KV_HEADS), q_offset : q_offset + n_q].to(wide)
+        o = out[:, at]
+        rows = value(at_rows, at[:, None, None], o, own)
+        out = with_heads(out, at, rows.expand(o.shape))
+    return out.to(dtype), lse
+
+
+def join_sink_rows(rows, lse, sink):
+    """The softmax with one more logit, which has no value."""
+    sink = sink.expand(*lse.shape, 1)[..., 0]
+    # Rows without keys take the sink as it is; -inf - -inf would be NaN.
+    is_empty = lse == -math.inf
+    own = lse.masked_fill(is_empty, 0.0)
+    share = torch.sigmoid(own - sink)[..., None]
+    return rows * share, torch.where(is_empty, sink, torch.logaddexp(own, sink))
+
+
+def with_heads(x, at, values):
+    """`x` [B, HEADS, ...] with `values` [B, heads, ...] in the place of some heads."""
+    return x.index_copy(1, at, values)
 
 
 def is_ordered(n_q, n_k, q_offset):

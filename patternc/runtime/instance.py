@@ -7,12 +7,14 @@ generated one is. Not its job: what callers see (`attention`).
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 from . import host as _host
-from .data import ScoreReads
+from .data import RowCase, ScoreReads
+from .floats import Rows, row_value
 from .judges import judge_of
 from .launch import Code, Kernel
 from .lists import stored_lists
@@ -85,6 +87,9 @@ def _follow_data(module: Any, facts: Facts, code: Code) -> None:
     module.MADE_INPUTS = tuple(x.name for x in facts.inputs if not x.is_given)
     if facts.stripes is not None:
         module.keep_within = partial(keep_within, facts.stripes, facts.heads)
+    module.Rows = Rows
+    module.SINKS = _row_cases(module, facts.sinks)
+    module.OUTPUTS = _row_cases(module, facts.outputs)
     if facts.reads is not None:
         module.input_gradients = partial(input_gradients, module, facts.reads)
     module.JUDGES = {
@@ -101,6 +106,10 @@ def _follow_data(module: Any, facts: Facts, code: Code) -> None:
         module.shared_memory = lambda device: plan.shared.get(
             code.choice(device.index).target, 0
         )
+
+
+def _row_cases(module: Any, cases: Sequence[RowCase]) -> list[tuple[object, ...]]:
+    return [(x.heads, partial(row_value, module, x.value)) for x in cases]
 
 
 def _constants(facts: Facts) -> dict[str, object]:
@@ -126,7 +135,9 @@ def _constants(facts: Facts) -> dict[str, object]:
         "HIDES": facts.hides,
         "HIDES_REVERSED": facts.hides_reversed,
         "IS_ORDERED": facts.is_ordered,
-        "RUNS_WITHOUT_KEYS": not facts.has_lse,
+        "RUNS_WITHOUT_KEYS": not facts.has_lse or facts.changes_rows,
+        "HAS_EPILOGUE": facts.changes_rows,
+        "READS_OWN_VALUE": facts.reads_own_value,
         "LAYOUT_SIZE": facts.layout_size,
         "WHOLE_ONLY": facts.whole_only,
         "WHOLE_ONLY_REVERSED": facts.whole_only_reversed,

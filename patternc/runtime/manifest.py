@@ -10,7 +10,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .data import InputFacts, ListedCover, PlanFacts, ScoreReads, StripeFacts
+from .data import (
+    InputFacts,
+    ListedCover,
+    PlanFacts,
+    RowCase,
+    ScoreReads,
+    StripeFacts,
+)
 from .format import Section
 from .formula import Formula, check
 
@@ -204,7 +211,8 @@ class Facts:
     hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
     turned round, and `list_numbers` count what a kernel takes of its lists. `tables`
     are the inputs that kernels read; `stripes` are chosen diagonals, columns and blocks,
-    `listed` the heads whose tiles follow `list_inputs`.
+    `listed` the heads whose tiles follow `list_inputs`. `sinks` and `outputs` are what
+    becomes of rows that are whole.
     """
 
     name: str
@@ -239,6 +247,8 @@ class Facts:
     list_inputs: tuple[str, ...]
     listed: tuple[ListedCover, ...]
     plan: PlanFacts | None
+    sinks: tuple[RowCase, ...]
+    outputs: tuple[RowCase, ...]
 
     def __post_init__(self) -> None:
         check(self.name.isidentifier(), "an attention without a name")
@@ -260,6 +270,16 @@ class Facts:
         check(set(self.tables) <= set(names), "a table that is no input")
         self._check_plan(set(names))
 
+    @property
+    def changes_rows(self) -> bool:
+        """Whether something is done with rows that are whole."""
+        return bool(self.sinks or self.outputs)
+
+    @property
+    def reads_own_value(self) -> bool:
+        """Whether an output reads the row of `v` at its query."""
+        return any("own" in case.value.tokens for case in self.outputs)
+
     def _check_plan(self, names: set[str]) -> None:
         """What a plan makes is what kernels read."""
         made = {x.name for x in self.inputs if not x.is_given}
@@ -275,6 +295,8 @@ class Facts:
         for read in () if self.reads is None else self.reads.reads:
             check(read.table in names, "an element of no input")
             check(max(read.heads) < self.heads, "no head")
+        for case in (*self.sinks, *self.outputs):
+            check(max(case.heads) < self.heads, "no head")
         own = set(self.params) | ({} if self.plan is None else self.plan.params).keys()
         check(not own & names, "a parameter and an input of one name")
 

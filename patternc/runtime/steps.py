@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from .data import Judge, PlanFacts, PlanSelection
 from .formula import READ, Formula
+from .kinds import FLOAT, INT, check_float
 from .manifest import Facts, HeadGroup
 
 UNARY: Mapping[str, Callable[[int], int]] = {
@@ -87,8 +88,19 @@ def check_formulas(facts: Facts) -> None:
             evaluate(place, {**names, "q" if read.of_rows else "k": 0}, True)
     for cover in facts.listed:
         _check_judge(cover.judge, names)
+    _check_rows(facts)
     if facts.plan is not None:
         _check_plan(facts.plan)
+
+
+def _check_rows(facts: Facts) -> None:
+    inputs = {item.name: item for item in facts.inputs}
+    names = {"q": INT, "h": INT, "n_k": INT}
+    names |= {f"p_{name}": INT for name in facts.params}
+    for sink in facts.sinks:
+        check_float(sink.value, names, inputs)
+    for case in facts.outputs:
+        check_float(case.value, {**names, "o": FLOAT, "own": FLOAT}, inputs)
 
 
 def _check_judge(judge: Judge, names: Mapping[str, int]) -> None:

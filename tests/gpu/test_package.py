@@ -42,11 +42,22 @@ SLOPES = """attention slopes {
     score s + slope[h] * (k - q) + bias[k]
 }
 """
+GATED = """attention gated {
+    heads 8 kv 2
+    input logit[h] : float
+    input gate[b, q, h] : float
+    mask streaming(4, 300)
+    sink logit[h]                      for h in {0, 1, 2, 3}
+    output o * sigmoid(gate[q, h])     for h in {2, 3, 4, 5}
+    output 0.6 * o + 0.4 * v           for h in {6}
+}
+"""
 STDLIB = ROOT / "stdlib_patterns"
 PROGRAMS = {
     "vertical_slash": (STDLIB / "vertical_slash.pat").read_text(),
     "block_topk": (STDLIB / "block_topk.pat").read_text(),
     "slopes": SLOPES,
+    "gated": GATED,
     "duo": EXAMPLES["duo"],
     "phi3_small": EXAMPLES["phi3_small"],
     "sliding_tile": SLIDING_TILE,
@@ -61,6 +72,14 @@ import torch
 from patternc.runtime import load
 path, data, result, grad = sys.argv[1:]
 calls, inputs = torch.load(data, weights_only=True)
+
+
+def inputs_of(q, k):
+    sizes = (len(q), k.shape[2])
+    own = {x: y.cuda() for x, y in inputs.items()}
+    return {x: y if y.dim() == 1 else y[: sizes[0], : sizes[1]] for x, y in own.items()}
+
+
 torch.zeros(1, device="cuda")
 torch.cuda.synchronize()
 began = time.perf_counter()
@@ -68,9 +87,7 @@ attn = load(path)
 q, k, v, d = (x.cuda() for x in calls[0])
 torch.cuda.synchronize()
 copied = time.perf_counter()
-given = {x: y.cuda() for x, y in inputs.items()}
-if "bias" in given:
-    given["bias"] = given["bias"][: len(q), : k.shape[2]]
+given = inputs_of(q, k)
 attn(q, k, v, **given)
 torch.cuda.synchronize()
 first = time.perf_counter()
@@ -79,9 +96,7 @@ for call in calls:
     q, k, v, d = (x.cuda() for x in call)
     if grad == "yes":
         q, k, v = (x.requires_grad_() for x in (q, k, v))
-    given = {x: y.cuda() for x, y in inputs.items()}
-    if "bias" in given:
-        given["bias"] = given["bias"][: len(q), : k.shape[2]]
+    given = inputs_of(q, k)
     wanted = [x.requires_grad_() for x in given.values()] if grad == "yes" else []
     out, lse = attn(q, k, v, return_lse=True, **given)
     parts = [out, lse]
@@ -142,10 +157,12 @@ def calls_for(name: str) -> list[list[Tensor]]:
 
 
 def inputs_for(name: str) -> dict[str, Tensor]:
-    """Inputs, of which `bias` is cut to the sizes of a call."""
+    """Inputs; those of a batch element and a position are cut to the sizes of a call."""
+    torch.manual_seed(6)
+    if name == "gated":
+        return {"logit": torch.randn(8), "gate": torch.randn(3, 9000, 8)}
     if name != "slopes":
         return {}
-    torch.manual_seed(6)
     return {"slope": torch.rand(8), "bias": torch.randn(3, 9000)}
 
 
@@ -185,9 +202,10 @@ def test_the_same_bits_without_a_compiler(
     for call, parts in zip(calls, found, strict=True):
         q, k, v, d = (x.cuda() for x in call)
         q, k, v = (x.requires_grad_() for x in (q, k, v))
-        given: dict[str, Any] = {x: y.cuda() for x, y in inputs.items()}
-        if "bias" in given:
-            given["bias"] = given["bias"][: len(q), : k.shape[2]]
+        given: dict[str, Any] = {
+            x: (y if y.dim() == 1 else y[: len(q), : k.shape[2]]).cuda()
+            for x, y in inputs.items()
+        }
         wanted = [x.requires_grad_() for x in given.values()]
         out, lse = attn(q, k, v, return_lse=True, **given)
         own = [out, lse, *torch.autograd.grad((out * d).sum(), (q, k, v, *wanted))]

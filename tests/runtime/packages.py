@@ -117,8 +117,35 @@ DATA = {
         input keep[b, h, q // 64, k // 64] : bool
         mask causal & keep[h, q // 64, k // 64]
     }""",
+    "sinks": """attention sinks(w: runtime = 30) {
+        heads 4 kv 2
+        input logit[h] : float
+        input kind[h] : int
+        input open[b, q // 8] : bool
+        mask causal
+        sink logit[h]                                                 for h in {0}
+        sink where(h < w, w / 9.0, -exp(logit[(kind[h] + w) % 4]))    for h in {1, 3}
+        output where(q % 3 < h & open[q // 8], abs(o), sqrt(w + q) * o)  for h in {2}
+    }""",
+    "gated": """attention gated {
+        heads 4 kv 2
+        input gate[b, q, h] : float
+        input slope[h] : float
+        mask window(40)
+        score s + slope[h] * (k - q)
+        sink min(slope[h], 0.25) / 2       for h in {0, 1}
+        output o * sigmoid(gate[q, h])     for h in {0, 2}
+        output 0.6 * o + relu(slope[h]) * v  for h in {1}
+    }""",
+    "chosen_sinks": """attention chosen_sinks(n: runtime = 9) {
+        heads 4 kv 2
+        let columns = top(n, mean(scores where causal by k))
+        mask causal & (k in columns | q - k < 3)
+        sink 0.5
+        output o * log(N + 0.5)            for h in {0, 3}
+    }""",
 }
-"""Programs that read inputs or choose keys."""
+"""Programs that read inputs, choose keys, or finish rows."""
 
 EVERYTHING = Wanted(
     ("sm_80", "sm_90"),

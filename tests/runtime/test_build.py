@@ -231,14 +231,6 @@ REFUSED = {
         }""",
         "a package has no gradient of `table` yet",
     ),
-    "sink": (
-        "attention a { heads 2 mask causal sink 0.5 }",
-        "a package has no `sink` and `output` clauses yet",
-    ),
-    "output": (
-        "attention a { heads 2 mask full output 0.5 * o }",
-        "a package has no `sink` and `output` clauses yet",
-    ),
     "listed": (
         "attention a { heads 2 mask k * k <= q }",
         "a package has tile lists for a layout's one length only",
