@@ -164,6 +164,15 @@ def attention_of(packaged: PackagedAttention) -> Attention:
     told = packaged.manifest.source
     source = Source(told.file, told.text)
     trace = driver.trace_source(source, told.entry, dict(told.values))
+    attention = _loaded(packaged, trace)
+    if packaged.dense is not None:
+        other = driver.dense_trace(trace)
+        assert other is not None, "a program with another one allows it"
+        attention._dense.append(_loaded(packaged.dense, other))
+    return attention
+
+
+def _loaded(packaged: PackagedAttention, trace: driver.Trace) -> Attention:
     attention = Attention(trace, BACKEND)
     own = PackagedProgram(packaged, trace.kernel.attention.span)
     attention._loaded[BACKEND] = add_program(trace.kernel, BACKEND, own)

@@ -14,24 +14,28 @@ from patternc.backends.triton.ranges import is_listed
 from patternc.backends.triton.stripe_gradients import has_gradients
 from patternc.backends.triton.stripes import striped, without_stripes
 from patternc.diagnostics import Diagnostic
+from patternc.ir.selected import dense_alternative
 from patternc.ir.walk import tables_of
 from patternc.plan.kernel import Kernel
 from patternc.plan.reverse import reverse
 from patternc.source import Span
 
 
-def build_refusal(kernel: Kernel, backward: bool) -> Diagnostic | None:
+def build_refusal(
+    kernel: Kernel, backward: bool, has_dense: bool = False
+) -> Diagnostic | None:
     """The first part of a program whose launches a package can't describe.
 
     It holds launches of kernels, tile lists of a layout, steps of plans, and numbers; no
-    PyTorch code of the program: a package is data.
+    PyTorch code of the program: a package is data. `has_dense`: with another program,
+    for calls where choosing does not pay.
     """
     attention, features = kernel.attention, features_of(kernel)
-    if attention.dense_cases:
+    if not has_dense and dense_alternative(attention) is not None:
         return _refusal(
-            "a package has no `else dense when cheaper` yet",
+            "this package would have no program for `else dense when cheaper`",
             attention.dense_cases[0].span,
-            "it would hold two programs, and choose by the sizes of a call",
+            "it was not given the dense one",
         )
     pairs = all_pair_reads(kernel) if backward else []
     if pairs:

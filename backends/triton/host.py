@@ -2,12 +2,13 @@
 
 In: nothing but the templates. Out: the text of `patternc/runtime/host.py` and
 `patternc/runtime/checks.py`, which hold what every generated module holds on the host,
-with the constants of one program left open: one source for both ways to run. Not its
-job: setting the constants (`patternc.runtime.attention`).
+with the constants of one program left open: one source for both ways to run. So is
+`patternc/runtime/prices.py`, a copy of `plan/prices.py`. Not its job: setting the constants
+(`patternc.runtime.instance`).
 
     python -m patternc.backends.triton.host
 
-writes both files again after a change of a template; a test fails until that is done.
+writes these files again after a change of a template; a test fails until that is done.
 Where the text of a module depends on the program, the package's asks a constant.
 """
 
@@ -92,7 +93,15 @@ _PLAIN = Features((_SOME,), (_SOME,), (), (), (), (), (), False, False)
 
 def texts() -> Mapping[str, str]:
     """The text of each file by its name."""
-    return {"checks.py": _checks(), "host.py": _host()}
+    return {"checks.py": _checks(), "host.py": _host(), "prices.py": _prices()}
+
+
+def _prices() -> str:
+    """A copy of what decides whether choosing pays."""
+    text = (FOLDER.parent / "plan" / "prices.py").read_text(encoding="utf-8")
+    about, rest = text.split('"""', 2)[1:]
+    title = about.split("\n", 1)[0]
+    return f'"""{title}\n\n{_MADE}\n"""{rest}'
 
 
 def _checks() -> str:
@@ -545,7 +554,7 @@ def _start(hides: str) -> list[str]:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all files."""
     for name, text in texts().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
 

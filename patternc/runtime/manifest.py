@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .choosing import ChoosingFacts
 from .data import (
     InputFacts,
     ListedCover,
@@ -339,8 +340,26 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """What is run where choosing keys does not pay: another program, and who decides."""
+
+    choosing: ChoosingFacts
+    expected: tuple[Expected, ...]
+    facts: Facts
+    variants: tuple[Variant, ...]
+
+    def __post_init__(self) -> None:
+        check(self.facts.plan is None, "a dense program that chooses")
+        cases = (*self.choosing.cases, *self.choosing.dense)
+        check(all(x.head < self.facts.heads for x in cases), "no head")
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of it. `compilers` are versions by name; `blobs` in order of the file."""
+    """The whole of it. `compilers` are versions by name; `blobs` in order of the file.
+
+    `alternative` is there if calls may be computed without choosing.
+    """
 
     patternc: str
     compilers: Mapping[str, str]
@@ -352,15 +371,29 @@ class Manifest:
     expected: tuple[Expected, ...]
     facts: Facts
     variants: tuple[Variant, ...]
+    alternative: Alternative | None
     blobs: tuple[Section, ...]
 
     def __post_init__(self) -> None:
-        for variant in self.variants:
+        other = self.alternative
+        if other is not None:
+            check(self.facts.plan is not None, "a choice between programs that is none")
+            own = (self.facts.name, self.facts.heads, self.facts.kv_heads)
+            its = (other.facts.name, other.facts.heads, other.facts.kv_heads)
+            check(own == its, "two programs of different names or heads")
+        for variant in self.all_variants:
             check(variant.code < len(self.blobs), "a kernel without code")
             check((variant.ptx or 0) < len(self.blobs), "a kernel without code")
             check(variant.target in self.targets, "a kernel of an unknown target")
-        for lists in self.facts.lists:
+        stored = (*self.facts.lists, *(() if other is None else other.facts.lists))
+        for lists in stored:
             for array in (*lists.forward, *lists.turned):
                 check(array.blob < len(self.blobs), "an array without numbers")
                 check(array.size == self.blobs[array.blob].size, "an absurd array")
         check(all(dtype in ELEMENTS for dtype in self.dtypes), "no dtype")
+
+    @property
+    def all_variants(self) -> tuple[Variant, ...]:
+        """Those of both programs."""
+        other = self.alternative
+        return (*self.variants, *(() if other is None else other.variants))

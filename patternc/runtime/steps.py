@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 
+from .choosing import ChoosingFacts
 from .data import Judge, PlanFacts, PlanSelection
 from .formula import READ, Formula
 from .kinds import FLOAT, INT, check_float
@@ -91,6 +92,31 @@ def check_formulas(facts: Facts) -> None:
     _check_rows(facts)
     if facts.plan is not None:
         _check_plan(facts.plan)
+
+
+def check_choosing(choosing: ChoosingFacts, facts: Facts) -> None:
+    """Try every formula of a decision once. Raises `ValueError`."""
+    plan = {} if facts.plan is None else facts.plan.params
+    names = {f"p_{x}": 1 for x in (*facts.params, *plan)} | {"h": 0, "n_k": 1}
+    ends = {"q_offset": 0, "last": 0, "n_k": 1}
+    for table in choosing.tables:
+        for size in table.sizes:
+            evaluate(size, ends)
+        for amount in (table.amount, table.least, table.most):
+            if isinstance(amount, Formula):
+                evaluate(amount, names)
+    for one in choosing.scored:
+        for size in one.sizes:
+            evaluate(size, ends)
+        for live in one.lives:
+            for value in (live.first, live.condition):
+                keys = {} if value is live.first else {"e_0": 0, "e_1": 0}
+                if value is not None:
+                    evaluate(value, {**names, **keys})
+    drawn = {f"drawn_{at}": 0 for at in range(len(choosing.tables))}
+    for cases, chosen in ((choosing.cases, drawn), (choosing.dense, {})):
+        for case in cases:
+            evaluate(case.mask, {**names, **chosen, "q": 0, "k": 0})
 
 
 def _check_rows(facts: Facts) -> None:

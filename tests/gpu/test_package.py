@@ -21,6 +21,7 @@ from patternc.backends.triton.build import Wanted, build_package
 from patternc.runtime.attention import load
 from patternc.source import Source
 from tests.programs import EXAMPLES
+from tests.runtime.packages import or_dense
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +57,7 @@ STDLIB = ROOT / "stdlib_patterns"
 PROGRAMS = {
     "vertical_slash": (STDLIB / "vertical_slash.pat").read_text(),
     "block_topk": (STDLIB / "block_topk.pat").read_text(),
+    "slash_or_dense": or_dense((STDLIB / "vertical_slash.pat").read_text()),
     "slopes": SLOPES,
     "gated": GATED,
     "duo": EXAMPLES["duo"],
@@ -123,10 +125,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], P
     def get(name: str, own: str) -> Path:
         path = folder / f"{name}_{own}.patk"
         if not path.exists():
-            kernel = driver.compile_source(Source(f"{name}.pat", PROGRAMS[name]))
+            trace = driver.trace_source(Source(f"{name}.pat", PROGRAMS[name]))
+            other = driver.dense_trace(trace)
+            dense = None if other is None else other.kernel
             wanted = Wanted((own,), ("bf16",), DIMS, backward=True)
             count = os.cpu_count() or 1
-            path.write_bytes(build_package(kernel, wanted, processes=count))
+            content = build_package(trace.kernel, wanted, processes=count, dense=dense)
+            path.write_bytes(content)
         return path
 
     return get

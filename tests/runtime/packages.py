@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from unittest.mock import patch
 
-from patternc import driver
+from patternc import driver, stdlib_patterns
 from patternc.backends.triton import build
 from patternc.backends.triton.build import Wanted, build_package
 from patternc.backends.triton.machine_code import Compiled, Job, arguments_of
@@ -147,6 +147,30 @@ DATA = {
 }
 """Programs that read inputs, choose keys, or finish rows."""
 
+
+def or_dense(text: str) -> str:
+    """A program whose mask may be dense where that is cheaper."""
+    return re.sub(
+        r"^( +mask .*)$", r"\1 else dense when cheaper", text, flags=re.MULTILINE
+    )
+
+
+CHEAPER = {
+    "slashes_or_dense": or_dense(stdlib_patterns.text("vertical_slash")),
+    "blocks_or_dense": or_dense(stdlib_patterns.text("block_topk")),
+    "shares_or_dense": or_dense(DATA["shares"]),
+    "some_heads": """attention some_heads(n: runtime = 9, w: runtime = 900) {
+        heads 8 kv 4
+        input gate[h] : float
+        let best = top(min(n, N), mean(scores for q >= N - 64 by k), always k < 2)
+        let least = above(0.5, max(scores where causal & k % 3 == 0 by q - k))
+        mask causal & (k in best | q - k < w)         else dense when cheaper for h < 3
+        mask causal & (q - k in least | k in best)    else dense when cheaper otherwise
+        sink gate[h]
+    }""",
+}
+"""Programs that choose unless a dense mask is cheaper."""
+
 EVERYTHING = Wanted(
     ("sm_80", "sm_90"),
     ("fp16", "fp32"),
@@ -186,16 +210,30 @@ def fake_compile(path: Path, job: Job, cache: Path) -> Compiled:
 
 
 @lru_cache
+def trace_of(name: str) -> driver.Trace:
+    """A compiled program."""
+    text = {**PROGRAMS, **DATA, **CHEAPER}[name]
+    return driver.trace_source(Source(f"{name}.pat", text))
+
+
+@lru_cache
+def dense_of(name: str) -> driver.Trace | None:
+    """What is computed instead where that is cheaper."""
+    return driver.dense_trace(trace_of(name))
+
+
 def kernel_of(name: str) -> Kernel:
     """A planned program."""
-    return driver.compile_source(Source(f"{name}.pat", {**PROGRAMS, **DATA}[name]))
+    return trace_of(name).kernel
 
 
 @lru_cache
 def quick_bytes(name: str, wanted: Wanted = EVERYTHING) -> bytes:
     """A package whose code is none."""
     with patch.object(build, "compile_job", fake_compile):
-        return build_package(kernel_of(name), wanted, processes=0)
+        other = dense_of(name)
+        dense = None if other is None else other.kernel
+        return build_package(kernel_of(name), wanted, processes=0, dense=dense)
 
 
 def quick_package(name: str, wanted: Wanted = EVERYTHING) -> Package:

@@ -210,7 +210,7 @@ REFUSED = {
             let best = top(8, mean(scores where causal by k))
             mask causal & k in best else dense when cheaper
         }""",
-        "a package has no `else dense when cheaper` yet",
+        "this package would have no program for `else dense when cheaper`",
     ),
     "gradients": (
         """attention a {
