@@ -20,7 +20,7 @@ from pathlib import Path
 from patternc.backends import hopper
 from patternc.backends.triton import shared_text
 from patternc.backends.triton.features import Features
-from patternc.backends.triton.launches import limit_lines
+from patternc.backends.triton.launches import limit_lines, wrapped
 from patternc.backends.triton.shares import combine_launch_lines, fits_packed_text
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Element, Input
@@ -192,8 +192,8 @@ def _launch() -> str:
             "if_nothing": [
                 "if batch * n_q == 0 or n_k == 0 and not RUNS_WITHOUT_KEYS:"
             ],
-            "launch": [f"launch({head})"],
-            "launch_head": [f"def launch({head}=None):"],
+            "launch": wrapped("launch(", head, ")", 8),
+            "launch_head": wrapped("def launch(", f"{head}=None", "):", 0),
             "sequences": _sequences("WHOLE_ONLY"),
             "access": _access("q, k, v"),
             "tile_lists": _lists(),

@@ -159,11 +159,15 @@ def run(q, k, v, scale, q_offset, params, epilogue, given):
             # Rows of no sequence, and beyond `max_seqlen`.
             output.zero_()
             lse.fill_(-math.inf)
-        launch(q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences)
+        launch(
+            q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences
+        )
     return output, lse
 
 
-def launch(q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences=None):
+def launch(
+    q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences=None
+):
     """Start one program for each query tile, head and batch, or a few for each."""
     batch, _, n_q, dim = q.shape
     n_k, value_dim = v.shape[2:]
