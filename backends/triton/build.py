@@ -29,7 +29,11 @@ from patternc.backends.triton.build_refusal import build_refusal
 from patternc.backends.triton.choosing_facts import choosing_facts
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit, listing
 from patternc.backends.triton.expected import expected_times
-from patternc.backends.triton.features import Features, features_of
+from patternc.backends.triton.features import (
+    Features,
+    features_of,
+    follows_inputs,
+)
 from patternc.backends.triton.float_formulas import row_cases
 from patternc.backends.triton.formulas import head_groups
 from patternc.backends.triton.gradients import gradient_whole_only
@@ -37,6 +41,7 @@ from patternc.backends.triton.judges import listed_covers
 from patternc.backends.triton.kernels import takes_lists
 from patternc.backends.triton.launches import whole_only
 from patternc.backends.triton.machine_code import Compiled, Job, compile_job, job_of
+from patternc.backends.triton.pair_facts import pair_facts
 from patternc.backends.triton.plan_facts import (
     input_facts,
     plan_facts,
@@ -173,7 +178,7 @@ def _program(
 ) -> _Program:
     """Compile one program."""
     attention = kernel.attention
-    is_listed = bool(features_of(kernel).inputs and _visited(kernel)[1].lists_data)
+    is_listed = follows_inputs(_visited(kernel)[0])
     has_hopper = "sm_90" in wanted.targets and not is_listed
     hopper = packaged_route(kernel) if has_hopper else None
     text = emit(kernel, attention.span.source.text, attention.name, hopper)
@@ -285,7 +290,7 @@ def _stored_lists(
 ) -> tuple[Lists, ...]:
     """The tile lists of whole calls, which the generated module builds."""
     layout, (other, features, _) = kernel.attention.layout, _visited(kernel)
-    if layout is None or not takes_lists(other, features) or features.inputs:
+    if layout is None or not takes_lists(other, features) or follows_inputs(other):
         return ()
     module: Any = fresh_module(path)
     size, values = layout.size, dict(module.PARAMS)
@@ -362,6 +367,7 @@ def _facts(
         tuple(item.name for item in features.tables),
         stripe_facts(stripes),
         score_reads(features),
+        pair_facts(other),
         *_listed(other, reversed_, features),
         plan_facts(attention, wanted.targets),
         *row_cases(features),
@@ -372,7 +378,7 @@ def _listed(
     kernel: Kernel, reversed_: Kernel, features: Features
 ) -> tuple[tuple[str, ...], tuple[ListedCover, ...]]:
     """The inputs that tile lists follow, and the heads whose tiles are listed so."""
-    if not (features.lists_data and features.inputs) or features.is_ordered:
+    if not follows_inputs(kernel) or features.is_ordered:
         return (), ()
     own = listing(kernel, reversed_)
     return tuple(list_inputs(own)), listed_covers(own, box_of(kernel))

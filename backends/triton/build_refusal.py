@@ -6,8 +6,12 @@ has, or None. Not its job: what a call asks for (the runtime checks that).
 
 from __future__ import annotations
 
-from patternc.backends.triton.features import Features, features_of, labels_of
-from patternc.backends.triton.pairs import all_pair_reads
+from patternc.backends.triton.features import (
+    Features,
+    features_of,
+    follows_inputs,
+    labels_of,
+)
 from patternc.backends.triton.plan_facts import plan_facts
 from patternc.backends.triton.plan_steps import Unplanned
 from patternc.backends.triton.ranges import is_listed
@@ -36,14 +40,6 @@ def build_refusal(
             "this package would have no program for `else dense when cheaper`",
             attention.dense_cases[0].span,
             "it was not given the dense one",
-        )
-    pairs = all_pair_reads(kernel) if backward else []
-    if pairs:
-        table, span = pairs[0].read.table, pairs[0].case.span
-        return _refusal(
-            f"a package has no gradient of `{table}` yet",
-            span,
-            "it is read at pairs of a query and a key here: build without --backward",
         )
     try:
         plan_facts(attention, ())
@@ -81,7 +77,7 @@ def _lists_refusal(
                 cover.span,
                 "the tiles of this mask are listed anew for every call",
             )
-    follow = features.lists_data and bool(attention.inputs)
+    follow = follows_inputs(own)
     if listed and attention.layout is None and not follow:
         return _refusal(
             "a package has tile lists for a layout's one length only",

@@ -71,7 +71,8 @@ HAS_EPILOGUE = READS_OWN_VALUE = False
 SINKS, OUTPUTS, Rows = [], [], None
 WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
 ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
-READS = ()
+READS = PAIR_TABLES = PAIR_SUMS = ()
+PAIR_BYTES = 268435456  # what the sums of a launch, and adding them up, may take
 MAPS, PLAN_PARAMS, MADE_KEYS, PLACES = [], {}, {}, ()
 mark_diagonals_kernel = live_places_kernel = tile_words_kernel = None
 stripe_tiles_kernel = None
@@ -79,6 +80,7 @@ mark_columns_kernel = list_blocks_kernel = column_gradient_kernel = None
 pool_kernel = part_sums_kernel = join_kernel = None
 choose_kernel = segment_kernel = mark_kernel = count_kernel = None
 stored_lists = visited = keep_within = input_gradients = select_keys = None
+add_pair_sums = None
 
 LOG2_E = 1.4426950408889634
 """
@@ -143,7 +145,8 @@ def _host() -> str:
         fill("profile"),
         fill("waiting_lists", {"orders": []}),
         fill("reverse_lists"),
-        fill("add_reads"),
+        *(fill(name) for name in ("pair_parts", "tokens_at", "add_pairs")),
+        *(fill(name) for name in ("add_at_pairs", "add_reads")),
         *_stripes(),
         *_plan(),
     ]
@@ -292,7 +295,7 @@ def _without(text: str, first: str, end: str) -> str:
 def _gradients() -> str:
     call = "launch_gradients("
     inner = "q, k, v, out, lse, d_out, d_lse, dq, dk, dv"
-    inner += ", scale, q_offset, values, sequences, inputs, read_gradients"
+    inner += ", scale, q_offset, values, sequences, inputs, read_gradients, totals"
     arguments = [f"    {item}," for item in inner.split(", ")]
     return fill(
         "gradients",
@@ -316,14 +319,15 @@ def _gradients() -> str:
                 "    shape = (slots if wanted else 0, batch, HEADS, n)",
                 "    own = q.new_zeros(shape, dtype=torch.float32) if READS else None",
                 "    read_gradients.append(own)",
+                "wide = torch.float32",
+                "totals = {x: torch.zeros_like(inputs[x], dtype=wide) for x in wanted}",
             ],
             "launch": [call, *arguments, ")"],
             "found": [
-                "found = {}",
-                "if wanted:",
+                "if wanted and (ROW_SLOTS or COLUMN_SLOTS):",
                 "    rows, columns = read_gradients",
-                "    reads = (rows, columns, q_offset, values, inputs, wanted)",
-                "    found = input_gradients(*reads)",
+                "    input_gradients(rows, columns, q_offset, values, inputs, totals)",
+                "found = {name: x.to(inputs[name].dtype) for name, x in totals.items()}",
                 "return dq, dk, dv, found",
             ],
             "launch_head": [f"def {call}", *arguments, "):"],
@@ -334,10 +338,26 @@ def _gradients() -> str:
                 "members = 1 if ordered else HEADS // KV_HEADS",
             ],
             "numbers": _numbers(),
-            "query_gradient": _gradient("query", "n_q_tiles * HEADS * batch"),
+            "query_gradient": _query_gradient(),
             "key_gradient": _key_gradient(),
         },
     )
+
+
+def _query_gradient() -> list[str]:
+    """Query gradients, of some tiles at a time where these store sums of pairs."""
+    inner = [
+        "sums = new_sums(q, part, n_k_tiles, has_pairs)",
+        *_gradient("query", "part[1] * HEADS * part[3]"),
+        "if has_pairs:",
+        "    site = (first_q_tile, n_k_tiles, n_k, values, inputs, totals)",
+        "    add_pair_sums(sums, part, *site, lists if ordered else None)",
+    ]
+    return [
+        "has_pairs = any(name in totals for name in PAIR_TABLES)",
+        "for part in parts_of(batch, n_q_tiles, n_k_tiles, has_pairs):",
+        *(f"    {line}" for line in inner),
+    ]
 
 
 def _gradient(work: str, programs: str) -> list[str]:
@@ -348,12 +368,20 @@ def _gradient(work: str, programs: str) -> list[str]:
     if is_key:
         lists = ["*turned[:TURNED_TENSORS],", "*key_stripes,"]
     slots, at = ("COLUMN_SLOTS", 1) if is_key else ("ROW_SLOTS", 0)
-    reads = f"*([read_gradients[{at}]] if {slots} else []),"
+    reads = [f"*([read_gradients[{at}]] if {slots} else []),"]
+    last = []
+    more = []
+    own_kind = "kind"
+    if not is_key:
+        reads.append("*sums,")
+        last = ["*((*part[:3], batch) if PAIR_SUMS else ()),"]
+        more = ["if PAIR_SUMS:", '    more["PAIR_GRADIENTS"] = has_pairs']
+        own_kind = '(*kind, "pairs") if has_pairs else kind'
     members = ['    "MEMBERS": members,'] if is_key else []
     name = f"{work}_gradient_kernel"
     return [
         f"programs = {programs}",
-        *_arguments(outputs, reads, lists),
+        *_arguments(outputs, reads, lists, *last),
         f"kernel = ordered_{name} if ordered else {name}",
         f'warps, stages = launch_of("{work}", columns, q, access)',
         "more = {",
@@ -363,16 +391,18 @@ def _gradient(work: str, programs: str) -> list[str]:
         "}",
         f"if {slots}:",
         f'    more["READ_GRADIENTS"] = read_gradients[{at}].numel() > 0',
-        "first = (kernel, programs, arguments, more, stages, kind)",
+        *more,
+        f"own_kind = {own_kind}",
+        "first = (kernel, programs, arguments, more, stages, own_kind)",
         "again = exact_of(first)",
         *_start("HIDES_REVERSED" if is_key else "HIDES"),
     ]
 
 
 def _arguments(
-    outputs: list[str], reads: str, lists: list[str], *last: str
+    outputs: list[str], reads: list[str], lists: list[str], *last: str
 ) -> list[str]:
-    inner = ["*sources,", *outputs, *([reads] if reads else []), *lists]
+    inner = ["*sources,", *outputs, *reads, *lists]
     inner += ["*pointers,", "*((k, v) if HAS_STRIPES else ()),", "*numbers,", *last]
     return ["arguments = (", *(f"    {line}" for line in inner), ")"]
 
@@ -390,7 +420,7 @@ def _key_gradient() -> list[str]:
     ]
     lists = ["*turned[:TURNED_TENSORS],", "*of_columns,"]
     inner = [
-        *_arguments(["spoiled,", "dk_parts,", "dv_parts,"], "", lists, "member,"),
+        *_arguments(["spoiled,", "dk_parts,", "dv_parts,"], [], lists, "member,"),
         "kernel = column_gradient_kernel",
         'warps, stages = launch_of("key", columns, q, access)',
         'more = {**options, "num_warps": warps}',

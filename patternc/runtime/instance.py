@@ -13,13 +13,14 @@ from types import ModuleType
 from typing import Any
 
 from . import host as _host
-from .data import RowCase, ScoreReads
+from .data import RowCase
 from .floats import Rows, row_value
 from .judges import judge_of
 from .launch import Code, Kernel
 from .lists import stored_lists
 from .manifest import Facts
 from .package import Package
+from .pairs import add_pair_sums
 from .planning import select_keys
 from .reads import input_gradients, keep_within
 from .steps import most_steps
@@ -90,6 +91,7 @@ def _follow_data(module: Any, facts: Facts, code: Code) -> None:
     module.Rows = Rows
     module.SINKS = _row_cases(module, facts.sinks)
     module.OUTPUTS = _row_cases(module, facts.outputs)
+    module.add_pair_sums = partial(add_pair_sums, module, facts.pairs)
     if facts.reads is not None:
         module.input_gradients = partial(input_gradients, module, facts.reads)
     module.JUDGES = {
@@ -175,12 +177,16 @@ def _data_constants(facts: Facts) -> dict[str, object]:
         "SIZE_K": blocks[1] if blocks else 0,
         "ROW_SLOTS": 0 if reads is None else reads.rows,
         "COLUMN_SLOTS": 0 if reads is None else reads.columns,
-        "READS": () if reads is None else _names(reads),
+        "READS": _names(facts),
+        "PAIR_TABLES": tuple({x.table: None for x in facts.pairs}),
+        "PAIR_SUMS": tuple(x.sums or "diagonals" for x in facts.pairs),
         "PLAN_PARAMS": {} if plan is None else dict(plan.params),
         "MADE_KEYS": {own.table: len(own.firsts) for own in selections},
         "PLACES": [name for own in selections for name in own.firsts if name],
     }
 
 
-def _names(reads: ScoreReads) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(x.table for x in reads.reads))
+def _names(facts: Facts) -> tuple[str, ...]:
+    """The inputs that scores read."""
+    found = [] if facts.reads is None else [x.table for x in facts.reads.reads]
+    return tuple(dict.fromkeys([*found, *(x.table for x in facts.pairs)]))

@@ -14,6 +14,7 @@ from .choosing import ChoosingFacts
 from .data import (
     InputFacts,
     ListedCover,
+    PairRead,
     PlanFacts,
     RowCase,
     ScoreReads,
@@ -245,6 +246,7 @@ class Facts:
     tables: tuple[str, ...]
     stripes: StripeFacts | None
     reads: ScoreReads | None
+    pairs: tuple[PairRead, ...]
     list_inputs: tuple[str, ...]
     listed: tuple[ListedCover, ...]
     plan: PlanFacts | None
@@ -296,6 +298,12 @@ class Facts:
         for read in () if self.reads is None else self.reads.reads:
             check(read.table in names, "an element of no input")
             check(max(read.heads) < self.heads, "no head")
+        for pair in self.pairs:
+            check(pair.table in names, "an element of no input")
+            check(max(pair.heads) < self.heads, "no head")
+            sides = (self.block_q, self.block_k)
+            fits = zip(pair.sums, sides, strict=False)
+            check(all(side % x == 0 for x, side in fits), "sums that fill no tile")
         for case in (*self.sinks, *self.outputs):
             check(max(case.heads) < self.heads, "no head")
         own = set(self.params) | ({} if self.plan is None else self.plan.params).keys()

@@ -87,6 +87,10 @@ def check_formulas(facts: Facts) -> None:
     for read in () if facts.reads is None else facts.reads.reads:
         for place in read.places:
             evaluate(place, {**names, "q" if read.of_rows else "k": 0}, True)
+    for pair in facts.pairs:
+        for at in pair.places:
+            if at is not None:
+                evaluate(at, {**names, "q": 0, "k": 0}, True)
     for cover in facts.listed:
         _check_judge(cover.judge, names)
     _check_rows(facts)

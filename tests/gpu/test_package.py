@@ -53,6 +53,15 @@ GATED = """attention gated {
     output 0.6 * o + 0.4 * v           for h in {6}
 }
 """
+RELATIVE = """attention relative {
+    heads 8 kv 2
+    input rel[h, 256] : float
+    input far[64, h] : float
+    input slope[h] : float
+    mask causal
+    score s + rel[h, min(q - k, 255)] + far[(q // 64 - k // 64) % 64, h] - slope[h] * (q - k)
+}
+"""
 STDLIB = ROOT / "stdlib_patterns"
 PROGRAMS = {
     "vertical_slash": (STDLIB / "vertical_slash.pat").read_text(),
@@ -60,6 +69,7 @@ PROGRAMS = {
     "slash_or_dense": or_dense((STDLIB / "vertical_slash.pat").read_text()),
     "slopes": SLOPES,
     "gated": GATED,
+    "relative": RELATIVE,
     "duo": EXAMPLES["duo"],
     "phi3_small": EXAMPLES["phi3_small"],
     "sliding_tile": SLIDING_TILE,
@@ -77,9 +87,10 @@ calls, inputs = torch.load(data, weights_only=True)
 
 
 def inputs_of(q, k):
-    sizes = (len(q), k.shape[2])
     own = {x: y.cuda() for x, y in inputs.items()}
-    return {x: y if y.dim() == 1 else y[: sizes[0], : sizes[1]] for x, y in own.items()}
+    for name in {"bias", "gate"} & own.keys():
+        own[name] = own[name][: len(q), : k.shape[2]]
+    return own
 
 
 torch.zeros(1, device="cuda")
@@ -164,6 +175,9 @@ def calls_for(name: str) -> list[list[Tensor]]:
 def inputs_for(name: str) -> dict[str, Tensor]:
     """Inputs; those of a batch element and a position are cut to the sizes of a call."""
     torch.manual_seed(6)
+    if name == "relative":
+        parts = ((8, 256), (64, 8), (8,))
+        return dict(zip(("rel", "far", "slope"), map(torch.randn, parts), strict=True))
     if name == "gated":
         return {"logit": torch.randn(8), "gate": torch.randn(3, 9000, 8)}
     if name != "slopes":
@@ -207,10 +221,9 @@ def test_the_same_bits_without_a_compiler(
     for call, parts in zip(calls, found, strict=True):
         q, k, v, d = (x.cuda() for x in call)
         q, k, v = (x.requires_grad_() for x in (q, k, v))
-        given: dict[str, Any] = {
-            x: (y if y.dim() == 1 else y[: len(q), : k.shape[2]]).cuda()
-            for x, y in inputs.items()
-        }
+        given: dict[str, Any] = {x: y.cuda() for x, y in inputs.items()}
+        for cut in {"bias", "gate"} & given.keys():
+            given[cut] = given[cut][: len(q), : k.shape[2]]
         wanted = [x.requires_grad_() for x in given.values()]
         out, lse = attn(q, k, v, return_lse=True, **given)
         own = [out, lse, *torch.autograd.grad((out * d).sum(), (q, k, v, *wanted))]

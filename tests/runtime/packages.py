@@ -144,6 +144,34 @@ DATA = {
         sink 0.5
         output o * log(N + 0.5)            for h in {0, 3}
     }""",
+    "pairs": """def y(t) = t // 8
+    def x(t) = t % 8
+    attention pairs(w: runtime = 7) {
+        heads 4 kv 2
+        input bias[h, q, k] : float
+        input far[8, 80] : float
+        input rel[h, 19, 15] : float
+        input place[b, k] : int
+        mask causal                 for h in {0, 1, 2}
+        mask window(20) | k < 7     otherwise
+        score softcap(s, 4.0) * bias[h, q, k]                              for h in {0, 2}
+        score s + far[h, q - k] - far[h, w] * (q - k) + far[4, q // 16 - k // 32]
+                                                                           for h in {1}
+        score s + rel[h, y(q) - y(k) + 9, x(q) - x(k) + 7] + far[place[q] - place[k], w]
+                                                                           for h in {3}
+    }""",
+    "ordered_pairs": """layout clip = text[5] + video[f = 3, y = 4, x = 5]
+    attention ordered_pairs {
+        heads 4 kv 2
+        layout clip
+        input near[h, 130] : float
+        input rel[130] : float
+        mask q in text | k in text
+            | abs(q.f - k.f) <= 1 & abs(q.y - k.y) <= 1 & abs(q.x - k.x) <= 2
+        order video by tile(f = 1, y = 2, x = 5)
+        score s + near[h, q - k + 65]      for h in {0, 2}
+        score s * rel[q - k + 65]          otherwise
+    }""",
 }
 """Programs that read inputs, choose keys, or finish rows."""
 

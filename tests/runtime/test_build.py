@@ -222,15 +222,6 @@ REFUSED = {
         }""",
         "a package has no gradients of chosen tiles whose scores read inputs",
     ),
-    "pairs": (
-        """attention a {
-            heads 2
-            input table[q, k] : float
-            mask causal
-            score s + table[q, k]
-        }""",
-        "a package has no gradient of `table` yet",
-    ),
     "listed": (
         "attention a { heads 2 mask k * k <= q }",
         "a package has tile lists for a layout's one length only",
@@ -253,9 +244,8 @@ def test_what_cannot_be_built_is_told_with_its_place(name: str) -> None:
     text, message = REFUSED[name]
     kernel = compile_source(Source("a.pat", text))
     with pytest.raises(PatternError) as caught:
-        wanted = Wanted(
-            ("sm_90",), ("bf16",), (64,), backward=name in ("gradients", "pairs")
-        )
+        backward = name == "gradients"
+        wanted = Wanted(("sm_90",), ("bf16",), (64,), backward=backward)
         build_package(kernel, wanted, processes=0)
     (found,) = caught.value.diagnostics
     assert found.message == message

@@ -21,7 +21,9 @@ from tests.runtime.packages import DATA, StubDriver, kernel_of, quick_package
 
 WANTED = Wanted(("sm_90",), ("fp32",), (16,), backward=True)
 SMALL = {"ROW_TILE": 16, "KEY_TILE": 32, "DIAGONAL_STEPS": 2, "PLANNED_AT_ONCE": 900}
-CASES = [*((name, (5, 66, None)) for name in DATA), ("vertical_slash", (7, 64, 3))]
+OF_LAYOUTS: dict[str, tuple[int, int, int | None]] = {"ordered_pairs": (65, 65, None)}
+CASES = [(name, OF_LAYOUTS.get(name, (5, 66, None))) for name in DATA]
+CASES.append(("vertical_slash", (7, 64, 3)))
 PLANNED = ["vertical_slash", "pooled", "shares", "largest", "chosen_sinks"]
 
 
