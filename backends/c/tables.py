@@ -85,6 +85,7 @@ def tables(package: Package, images: Sequence[Image]) -> dict[str, str]:
         "delta_rows": str(facts.delta_rows),
         **_hopper(facts),
         "most_splits": str(host.MOST_SPLITS),
+        "exact_tiles": str(host.EXACT_TILES),
         "least_steps": str(host.LEAST_STEPS),
         "waves": str(host.WAVES),
         "packs": _flag(facts.packs),

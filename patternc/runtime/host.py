@@ -268,7 +268,7 @@ def launch(
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
         first = (kernel, programs, arguments, options, stages, kind)
-        again = exact_of(first)
+        again = exact_of(first, n_q_tiles if shares[0] is None else 1)
         is_alone = HAS_HOPPER and not LISTED and shares[0] is None
         how = (access, scale, q_offset, values, sequences)
         if is_alone and runs_on_hopper(q, v, *how):
@@ -319,13 +319,15 @@ def start(kernel, programs, arguments, options, stages, kind):
             return
 
 
-def exact_of(launch):
+def exact_of(launch, tiles=1):
     """The same launch for the tiles that values which are not finite have spoiled.
 
+    A program looks after EXACT_TILES of `tiles` in a row, which are those of a head.
     On eight warps: their code spills less and compiles in two thirds of the time. Not
     in float32, where tiles of 64 rows would then take more shared memory than there is.
     """
     kernel, programs, arguments, options, _, kind = launch
+    programs = programs // tiles * -(-tiles // EXACT_TILES)
     options = options | {"EXACT": True}
     if options["PRECISION"] != "tf32x3":
         options["num_warps"] = 8
@@ -410,6 +412,9 @@ def compiler_of(device):
         return "amd"
     return "hopper" if has_tma(device) else "ampere"
 
+
+EXACT_TILES = 32
+"""The query tiles that a program of the forward pass's second launch looks after."""
 
 FITTING = {}
 """The stages that fit, by kernel, device, dtype, head sizes and access."""
