@@ -138,6 +138,8 @@ def launch_text(route: Route) -> str:
     schedule = route.kernel.schedule
     constants = [
         f"HOPPER_Q, HOPPER_K = {schedule.block_q}, {schedule.block_k}",
+        "# whether a program computes tile after tile: where all heads see the same",
+        f"HOPPER_WALKS = {_walks(route.kernel)}",
         "# head size: stages of the loads",
         f"HOPPER_STAGES = {dict(sorted(route.stages.items()))}",
     ]
@@ -147,6 +149,12 @@ def launch_text(route: Route) -> str:
     packed = packs(route.kernel, features_of(route.kernel))
     options = ['"PACKED": False,'] if packed else []
     return f"{text}\n\n{fill('listed', {'options': options}, __package__)}"
+
+
+def _walks(kernel: Kernel) -> bool:
+    """Whether tiles of one query tile take all the same time, so that shares are even."""
+    is_chosen = block_steps.blocks_of(kernel) is not None
+    return len(kernel.covers) == 1 and not has_lists(kernel) and not is_chosen
 
 
 def _slot_names(slots: Slots) -> list[str]:
@@ -253,7 +261,7 @@ def _consumer(names: list[str], part: int) -> list[str]:
         *_BUFFERS,
         "o_buffer",
         *_BARRIERS,
-        *("sequences", "n_q", "n_k"),
+        *("sequences", "n_tiles", "n_q", "n_k"),
         *_SIZES,
         "scale_log2",
         *names,
@@ -268,7 +276,7 @@ def _producer(names: list[str]) -> list[str]:
         *("q_source", "k_source", "v_source"),
         *_BUFFERS,
         *_BARRIERS,
-        *("sequences", "n_k"),
+        *("sequences", "n_tiles", "n_k"),
         *_SIZES,
         *names,
         *("HEADS", "GROUP_SIZE", "HEAD_DIM", "VALUE_DIM"),

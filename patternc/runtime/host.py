@@ -46,6 +46,7 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
+HOPPER_WALKS = False
 INPUTS, TABLES, LIST_INPUTS = {}, [], []
 LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -538,8 +539,10 @@ def is_hopper(device):
 
 
 def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
-    """The launch of `hopper_kernel`, one program for each query tile, head and batch.
+    """The launch of `hopper_kernel`: a tile is a query tile of a head and batch.
 
+    Each multiprocessor has one program, which computes tile after tile, or else each tile
+    has one: where tiles differ in what they take, the device shares them out.
     `more` is what it and the portable kernel take behind the scale.
     """
     batch, _, n_q, dim = q.shape
@@ -549,6 +552,7 @@ def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
         form, numbers, longest = sequences
         batch = len(numbers) - 1 if form == "packed" else batch
     first, tiles = tiles_of(longest, q_offset, HOPPER_Q)
+    n_tiles = tiles * HEADS * batch
     arguments = (
         hopper_source(q, HOPPER_Q // 2),
         hopper_source(k, HOPPER_K),
@@ -557,6 +561,7 @@ def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
         output,
         lse,
         numbers,
+        n_tiles,
         n_q,
         n_k,
         q_offset,
@@ -577,8 +582,11 @@ def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
         "SEQUENCES": form,
         "num_warps": 4,
     }
+    programs = n_tiles
+    if HOPPER_WALKS and form == "none":
+        programs = min(n_tiles, multiprocessors(q.device))
     kind = (q.device, q.dtype, dim, value_dim, form)
-    return hopper_kernel, tiles * HEADS * batch, arguments, options, 1, kind
+    return hopper_kernel, programs, arguments, options, 1, kind
 
 
 def tiles_of(n_q, q_offset, rows):
