@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patternc.backends.hopper import block_steps
-from patternc.backends.hopper.route import Route
+from patternc.backends.hopper.route import Route, walks
 from patternc.backends.triton.features import (
     Features,
     features_of,
@@ -59,7 +59,7 @@ _INDENT = 4
 
 _BUFFERS = ["q_buffer", "k_buffer", "v_buffer"]
 _BARRIERS = ["filled", "freed"]
-_SIZES = ["q_offset", "first_q_tile", "n_q_tiles", "together"]
+_SIZES = ["q_offset", "first_q_tile", "n_q_tiles", "bits"]
 
 
 def kernel_text(route: Route) -> str:
@@ -139,7 +139,7 @@ def launch_text(route: Route) -> str:
     constants = [
         f"HOPPER_Q, HOPPER_K = {schedule.block_q}, {schedule.block_k}",
         "# whether a program computes tile after tile: where all heads see the same",
-        f"HOPPER_WALKS = {_walks(route.kernel)}",
+        f"HOPPER_WALKS = {walks(route.kernel)}",
         "# head size: stages of the loads",
         f"HOPPER_STAGES = {dict(sorted(route.stages.items()))}",
     ]
@@ -149,12 +149,6 @@ def launch_text(route: Route) -> str:
     packed = packs(route.kernel, features_of(route.kernel))
     options = ['"PACKED": False,'] if packed else []
     return f"{text}\n\n{fill('listed', {'options': options}, __package__)}"
-
-
-def _walks(kernel: Kernel) -> bool:
-    """Whether tiles of one query tile take all the same time, so that shares are even."""
-    is_chosen = block_steps.blocks_of(kernel) is not None
-    return len(kernel.covers) == 1 and not has_lists(kernel) and not is_chosen
 
 
 def _slot_names(slots: Slots) -> list[str]:
@@ -261,7 +255,7 @@ def _consumer(names: list[str], part: int) -> list[str]:
         *_BUFFERS,
         "o_buffer",
         *_BARRIERS,
-        *("sequences", "n_tiles", "n_q", "n_k"),
+        *("sequences", "laps", "filled_tiles", "sections", "n_q", "n_k"),
         *_SIZES,
         "scale_log2",
         *names,
@@ -276,7 +270,7 @@ def _producer(names: list[str]) -> list[str]:
         *("q_source", "k_source", "v_source"),
         *_BUFFERS,
         *_BARRIERS,
-        *("sequences", "n_tiles", "n_k"),
+        *("sequences", "laps", "filled_tiles", "sections", "n_k"),
         *_SIZES,
         *names,
         *("HEADS", "GROUP_SIZE", "HEAD_DIM", "VALUE_DIM"),

@@ -552,7 +552,12 @@ def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
         form, numbers, longest = sequences
         batch = len(numbers) - 1 if form == "packed" else batch
     first, tiles = tiles_of(longest, q_offset, HOPPER_Q)
-    n_tiles = tiles * HEADS * batch
+    bits = math.gcd(HEADS * batch, HOPPER_TOGETHER).bit_length() - 1
+    sections, filled_tiles = HEADS * batch >> bits, tiles << bits
+    n_tiles = programs = sections * filled_tiles
+    if HOPPER_WALKS and form == "none" and multiprocessors(q.device) < n_tiles:
+        programs = multiprocessors(q.device)
+        filled_tiles -= filled_tiles % (2 * programs)  # an even number of laps
     arguments = (
         hopper_source(q, HOPPER_Q // 2),
         hopper_source(k, HOPPER_K),
@@ -561,13 +566,15 @@ def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
         output,
         lse,
         numbers,
-        n_tiles,
+        n_tiles // programs,
+        filled_tiles,
+        sections,
         n_q,
         n_k,
         q_offset,
         first,
         tiles,
-        math.gcd(HEADS * batch, HOPPER_TOGETHER),
+        bits,
         scale * LOG2_E,
         *more,
     )
@@ -582,9 +589,6 @@ def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
         "SEQUENCES": form,
         "num_warps": 4,
     }
-    programs = n_tiles
-    if HOPPER_WALKS and form == "none":
-        programs = min(n_tiles, multiprocessors(q.device))
     kind = (q.device, q.dtype, dim, value_dim, form)
     return hopper_kernel, programs, arguments, options, 1, kind
 

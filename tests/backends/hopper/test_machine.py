@@ -46,6 +46,25 @@ class Call:
         return [torch.randn(shape, generator=draw).bfloat16() for shape in shapes]
 
 
+def bits_of(heads: int) -> int:
+    """Of how many heads, 2 ** bits, the tiles go side by side."""
+    return math.gcd(heads, 4).bit_length() - 1
+
+
+def shared(heads: int, tiles: int, programs: int) -> tuple[int, int, int, int]:
+    """Programs, and what the launcher says of their laps, as in `hopper_launch`."""
+    bits = bits_of(heads)
+    n_tiles, filled = heads * tiles, tiles << bits
+    if programs >= n_tiles:
+        return n_tiles, 1, filled, heads >> bits
+    return (
+        programs,
+        n_tiles // programs,
+        filled - filled % (2 * programs),
+        heads >> bits,
+    )
+
+
 def found_by(
     name: str, call: Call, programs: int, text: str = ""
 ) -> tuple[Tensor, Tensor]:
@@ -63,9 +82,16 @@ def found_by(
         batch = count - 1 if form == "packed" else count
     first = q_offset // 128
     tiles = (q_offset + longest - 1) // 128 - first + 1
-    n_tiles = tiles * attention.heads * batch
-    together = math.gcd(attention.heads * batch, 4)
-    sizes = (n_tiles, n_q, n_k, q_offset, first, tiles, together)
+    programs, *shares = shared(attention.heads * batch, tiles, programs)
+    sizes = (
+        *shares,
+        n_q,
+        n_k,
+        q_offset,
+        first,
+        tiles,
+        bits_of(attention.heads * batch),
+    )
     arguments = [
         *(Source(x, rows) for x, rows in ((q, 64), (k, 128), (v, 128), (out, 64))),
         *(Pointer(out), Pointer(lse), numbers),
@@ -83,7 +109,7 @@ def found_by(
         "STAGES": call.stages,
         "SEQUENCES": form,
     }
-    run(text or text_of(name), arguments, constants, min(programs, n_tiles))
+    run(text or text_of(name), arguments, constants, programs)
     return out, lse
 
 
@@ -135,15 +161,15 @@ def test_calls(call: str) -> None:
 
 FAULTS = {
     "queries are loaded too early": (
-        "mbarrier.wait(freed.index(2 * STAGES + side), (lap // 2 & 1) ^ 1)",
+        "mbarrier.wait(freed.index(2 * STAGES), (lap & 1) ^ 1)",
         "pass",
     ),
     "queries are awaited in the wrong phase": (
-        "mbarrier.wait(arrived, (lap + 1) // 2 & 1, pred=is_next)",
-        "mbarrier.wait(arrived, 0, pred=is_next)",
+        "mbarrier.wait(filled.index(2 * STAGES), lap & 1)",
+        "mbarrier.wait(filled.index(2 * STAGES), 0)",
     ),
     "values are never freed": (
-        "mbarrier.arrive(freed.index(STAGES + before))",
+        "mbarrier.arrive(freed.index(STAGES + stage))",
         "pass",
     ),
     "steps are counted anew": ("done += n_steps", "done += 0 * n_steps"),
@@ -175,18 +201,19 @@ def test_every_tile_once_and_even_shares(
 ) -> None:
     """A causal query tile takes one step more than the one before."""
     names = machine.names_of(text_of("causal"))
-    n_tiles = torch.tensor(heads * n_q_tiles, dtype=torch.int32)
-    together = math.gcd(heads, 4)
+    programs, *numbers = shared(heads, n_q_tiles, programs)
+    laps, filled, sections = (torch.tensor(x, dtype=torch.int32) for x in numbers)
+    bits = bits_of(heads)
     seen, shares = [], []
-    for program in range(min(programs, int(n_tiles))):
-        machine.enter(machine.Block(program, min(programs, int(n_tiles))))
-        sizes = (n_tiles, 3, n_q_tiles, together, heads)
+    for program in range(programs):
+        machine.enter(machine.Block(program, programs))
+        own = names["laps_of"](laps, sections, n_q_tiles, bits)
         places = [
-            tuple(int(x) for x in names["place_of"](lap, *sizes))
-            for lap in range(names["laps_of"](n_tiles))
+            names["place_of"](lap, filled, sections, 3, n_q_tiles, bits, heads)
+            for lap in range(own)
         ]
-        seen += places
-        shares.append(sum(qt - 2 for qt, _, _ in places))
+        seen += [tuple(map(int, place)) for place in places]
+        shares.append(sum(int(qt) - 2 for qt, _, _ in places))
     tiles = [(qt + 3, h, 0) for qt in range(n_q_tiles) for h in range(heads)]
     assert sorted(seen) == sorted(tiles)
     assert max(shares) <= 1.03 * _greedy(heads, n_q_tiles, len(shares)) + 1
