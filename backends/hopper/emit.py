@@ -77,6 +77,7 @@ def kernel_text(route: Route) -> str:
         "kernel",
         {
             "marks": [f"MARKS: gl.constexpr = {_marks(kernel)}"],
+            "walks": [f"WALKS: gl.constexpr = {_walks(kernel)}"],
             "params": arguments,
             "arguments": arguments,
             "param_names": [f'"{name}",' for name, _ in typed],
@@ -126,6 +127,11 @@ def _step_holes(kernel: Kernel, features: Features) -> dict[str, list[str]]:
         "full": _full_lines(slots),
         "hide": _hide_lines(slots, features),
     }
+
+
+def _walks(kernel: Kernel) -> str:
+    """When a program computes tile after tile; else the text has no trace of it."""
+    return 'SEQUENCES == "none"' if walks(kernel) else "False"
 
 
 def _marks(kernel: Kernel) -> str:
