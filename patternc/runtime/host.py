@@ -510,7 +510,7 @@ def source_of(tensor, rows, access):
 
 
 # head size: the fewest keys before the last query for which it is worth while
-HOPPER_KEYS = {64: 8192, 128: 0}
+HOPPER_KEYS = {64: 4096, 128: 0}
 HOPPER_SWIZZLE = 128  # bytes
 HOPPER_TOGETHER = 4  # heads whose tiles start side by side, at most
 

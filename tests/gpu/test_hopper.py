@@ -206,8 +206,8 @@ def test_which_calls_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     assert launches(8192, 128, torch.bfloat16) == 1
     assert launches(8192, 64, torch.float16) == 1
-    assert launches(4096, 64, torch.float16) == 1
-    assert launches(3000, 64, torch.float16) == 0
+    assert launches(4608, 64, torch.float16) == 1
+    assert launches(3000, 64, torch.float16, n_q=4608) == 0
     assert launches(8192, 96, torch.float16) == 0
     assert launches(8192, 128, torch.float32) == 0
     assert launches(8192, 128, torch.bfloat16, n_q=1) == 0
