@@ -130,6 +130,7 @@ def _hopper(facts: Facts) -> dict[str, str]:
     return {
         "has_hopper": _flag(facts.hopper_blocks is not None),
         "hopper_q": str((facts.hopper_blocks or (1, 1))[0]),
+        "hopper_walks": _flag(len(facts.groups) == 1),
         "hopper_together": str(host.HOPPER_TOGETHER),
         "hopper_keys": ", ".join(pairs) or "{0, 0}",
     }

@@ -63,6 +63,7 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
+HOPPER_WALKS = False
 INPUTS, TABLES, LIST_INPUTS = {}, [], []
 LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
