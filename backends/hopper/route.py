@@ -206,7 +206,10 @@ def in_words(kernel: Kernel) -> str:
     if has_lists(route.kernel):
         sizes = " and ".join(map(str, LISTED_SIZES))
         listed = "its tiles are listed at a call"
-        if striped(route.kernel) is not None:
+        if stripes_of(route.kernel) is not None:
+            where = where.replace(f"x {BLOCK_K}", f"x {STRIPE_KEYS}")
+            listed = "its diagonals and columns are listed at a call"
+        elif striped(route.kernel) is not None:
             listed = (
                 "its blocks are listed at a call, once for both kernels (measured: three"
                 " quarters of the time of the kernels above)"

@@ -210,7 +210,7 @@ def _launches(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(1)
         return launch(*given)
 
-    monkeypatch.setattr(module, own, counted)
+    monkeypatch.setattr(module, "hopper_launch", counted)
     return found
 
 

@@ -67,6 +67,24 @@ PROGRAMS = {
     mask causal & diagonals[q - k]
 }
 """,
+    "beside_blocks": """attention beside_blocks {
+    heads 2
+    input aware[h] : bool
+    input keep[h, q // 128, k // 128] : bool
+    input columns[k] : bool
+    input diagonals[300] : bool
+    mask causal & (aware[h] & keep[h, q // 128, k // 128]
+        | ~aware[h] & (columns[k] | diagonals[q - k]))
+}
+""",
+    "one_windowed": """attention one_windowed {
+    heads 2
+    input columns[k] : bool
+    input diagonals[300] : bool
+    mask causal & (columns[k] | diagonals[q - k])  for h in {0}
+    mask window(100)                               otherwise
+}
+""",
     "small_blocks": """attention small_blocks {
     heads 4
     input keep[h, q // 64, k // 128] : bool

@@ -189,7 +189,7 @@ def test_each_half_of_a_tile_takes_those_that_it_has_pairs_in(folder: Path) -> N
             for at, start in enumerate(starts[starts < module.NO_TILE].tolist()):
                 first = start + least
                 seen = [
-                    bool(marks[row, max(first - 64 * half - 63, 0) :][: reach].any())
+                    bool(marks[row, max(first - 64 * half - 63, 0) :][:reach].any())
                     for half in range(2)
                     for reach in (min(127, max(first - 64 * half + 64, 0)),)
                 ]
@@ -257,7 +257,7 @@ MUTATIONS = [
     ("vertical_slash", "found |= (within", "found &= (within"),
     (
         "only_columns",
-        "ends = [q0 + far, q0 + BLOCK_Q + near]",
+        "ends = [q0 + far, q0 + block_q + near]",
         "ends = [q0 + far, q0 + near]",
     ),
     ("vertical_slash", "first_of(tiles, n_k - q0)", "first_of(tiles, -q0)"),
