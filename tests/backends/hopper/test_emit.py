@@ -165,7 +165,9 @@ def test_stripes_for_other_tiles_are_those_of_a_module_with_such_tiles(
     other = emit_module(kernel_of("lines", Schedule(128, 64)), tmp_path)
     torch.manual_seed(1)
     columns, diagonals = torch.rand(4, 700) < 0.1, torch.rand(2, 4, 400) < 0.1
-    pointers = module.as_pointers({"columns": columns, "diagonals": diagonals})
+    given = {"columns": columns, "diagonals": diagonals}
+    q, k = torch.zeros(2, 4, 500, 8), torch.zeros(2, 2, 700, 8)
+    pointers = module.as_pointers(module.checked_inputs(q, k, 200, given))
     call = (2, 500, 700, 200, {"near": 5}, pointers, columns.device)
     found = module.kept_stripes(*call, 128)
     # The same call on the module's own tiles is another one.
