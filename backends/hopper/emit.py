@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patternc.backends.hopper import block_steps, stripes
+from patternc.backends.hopper import block_steps
 from patternc.backends.hopper.route import Route
 from patternc.backends.triton.features import (
     Features,
@@ -66,10 +66,6 @@ def kernel_text(route: Route) -> str:
     """`hopper_kernel` and what it calls."""
     kernel = route.kernel
     features = features_of(kernel)
-    lines = stripes.stripes_of(kernel)
-    if lines is not None:
-        chosen = replace(features, lists_data=False, has_stripes=True, tables=())
-        return stripes.kernel_text(kernel, chosen, lines)
     if block_steps.blocks_of(kernel) is not None:
         features = replace(features, lists_data=False, has_stripes=True, tables=())
     params = [f"p_{param.name}" for param in kernel.attention.params]
@@ -137,24 +133,6 @@ def _marks(kernel: Kernel) -> str:
     return "True" if hides_pairs(kernel) else 'SEQUENCES != "none"'
 
 
-def imports(route: Route) -> str:
-    """What the module imports for it."""
-    own = stripes.stripes_of(route.kernel)
-    if own is None:
-        return IMPORTS
-    behind = "from triton.experimental.gluon.language.nvidia.hopper"
-    return IMPORTS.replace(behind, f"{stripes.IMPORTS}{behind}", 1)
-
-
-def launcher_of(route: Route) -> str:
-    """The function that launches all kernels of a call, if it has one of its own."""
-    if stripes.stripes_of(route.kernel) is not None:
-        return "launch_striped"
-    if has_lists(route.kernel) and block_steps.blocks_of(route.kernel) is None:
-        return "launch_listed"
-    return ""
-
-
 def launch_text(route: Route) -> str:
     """What launches it, and says which calls take it."""
     schedule = route.kernel.schedule
@@ -164,8 +142,6 @@ def launch_text(route: Route) -> str:
         f"HOPPER_STAGES = {dict(sorted(route.stages.items()))}",
     ]
     text = fill("launch", {"constants": constants}, __package__)
-    if stripes.stripes_of(route.kernel) is not None:
-        return f"{text}\n\n{stripes.launch_text()}"
     if not has_lists(route.kernel) or block_steps.blocks_of(route.kernel) is not None:
         return text
     packed = packs(route.kernel, features_of(route.kernel))

@@ -15,12 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from patternc.backends.hopper.stripes import BLOCK_K as STRIPE_KEYS
-from patternc.backends.hopper.stripes import STAGES as STRIPE_STAGES
-from patternc.backends.hopper.stripes import stripes_of
 from patternc.backends.triton.features import features_of, reads_of
 from patternc.backends.triton.ranges import has_lists, hides_pairs, is_listed
-from patternc.backends.triton.stripes import Striped, striped
+from patternc.backends.triton.stripes import striped
 from patternc.ir.nodes import (
     Binary,
     BoolExpr,
@@ -96,7 +93,7 @@ def _refusal_of_choices(kernel: Kernel) -> str:
     own = striped(kernel)
     assert own is not None
     if own.has_lines:
-        return _refusal_of_lines(kernel, own)
+        return "chosen diagonals and columns have loops of their own there"
     if len(own.covers) < len(kernel.covers):
         return "some heads have chosen blocks, and others tiles of their own"
     blocks = own.blocks
@@ -104,19 +101,6 @@ def _refusal_of_choices(kernel: Kernel) -> str:
     if blocks.block_q % BLOCK_Q or blocks.block_k % BLOCK_K:
         sizes = f"{blocks.block_q} x {blocks.block_k}"
         return f"its blocks of {sizes} are no whole tiles of {BLOCK_Q} x {BLOCK_K}"
-    return ""
-
-
-def _refusal_of_lines(kernel: Kernel, own: Striped) -> str:
-    """The same for a program of chosen diagonals or columns."""
-    if stripes_of(kernel) is None:
-        if not own.has_both:
-            return "it chooses diagonals or columns, not both"
-        if own.blocks is not None:
-            return "it chooses blocks beside diagonals and columns"
-        return "some heads choose diagonals and columns, and others do not"
-    if kernel.schedule.block_k != STRIPE_KEYS:
-        return f"its tiles have not {STRIPE_KEYS} keys"
     return ""
 
 
@@ -136,16 +120,12 @@ def possible_route(kernel: Kernel) -> Route | None:
     """The kernel for Hopper, if it can compute the program, whatever it is worth."""
     if refusal(kernel):
         return None
-    has_lines = stripes_of(kernel) is not None
-    block_k = STRIPE_KEYS if has_lines else BLOCK_K
-    schedule = replace(kernel.schedule, block_q=BLOCK_Q, block_k=block_k)
+    schedule = replace(kernel.schedule, block_q=BLOCK_Q, block_k=BLOCK_K)
     found = plan(kernel.attention, schedule)
     if has_lists(found) != has_lists(kernel):
         return None
     if hides_pairs(found) and not hides_pairs(kernel):  # no second launch keeps NaN out
         return None
-    if has_lines:
-        return Route(found, {item.columns: STRIPE_STAGES for item in HOPPER})
     return Route(found, {item.columns: item.stages for item in HOPPER})
 
 
@@ -206,10 +186,7 @@ def in_words(kernel: Kernel) -> str:
     if has_lists(route.kernel):
         sizes = " and ".join(map(str, LISTED_SIZES))
         listed = "its tiles are listed at a call"
-        if stripes_of(route.kernel) is not None:
-            where = where.replace(f"x {BLOCK_K}", f"x {STRIPE_KEYS}")
-            listed = "its diagonals and columns are listed at a call"
-        elif striped(route.kernel) is not None:
+        if striped(route.kernel) is not None:
             listed = (
                 "its blocks are listed at a call, once for both kernels (measured: three"
                 " quarters of the time of the kernels above)"

@@ -125,14 +125,14 @@ def emit(
     printer = TorchPrinter(_POSITIONS, _box(kernel))
     parts = [
         _header(pattern_text, name),
-        _imports(shared, behind, hopper),
+        _imports(shared, behind, hopper is not None),
         _constants(kernel, listed, behind, pattern_text, name),
         shared_text.body(shared),
         fill("floor") if calls_floor_helpers("".join((*kernels, *plans))) else "",
         *device,
         *kernels,
         *([gluon.kernel_text(hopper)] if hopper else []),
-        launch_text(other, ahead, hopper is not None, _launcher(hopper)),
+        launch_text(other, ahead, hopper is not None),
         fill("compile"),
         *([gluon.launch_text(hopper)] if hopper else []),
         fill("captured") if _keeps(kernel, behind, stripes is not None) else "",
@@ -195,11 +195,7 @@ _STANDARD = (
 )
 
 
-def _launcher(hopper: Route | None) -> str:
-    return "" if hopper is None else gluon.launcher_of(hopper)
-
-
-def _imports(shared: list[str], features: Features, hopper: Route | None) -> str:
+def _imports(shared: list[str], features: Features, has_hopper: bool) -> str:
     """Standard library first. Those of shared functions are read from their files."""
     needed = {*_STANDARD, *shared_text.imports(shared)}
     if features.lists_data:
@@ -213,7 +209,7 @@ def _imports(shared: list[str], features: Features, hopper: Route | None) -> str
         "import triton.language as tl",
         "from triton.tools.tensor_descriptor import TensorDescriptor",
     ]
-    other += gluon.imports(hopper).splitlines() if hopper else []
+    other += gluon.IMPORTS.splitlines() if has_hopper else []
     return "\n".join([*plain, *from_lines, "", *other])
 
 

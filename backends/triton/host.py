@@ -467,7 +467,7 @@ def _numbers() -> list[str]:
 
 def _stripes() -> list[str]:
     """What finds chosen diagonals, columns and blocks, and lists them."""
-    given = "rows, n_q, n_k, q_offset, values, numbers, pointers, q0, block_q"
+    given = "rows, n_q, n_k, q_offset, values, numbers, pointers, q0"
     lines = [
         f"given = ({given})",
         "if HAS_DIAGONALS:",

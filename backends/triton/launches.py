@@ -33,13 +33,8 @@ def checks_called(attention: Attention, features: Features) -> list[str]:
     ]
 
 
-def launch_text(
-    kernel: Kernel, features: Features, has_hopper: bool = False, launcher: str = ""
-) -> str:
-    """`forward` and the launcher; `has_hopper`: beside another kernel, for Hopper.
-
-    `launcher` is the function for calls that take that kernel, if it has one of its own.
-    """
+def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) -> str:
+    """`forward` and the launcher; `has_hopper`: beside another kernel, for Hopper."""
     inputs = bool(features.inputs)
     given = ", inputs" if inputs else ""
     last = ", epilogue" if features.has_epilogue else ""
@@ -78,14 +73,14 @@ def launch_text(
             "sequences": sequence_lines(whole),
             "access": [
                 *access_lines(features, "q, k, v"),
-                *(_own_launch_lines(launcher) if launcher else []),
+                *(_listed_lines() if has_hopper and features.lists_data else []),
             ],
             "tile_lists": tile_list_lines(
                 features, takes_lists(kernel, features), not whole
             ),
             "list_arguments": _pointers(kernel, features),
             "numbers": number_arguments(features),
-            "start": _start(features, hides, has_hopper and not launcher),
+            "start": _start(features, hides, has_hopper),
         },
     )
     return "\n\n".join([text, *([fill("inputs")] if inputs else [])])
@@ -194,12 +189,12 @@ def limit_lines() -> list[str]:
     return [f"SHARED_BYTES = {limits}".replace("'", '"')]
 
 
-def _own_launch_lines(launcher: str) -> list[str]:
+def _listed_lines() -> list[str]:
     """Calls whose tiles are listed for a kernel of their own end here."""
     return [
         'is_whole = form == "none"',
         "if is_whole and runs_on_hopper(q, v, access, scale, q_offset, values):",
-        f"    {launcher}(q, k, v, output, lse, scale, q_offset, values, inputs)",
+        "    launch_listed(q, k, v, output, lse, scale, q_offset, values, inputs)",
         "    return",
     ]
 
@@ -298,7 +293,7 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
     if features.is_ordered:
         kernel = ["kernel = ordered_kernel if ordered else forward_kernel"]
     other = []
-    if has_hopper:
+    if has_hopper and not features.lists_data:
         other = [
             "how = (access, scale, q_offset, values, sequences)",
             "if shares[0] is None and runs_on_hopper(q, v, *how):",

@@ -174,7 +174,7 @@ def stripe_lists(kernel: Kernel, own: Striped, gradients: bool) -> list[str]:
     lines = []
     given = "rows, n_q, n_k, q_offset"
     if own.has_lines:
-        lines.append("rest = pointers, q0, block_q")
+        lines.append("rest = pointers, q0")
     if own.has_diagonals:
         lines += [
             f"found = chosen_diagonals({given}, values, numbers, *rest)",

@@ -1798,24 +1798,23 @@ LIVE_PLACES = 2048
 """Keys of which one program finds out whether diagonals show them."""
 
 
-def kept_stripes(batch, n_q, n_k, q_offset, values, pointers, device, block_q=None):
+def kept_stripes(batch, n_q, n_k, q_offset, values, pointers, device):
     """`stripes_of`, kept for the same inputs as long as nothing writes to these.
 
     What a CUDA graph reads or writes is not kept: its replay must build them again.
     """
-    given = (n_q, n_k, q_offset, values, pointers, device, block_q or BLOCK_Q)
     if not may_keep(pointers, device):
-        return stripes_of(*given)
+        return stripes_of(n_q, n_k, q_offset, values, pointers, device)
     try:
         versions = [tensor._version for tensor in pointers]
     except RuntimeError:  # a tensor of inference mode counts no writes
         versions = None
     places = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in pointers]
-    sizes = (batch, n_q, n_k, q_offset, *values.values(), device, given[-1])
+    sizes = (batch, n_q, n_k, q_offset, *values.values(), device)
     key = (sizes, *places, *(versions or ()))
     if key in STRIPES:
         return STRIPES[key][0]
-    found = stripes_of(*given)
+    found = stripes_of(n_q, n_k, q_offset, values, pointers, device)
     if versions is not None:
         # The tensors are kept too, so that no other one can come to their addresses.
         STRIPES[key] = found, pointers
@@ -1824,13 +1823,12 @@ def kept_stripes(batch, n_q, n_k, q_offset, values, pointers, device, block_q=No
     return found
 
 
-def stripes_of(n_q, n_k, q_offset, values, pointers, device, block_q):
-    """What each head chooses, as a kernel with `block_q` queries in a tile visits it.
+def stripes_of(n_q, n_k, q_offset, values, pointers, device):
+    """What each head chooses, as the kernel visits it.
 
     int32 `words`, whose bits say which diagonals are chosen; `tiles`, how far ahead of
     the first query of a tile the PARTIAL and the FULL tiles of diagonals begin, and the
-    bits of the former; `held`, for which rows of a tile these hold a key (see
-    `tile_words_kernel`); `columns`, the chosen keys, and their bits; and `bounds`
+    bits of the former; `held`, which keys these hold; `columns`, the chosen keys, and their bits; and `bounds`
     [elements * HEADS, n_q_tiles, 6]: which PARTIAL tiles, FULL tiles and columns a query
     tile visits, from and to; `blocks` and `ends`, see `blocks_of`; how many heads a batch element is ahead of the one before,
     0 if all have the same; and the first block of queries. Gradients take the bytes of chosen diagonals, and int32
@@ -1842,16 +1840,16 @@ def stripes_of(n_q, n_k, q_offset, values, pointers, device, block_q):
     """
     elements = max([len(table) for table in pointers], default=1)
     rows = elements * HEADS
-    first_q_tile = q_offset // block_q
-    n_q_tiles = (q_offset + n_q - 1) // block_q - first_q_tile + 1
-    q0 = (first_q_tile + torch.arange(n_q_tiles, device=device)) * block_q
+    first_q_tile = q_offset // BLOCK_Q
+    n_q_tiles = (q_offset + n_q - 1) // BLOCK_Q - first_q_tile + 1
+    q0 = (first_q_tile + torch.arange(n_q_tiles, device=device)) * BLOCK_Q
     numbers = (*values.values(), *as_numbers(pointers))
     ahead = HEADS if elements > 1 else 0
     bounds = torch.zeros(rows, n_q_tiles, 6, dtype=torch.int32, device=device)
     words = marks = tiles = tile_words = held = columns = column_words = bounds
     about, blocks, ends, first_q_block = bounds, bounds, bounds, 0
     if n_k > 0:
-        given = (rows, n_q, n_k, q_offset, values, numbers, pointers, q0, block_q)
+        given = (rows, n_q, n_k, q_offset, values, numbers, pointers, q0)
         if HAS_DIAGONALS:
             found = chosen_diagonals(*given)
             words, tiles, tile_words, held, bounds[:, :, :4], marks = found
@@ -1872,12 +1870,12 @@ def first_of(found, values):
     return torch.searchsorted(found, values.contiguous(), out_int32=True)
 
 
-def chosen_diagonals(rows, n_q, n_k, q_offset, values, numbers, pointers, q0, block_q):
+def chosen_diagonals(rows, n_q, n_k, q_offset, values, numbers, pointers, q0):
     """Bits of diagonals, tiles, keys that these hold, which are visited, and bytes."""
     n, device = n_q + n_k - 1, q0.device
     marks = torch.empty(rows, n, dtype=torch.int8, device=device)
     words = torch.empty(rows, cdiv(n, 32), dtype=torch.int32, device=device)
-    shape = (rows, n + block_q + BLOCK_K)
+    shape = (rows, n + BLOCK_Q + BLOCK_K)
     held = torch.zeros(shape, dtype=torch.int32, device=device)
     with current(device):
         mark_diagonals_kernel[(cdiv(n, 32 * MARKED_WORDS), rows)](
@@ -1893,7 +1891,7 @@ def chosen_diagonals(rows, n_q, n_k, q_offset, values, numbers, pointers, q0, bl
         )
     least = q_offset + n_q - 1
     within = columns_count(n_q, n_k, q_offset, values, device)
-    tiles, tile_words = diagonal_tiles(marks, within, held, least, block_q, BLOCK_K)
+    tiles, tile_words = diagonal_tiles(marks, within, held, least, BLOCK_Q, BLOCK_K)
     ends = [first_of(tiles, 1 - q0 - BLOCK_K), first_of(tiles, n_k - q0)]
     ends = torch.stack(ends, 3).transpose(1, 2).flatten(2)
     return words, tiles, tile_words, held, ends, marks
@@ -1968,7 +1966,7 @@ def columns_count(n_q, n_k, q_offset, values, device):
     return found.to(torch.int8).contiguous()
 
 
-def chosen_columns(rows, n_q, n_k, q_offset, values, numbers, pointers, q0, block_q):
+def chosen_columns(rows, n_q, n_k, q_offset, values, numbers, pointers, q0):
     """The chosen keys in order, their bits, which of them are visited, and where."""
     device = q0.device
     marks = torch.empty(rows, n_k, dtype=torch.int8, device=device)
@@ -1984,7 +1982,7 @@ def chosen_columns(rows, n_q, n_k, q_offset, values, numbers, pointers, q0, bloc
     columns.scatter_(1, nth, keys.expand(rows, n_k))
     columns = columns[:, :n_k].contiguous()
     far, near = reach(n_q, n_k, q_offset, values, device)
-    ends = [q0 + far, q0 + block_q + near]
+    ends = [q0 + far, q0 + BLOCK_Q + near]
     ends = [x.clamp(max=n_k).repeat(rows // len(x), 1) for x in ends]
     first, last = (first_of(columns, x) for x in ends)
     ends = torch.stack([first, torch.maximum(first, last)], 2)

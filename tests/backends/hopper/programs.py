@@ -27,9 +27,6 @@ LISTED = ("documents", "prefix")
 CHOSEN = ("table", "wide", "chosen")
 """Those whose blocks an input or a selection chooses."""
 
-LINES = ("lines", "sides")
-"""Those whose heads all choose diagonals and columns."""
-
 PROGRAMS = {
     **programs.PROGRAMS,
     **data_programs.PROGRAMS,
@@ -44,45 +41,6 @@ PROGRAMS = {
     input keep[b, h, q // 256, k // 384] : bool
     mask abs(q - k) < near & (keep[h, q // 256, k // 384] | k // 384 == 0)  for h in {0}
     mask abs(q - k) < near & keep[h, q // 256, k // 384]                    otherwise
-}
-""",
-    "lines": """attention lines(near: runtime = 5) {
-    heads 4 kv 2
-    input columns[h, k] : bool
-    input diagonals[b, h, 400] : bool
-    mask causal & (columns[h, k] | diagonals[h, q - k] | q - k < near)
-}
-""",
-    "sides": """attention sides {
-    heads 2
-    input columns[b, k] : bool
-    input slash[700] : int
-    mask abs(q - k) < 300 & (columns[k] | slash[q - k + 350] == 1)  for h in {0}
-    mask abs(q - k) < 300 & (k == 7 | slash[q - k + 350] == 2)      for h in {1}
-}
-""",
-    "only_diagonals": """attention only_diagonals {
-    heads 2
-    input diagonals[300] : bool
-    mask causal & diagonals[q - k]
-}
-""",
-    "beside_blocks": """attention beside_blocks {
-    heads 2
-    input aware[h] : bool
-    input keep[h, q // 128, k // 128] : bool
-    input columns[k] : bool
-    input diagonals[300] : bool
-    mask causal & (aware[h] & keep[h, q // 128, k // 128]
-        | ~aware[h] & (columns[k] | diagonals[q - k]))
-}
-""",
-    "one_windowed": """attention one_windowed {
-    heads 2
-    input columns[k] : bool
-    input diagonals[300] : bool
-    mask causal & (columns[k] | diagonals[q - k])  for h in {0}
-    mask window(100)                               otherwise
 }
 """,
     "small_blocks": """attention small_blocks {

@@ -28,7 +28,6 @@ from patternc.source import Source
 from patternc.store import Store
 from tests.backends.hopper.programs import (
     CHOSEN,
-    LINES,
     LISTED,
     NAMES,
     PROGRAMS,
@@ -66,7 +65,7 @@ def test_one_kernel_is_as_it_was() -> None:
     assert "\n\n".join(hopper_texts("window")) == GOLDEN.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN, *LINES))
+@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN))
 def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     text = text_of(name)
     assert text == text_of(name)
@@ -74,7 +73,7 @@ def test_text_is_formatted_and_the_same_each_time(name: str) -> None:
     assert_formatted(text)
 
 
-@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN, *LINES))
+@pytest.mark.parametrize("name", (*NAMES, *LISTED, *CHOSEN))
 def test_names_are_defined_once(name: str) -> None:
     """The kernel for Hopper shares a module with the portable ones."""
     body = ast.parse(text_of(name)).body
@@ -95,9 +94,7 @@ def test_the_portable_module_says_nothing_of_it() -> None:
         ("mixed", "its tokens have an order"),
         ("sinks", "it has scores, weights, sinks, outputs or skipped heads"),
         ("blocks", "`keep` chooses which keys are seen"),
-        ("only_diagonals", "it chooses diagonals or columns, not both"),
-        ("beside_blocks", "it chooses blocks beside diagonals and columns"),
-        ("one_windowed", "some heads choose diagonals and columns, and others do not"),
+        ("slashes", "chosen diagonals and columns have loops of their own"),
         ("small_blocks", "its blocks of 64 x 128 are no whole tiles"),
         ("one_sided", "some heads have chosen blocks, and others tiles of their own"),
     ],
@@ -145,37 +142,6 @@ def test_chosen_blocks_are_taken_for_one_head_size(name: str) -> None:
     assert route is not None and list(route.stages) == [128]
     assert "its blocks are listed at a call" in in_words(kernel_of(name))
     assert packaged_route(kernel_of(name)) is None
-
-
-@pytest.mark.parametrize("name", LINES)
-def test_chosen_lines_are_taken_for_one_head_size(name: str) -> None:
-    kernel = kernel_of(name)
-    route = chosen_route(kernel)
-    assert route is not None and list(route.stages) == [128]
-    assert "its diagonals and columns are listed at a call" in in_words(kernel)
-    assert packaged_route(kernel) is None
-    narrow = kernel_of(name, Schedule(64, 32))
-    assert refusal(narrow) == "its tiles have not 64 keys"
-
-
-def test_stripes_for_other_tiles_are_those_of_a_module_with_such_tiles(
-    tmp_path: Path,
-) -> None:
-    module = module_of("lines", tmp_path)
-    other = emit_module(kernel_of("lines", Schedule(128, 64)), tmp_path)
-    torch.manual_seed(1)
-    columns, diagonals = torch.rand(4, 700) < 0.1, torch.rand(2, 4, 400) < 0.1
-    given = {"columns": columns, "diagonals": diagonals}
-    q, k = torch.zeros(2, 4, 500, 8), torch.zeros(2, 2, 700, 8)
-    pointers = module.as_pointers(module.checked_inputs(q, k, 200, given))
-    call = (2, 500, 700, 200, {"near": 5}, pointers, columns.device)
-    found = module.kept_stripes(*call, 128)
-    # The same call on the module's own tiles is another one.
-    assert module.kept_stripes(*call)[6].shape[1] > found[6].shape[1]
-    for mine, its in zip(found[:9], other.kept_stripes(*call)[:9], strict=True):
-        assert mine.shape == its.shape
-    for at in (1, 3, 4, 5, 6):  # bits of tiles that are none are not written
-        assert torch.equal(found[at], other.kept_stripes(*call)[at])
 
 
 def test_lists_for_other_tiles_are_those_of_a_module_with_such_tiles(

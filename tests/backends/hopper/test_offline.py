@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-KERNELS = ("causal,128,128,bf16", "documents,64,128,fp16", "lines,128,128,bf16")
+KERNELS = ("causal,128,128,bf16", "documents,64,128,fp16")
 
-MOST_SPILLED = {"causal": 16, "documents": 160, "lines": 160}
+MOST_SPILLED = {"causal": 16, "documents": 160}
 """Bytes of sizes and addresses that a thread keeps on its stack; of tiles none are."""
 
 
@@ -33,18 +33,11 @@ def test_machine_code(tmp_path: Path) -> None:
         assert report["shared"] <= 227 * 1024, name
         counts = report["counts"]
         # Products of q and k, and of weights and v, in each of two groups of warps:
-        # before the loops, in both, and after them; 16 columns or keys each. Lines have
-        # three loops over 64 keys, and nothing before them.
+        # before the loops, in both, and after them; 16 columns or keys each.
         dims = [int(dim) // 16 for dim in name.split(",")[1:3]]
-        products = 3 * dims[0] + 3 * 8
-        loops, weights = 2, 64
-        if name.startswith("lines"):
-            products = 3 * dims[0] + 4 * 4
-            loops, weights = 3, 32
-        assert counts["HGMMA"] == 2 * products, name
-        # In the loops of two groups a thread has so many weights of a tile, and two
-        # decays. Products that the assembler makes them wait for would leave the device
-        # idle.
-        assert counts["overlapped"] >= 2 * loops * (weights - 4), name
+        assert counts["HGMMA"] == 2 * (3 * dims[0] + 3 * 8), name
+        # In two loops of two groups a thread has 64 weights of a tile, and two decays.
+        # Products that the assembler makes them wait for would leave the device idle.
+        assert counts["overlapped"] >= 2 * 2 * 60, name
         assert counts["UTMALDG"] > 0, name
         assert counts["SETMAXREG"] > 0, name
