@@ -326,7 +326,7 @@ def _facts(
     attention, schedule = kernel.attention, kernel.schedule
     other, features, stripes = _visited(kernel)
     reversed_, is_striped = reverse(other, schedule), stripes is not None
-    beside = bytes_beside(attention, schedule.block_k)
+    beside = bytes_beside(kernel)
     ordered = features.is_ordered
     taken = 4 if takes_lists(other, features) else 0
     turned = 4 if has_lists(reversed_) else 0

@@ -127,9 +127,10 @@ def test_the_program_chooses_and_the_caller_has_the_last_word() -> None:
 def test_stages_leave_room_for_two_blocks() -> None:
     """Only where the tiles alone would have left it, and not what a caller asks for."""
     documents = attention_of("doc[q] == doc[k]", "input doc[k] : int")
-    plain = attention_of("causal")
-    assert bytes_beside(plain, 64) == 0
-    beside = bytes_beside(documents, 64)
+    assert bytes_beside(plan(attention_of("causal"), Schedule())) == 0
+    columns = attention_of("causal & (c[k] | q - k < 9)", "input c[k] : bool")
+    assert bytes_beside(plan(columns, Schedule())) == 0  # gathered by a list
+    beside = bytes_beside(plan(documents, Schedule()))
     assert beside == 64 * 8
     before, after = launches(Schedule()), launches(Schedule(), beside=beside)
     assert before["forward", 128, 2] == (4, 3)
