@@ -20,6 +20,7 @@ from patternc.plan.choose import (
 )
 from patternc.plan.kernel import Schedule
 from patternc.plan.measured import MEASURED, Measured, Work
+from patternc.plan.tiling import plan
 from patternc.source import Source
 
 SMALL = Measured("sm_90", Work.FORWARD, 128, 2, 64, 64, 4, 3, 4.0, 4.0, 16.0, "one")
@@ -128,8 +129,10 @@ def test_stages_leave_room_for_two_blocks() -> None:
     """Only where the tiles alone would have left it, and not what a caller asks for."""
     documents = attention_of("doc[q] == doc[k]", "input doc[k] : int")
     assert bytes_beside(plan(attention_of("causal"), Schedule())) == 0
-    columns = attention_of("causal & (c[k] | q - k < 9)", "input c[k] : bool")
-    assert bytes_beside(plan(columns, Schedule())) == 0  # gathered by a list
+    chosen = attention_of(
+        "causal & (c[k] | d[q - k])", "input c[k] : bool input d[64] : bool"
+    )
+    assert bytes_beside(plan(chosen, Schedule())) == 0  # gathered by a list
     beside = bytes_beside(plan(documents, Schedule()))
     assert beside == 64 * 8
     before, after = launches(Schedule()), launches(Schedule(), beside=beside)
