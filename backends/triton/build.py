@@ -11,11 +11,8 @@ own host code says so for each kind of call that a package serves (`recording`).
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +47,7 @@ from patternc.backends.triton.recording import (
 )
 from patternc.backends.triton.shares import packs
 from patternc.backends.triton.stripes import Striped, striped, without_stripes
+from patternc.backends.triton.workers import compile_all
 from patternc.diagnostics import PatternError
 from patternc.plan.choose import bytes_beside, launches
 from patternc.plan.kernel import Kernel
@@ -92,16 +90,25 @@ class _Blobs:
 
     sections: list[Section] = field(default_factory=list)
     stored: list[bytes] = field(default_factory=list)
-    _numbers: dict[str, int] = field(default_factory=dict)
+    _numbers: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, blob: bytes) -> int:
         """The number of a blob."""
+        known = self._numbers.get(blob)
+        if known is not None:
+            return known
         section, stored = compressed(blob)
-        number = self._numbers.setdefault(section.sha256, len(self.sections))
-        if number == len(self.sections):
-            self.sections.append(section)
-            self.stored.append(stored)
-        return number
+        self.sections.append(section)
+        self.stored.append(stored)
+        return self._numbers.setdefault(blob, len(self._numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A planned kernel; `values` of parameters that the compiler was given are noted."""
+
+    kernel: Kernel
+    values: Mapping[str, int | float] = field(default_factory=dict)
 
 
 def build_package(
@@ -109,35 +116,67 @@ def build_package(
     wanted: Wanted,
     *,
     processes: int,
-    values: dict[str, int | float] | None = None,
     told: Callable[[int, int], None] = lambda done, count: None,
 ) -> bytes:
-    """The package of a planned kernel.
+    """The package of a planned kernel: `build_packages` of one program."""
+    (content,) = build_packages(
+        [Program(kernel)], wanted, processes=processes, told=told
+    )
+    return content
 
-    `values` are those of parameters that were given to the compiler; they are only
-    noted. `processes` is how many compile at once, 0: this one does. `told` hears how many kernels are done, and of how many. Raises `PatternError`
-    for a program that can't be packaged, `ValueError` for tiles that a target has no
-    room for.
+
+def build_packages(
+    programs: Sequence[Program],
+    wanted: Wanted,
+    *,
+    processes: int,
+    told: Callable[[int, int], None] = lambda done, count: None,
+) -> list[bytes]:
+    """The packages of some programs, whose kernels are compiled side by side.
+
+    `processes` is how many compile at once, 0: this one does. `told` hears how many
+    kernels are done, and of how many. Raises `PatternError` for programs that can't be
+    packaged, `ValueError` for tiles that a target has no room for.
     """
-    refusal = build_refusal(kernel, wanted.backward)
-    if refusal is not None:
-        raise PatternError([refusal])
-    attention, blobs = kernel.attention, _Blobs()
+    refusals = [build_refusal(own.kernel, wanted.backward) for own in programs]
+    if any(refusals):
+        raise PatternError([found for found in refusals if found is not None])
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"program_{at}.py") for at in range(len(programs))]
+        for path, own in zip(paths, programs, strict=True):
+            attention, hopper = own.kernel.attention, _hopper(own.kernel, wanted)
+            source = attention.span.source.text
+            path.write_text(emit(own.kernel, source, attention.name, hopper))
+        pairs = list(zip(paths, programs, strict=True))
+        work = {path: _jobs(path, own.kernel, wanted) for path, own in pairs}
+        done = compile_all(work, compile_job, processes, told)
+        return [
+            _package(path, own, wanted, work[path], done[path]) for path, own in pairs
+        ]
+
+
+def _hopper(kernel: Kernel, wanted: Wanted) -> Route | None:
+    """The kernel for Hopper beside the portable ones, if there is to be one."""
     is_listed = bool(features_of(kernel).inputs and _visited(kernel)[1].lists_data)
     has_hopper = "sm_90" in wanted.targets and not is_listed
-    hopper = packaged_route(kernel) if has_hopper else None
-    text = emit(kernel, attention.span.source.text, attention.name, hopper)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "attention.py")
-        path.write_text(text)
-        jobs = _jobs(path, kernel, wanted)
-        done = _compile_all(path, jobs, processes, told)
-        lists = _stored_lists(path, kernel, wanted.backward, blobs)
+    return packaged_route(kernel) if has_hopper else None
+
+
+def _package(
+    path: Path,
+    program: Program,
+    wanted: Wanted,
+    jobs: Sequence[Job],
+    done: Sequence[Compiled],
+) -> bytes:
+    """The package of a program whose kernels are compiled."""
+    kernel, blobs, hopper = program.kernel, _Blobs(), _hopper(program.kernel, wanted)
+    lists = _stored_lists(path, kernel, wanted.backward, blobs)
     variants = _variants(jobs, done, wanted.targets, blobs)
     manifest = Manifest(
         VERSION,
         {"triton": triton.__version__, **_assembler(wanted.targets)},
-        _source(kernel, values or {}),
+        _source(kernel, dict(program.values)),
         wanted.targets,
         wanted.dtypes,
         wanted.head_dims,
@@ -165,48 +204,6 @@ def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
                         own = getattr(module, launch.kernel)
                         found[job_of(own, launch, target, dtype)] = None
     return list(found)
-
-
-def _compile_all(
-    path: Path, jobs: Sequence[Job], processes: int, told: Callable[[int, int], None]
-) -> list[Compiled]:
-    """All jobs in order; the longest ones are begun first."""
-    with tempfile.TemporaryDirectory() as cache:
-        begun = sorted(jobs, key=_weight, reverse=True)
-        found: dict[Job, Compiled] = {}
-        told(0, len(jobs))
-        if processes == 0:
-            found = {job: compile_job(path, job, Path(cache)) for job in begun}
-            return [found[job] for job in jobs]
-        with _pool(processes) as pool:
-            waiting = {pool.submit(compile_job, path, x, Path(cache)): x for x in begun}
-            for future in as_completed(waiting):
-                found[waiting[future]] = future.result()
-                told(len(found), len(jobs))
-    return [found[job] for job in jobs]
-
-
-def _weight(job: Job) -> tuple[float, str]:
-    """About how long a job takes beside others: most by columns and products in a loop."""
-    constants = dict(job.constants)
-    columns = constants.get("HEAD_DIM") or constants.get("VALUE_DIM") or 0
-    assert isinstance(columns, int)
-    times = 3.0 if "hopper" in job.kernel else 1.0
-    times *= 1.5 if "key_gradient" in job.kernel else 1.0
-    times *= 1.3 if constants.get("EXACT") else 1.0
-    return (columns * times, job.target)
-
-
-@contextmanager
-def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that have imported what is imported here already."""
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _variants(
