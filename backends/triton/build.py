@@ -23,15 +23,22 @@ from triton.backends.nvidia.compiler import get_ptxas
 
 from patternc.backends.hopper.route import Route, packaged_route
 from patternc.backends.triton.build_refusal import build_refusal
+from patternc.backends.triton.choosing_facts import choosing_facts
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit, listing
 from patternc.backends.triton.expected import expected_times
-from patternc.backends.triton.features import Features, features_of
+from patternc.backends.triton.features import (
+    Features,
+    features_of,
+    follows_inputs,
+)
+from patternc.backends.triton.float_formulas import row_cases
 from patternc.backends.triton.formulas import head_groups
 from patternc.backends.triton.gradients import gradient_whole_only
 from patternc.backends.triton.judges import listed_covers
 from patternc.backends.triton.kernels import takes_lists
 from patternc.backends.triton.launches import whole_only
 from patternc.backends.triton.machine_code import Compiled, Job, compile_job, job_of
+from patternc.backends.triton.pair_facts import pair_facts
 from patternc.backends.triton.plan_facts import (
     input_facts,
     plan_facts,
@@ -48,7 +55,7 @@ from patternc.backends.triton.recording import (
 from patternc.backends.triton.shares import packs
 from patternc.backends.triton.stripes import Striped, striped, without_stripes
 from patternc.backends.triton.workers import compile_all
-from patternc.diagnostics import PatternError
+from patternc.diagnostics import Diagnostic, PatternError
 from patternc.plan.choose import bytes_beside, launches
 from patternc.plan.kernel import Kernel
 from patternc.plan.reverse import reverse
@@ -56,7 +63,9 @@ from patternc.runtime.codec import encode
 from patternc.runtime.data import ListedCover
 from patternc.runtime.format import Section, compressed, join
 from patternc.runtime.manifest import (
+    Alternative,
     Array,
+    Expected,
     Facts,
     Launch,
     Lists,
@@ -105,10 +114,20 @@ class _Blobs:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A planned kernel; `values` of parameters that the compiler was given are noted."""
+    """A planned kernel.
+
+    `dense` is that of what it allows instead where it is cheaper (`driver.dense_trace`).
+    `values` of parameters that the compiler was given are only noted.
+    """
 
     kernel: Kernel
+    dense: Kernel | None = None
     values: Mapping[str, int | float] = field(default_factory=dict)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """One, or with what it allows instead two."""
+        return (self.kernel,) if self.dense is None else (self.kernel, self.dense)
 
 
 def build_package(
@@ -116,12 +135,12 @@ def build_package(
     wanted: Wanted,
     *,
     processes: int,
+    dense: Kernel | None = None,
     told: Callable[[int, int], None] = lambda done, count: None,
 ) -> bytes:
     """The package of a planned kernel: `build_packages` of one program."""
-    (content,) = build_packages(
-        [Program(kernel)], wanted, processes=processes, told=told
-    )
+    program = Program(kernel, dense)
+    (content,) = build_packages([program], wanted, processes=processes, told=told)
     return content
 
 
@@ -138,55 +157,103 @@ def build_packages(
     kernels are done, and of how many. Raises `PatternError` for programs that can't be
     packaged, `ValueError` for tiles that a target has no room for.
     """
-    refusals = [build_refusal(own.kernel, wanted.backward) for own in programs]
-    if any(refusals):
-        raise PatternError([found for found in refusals if found is not None])
+    refusals = [found for own in programs for found in _refusals(own, wanted)]
+    if refusals:
+        raise PatternError(refusals)
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder, f"program_{at}.py") for at in range(len(programs))]
-        for path, own in zip(paths, programs, strict=True):
-            attention, hopper = own.kernel.attention, _hopper(own.kernel, wanted)
-            source = attention.span.source.text
-            path.write_text(emit(own.kernel, source, attention.name, hopper))
-        pairs = list(zip(paths, programs, strict=True))
-        work = {path: _jobs(path, own.kernel, wanted) for path, own in pairs}
+        modules = [
+            [
+                _module(Path(folder, f"program_{at}_{number}.py"), kernel, wanted)
+                for number, kernel in enumerate(own.kernels)
+            ]
+            for at, own in enumerate(programs)
+        ]
+        work = {module.path: module.jobs for own in modules for module in own}
         done = compile_all(work, compile_job, processes, told)
         return [
-            _package(path, own, wanted, work[path], done[path]) for path, own in pairs
+            _package(program, own, done, wanted)
+            for program, own in zip(programs, modules, strict=True)
         ]
 
 
-def _hopper(kernel: Kernel, wanted: Wanted) -> Route | None:
-    """The kernel for Hopper beside the portable ones, if there is to be one."""
-    is_listed = bool(features_of(kernel).inputs and _visited(kernel)[1].lists_data)
+def _refusals(program: Program, wanted: Wanted) -> list[Diagnostic]:
+    """The first reason why a program can't be packaged, if there is one."""
+    dense, backward = program.dense, wanted.backward
+    found = build_refusal(program.kernel, backward, dense is not None)
+    if found is None and dense is not None:
+        found = build_refusal(dense, backward)
+    return [] if found is None else [found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """A generated module's file, and what to compile of it."""
+
+    path: Path
+    kernel: Kernel
+    hopper: Route | None
+    jobs: list[Job]
+
+
+def _module(path: Path, kernel: Kernel, wanted: Wanted) -> _Module:
+    """Write a kernel's module."""
+    attention = kernel.attention
+    is_listed = follows_inputs(_visited(kernel)[0])
     has_hopper = "sm_90" in wanted.targets and not is_listed
-    return packaged_route(kernel) if has_hopper else None
+    hopper = packaged_route(kernel) if has_hopper else None
+    path.write_text(emit(kernel, attention.span.source.text, attention.name, hopper))
+    return _Module(path, kernel, hopper, _jobs(path, kernel, wanted))
 
 
 def _package(
-    path: Path,
     program: Program,
+    modules: Sequence[_Module],
+    done: Mapping[Path, Sequence[Compiled]],
     wanted: Wanted,
-    jobs: Sequence[Job],
-    done: Sequence[Compiled],
 ) -> bytes:
     """The package of a program whose kernels are compiled."""
-    kernel, blobs, hopper = program.kernel, _Blobs(), _hopper(program.kernel, wanted)
-    lists = _stored_lists(path, kernel, wanted.backward, blobs)
-    variants = _variants(jobs, done, wanted.targets, blobs)
+    blobs = _Blobs()
+    own, *others = [_part(x, done[x.path], wanted, blobs) for x in modules]
+    other = None
+    for its in others:
+        chosen = choosing_facts(program.kernel.attention)
+        other = Alternative(chosen, its.expected, its.facts, its.variants)
     manifest = Manifest(
         VERSION,
         {"triton": triton.__version__, **_assembler(wanted.targets)},
-        _source(kernel, dict(program.values)),
+        _source(program.kernel, dict(program.values)),
         wanted.targets,
         wanted.dtypes,
         wanted.head_dims,
         wanted.backward,
-        expected_times(kernel, hopper, wanted.head_dims, wanted.backward),
-        _facts(kernel, hopper, lists, wanted),
-        variants,
+        own.expected,
+        own.facts,
+        own.variants,
+        other,
         tuple(blobs.sections),
     )
     return join(encode(manifest), blobs.stored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a manifest says of one module; its code is among the blobs."""
+
+    expected: tuple[Expected, ...]
+    facts: Facts
+    variants: tuple[Variant, ...]
+
+
+def _part(
+    module: _Module, done: Sequence[Compiled], wanted: Wanted, blobs: _Blobs
+) -> _Part:
+    kernel, hopper = module.kernel, module.hopper
+    lists = _stored_lists(module.path, kernel, wanted.backward, blobs)
+    return _Part(
+        expected_times(kernel, hopper, wanted.head_dims, wanted.backward),
+        _facts(kernel, hopper, lists, wanted),
+        _variants(module.jobs, done, wanted.targets, blobs),
+    )
 
 
 def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
@@ -242,7 +309,7 @@ def _stored_lists(
 ) -> tuple[Lists, ...]:
     """The tile lists of whole calls, which the generated module builds."""
     layout, (other, features, _) = kernel.attention.layout, _visited(kernel)
-    if layout is None or not takes_lists(other, features) or features.inputs:
+    if layout is None or not takes_lists(other, features) or follows_inputs(other):
         return ()
     module: Any = fresh_module(path)
     size, values = layout.size, dict(module.PARAMS)
@@ -319,8 +386,10 @@ def _facts(
         tuple(item.name for item in features.tables),
         stripe_facts(stripes),
         score_reads(features),
+        pair_facts(other),
         *_listed(other, reversed_, features),
         plan_facts(attention, wanted.targets),
+        *row_cases(features),
     )
 
 
@@ -328,7 +397,7 @@ def _listed(
     kernel: Kernel, reversed_: Kernel, features: Features
 ) -> tuple[tuple[str, ...], tuple[ListedCover, ...]]:
     """The inputs that tile lists follow, and the heads whose tiles are listed so."""
-    if not (features.lists_data and features.inputs) or features.is_ordered:
+    if not follows_inputs(kernel) or features.is_ordered:
         return (), ()
     own = listing(kernel, reversed_)
     return tuple(list_inputs(own)), listed_covers(own, box_of(kernel))

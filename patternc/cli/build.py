@@ -25,7 +25,6 @@ from patternc.cli.c_files import refuse_c, write_c
 from patternc.cli.files import write_whole
 from patternc.cli.options import Value, add_entry, add_errors, values_of
 from patternc.cli.report import UsageError
-from patternc.plan.kernel import Kernel
 from patternc.runtime.package import package_of
 from patternc.syntax.load import read_source
 
@@ -108,15 +107,15 @@ def run(args: argparse.Namespace) -> int:
     values, began = values_of(args.set), time.monotonic()
     sources = [read_source(file) for file in args.files]
     paths = _outputs(args)
-    kernels = [driver.compile_source(x, args.entry, values) for x in sources]
+    traces = [driver.trace_source(x, args.entry, values) for x in sources]
     if args.output_format == "c":
-        (kernel,) = kernels
+        kernel = traces[0].kernel
         refuse_c(kernel, args.target, args.backward)
-        (content,) = build(kernels, values, args)
+        (content,) = build(traces, values, args)
         for path in write_c(package_of(content), kernel.attention, args.output):
             print(path)
         return 0
-    built = build(kernels, values, args)
+    built = build(traces, values, args)
     took = time.monotonic() - began
     for path, content in zip(paths, built, strict=True):
         path.parent.mkdir(exist_ok=True)
@@ -141,7 +140,7 @@ def _outputs(args: argparse.Namespace) -> list[Path]:
 
 
 def build(
-    kernels: Sequence[Kernel], values: dict[str, Value], args: argparse.Namespace
+    traces: Sequence[driver.Trace], values: dict[str, Value], args: argparse.Namespace
 ) -> list[bytes]:
     """Packages for what `add_build_options` says. Raises as `build_packages` does."""
     wanted = Wanted(
@@ -155,7 +154,11 @@ def build(
     if not has_fixed_addresses():
         told = "note: this machine draws every process's addresses by lot, so that code"
         print(f"{told} which spills may be other bytes next time", file=sys.stderr)
-    programs = [Program(kernel, values) for kernel in kernels]
+    programs = []
+    for trace in traces:
+        dense = driver.dense_trace(trace)
+        other = None if dense is None else dense.kernel
+        programs.append(Program(trace.kernel, other, values))
     try:
         return build_packages(programs, wanted, processes=args.jobs, told=_teller())
     except ValueError as error:

@@ -124,7 +124,7 @@ def test_jobs_that_differ_by_target_follow_one_another() -> None:
     jobs = [job(x, y) for y in ("sm_80", "sm_90") for x in ("some", "key_gradient")]
     told: list[tuple[int, int]] = []
     work = {Path("one.py"): jobs, Path("two.py"): jobs[:1]}
-    done = compile_all(work, note, 0, lambda *pair: told.append(pair))  # type: ignore[arg-type]
+    done: object = compile_all(work, note, 0, lambda *pair: told.append(pair))  # type: ignore[arg-type]
     expected = [f"one.py {x.kernel} {x.target}" for x in jobs]
     assert done == {Path("one.py"): expected, Path("two.py"): ["two.py some sm_80"]}
     assert order[:2] == [("key_gradient", "sm_80"), ("key_gradient", "sm_90")]
