@@ -145,6 +145,7 @@ def _host() -> str:
         fill("profile"),
         fill("waiting_lists", {"orders": []}),
         fill("reverse_lists"),
+        _state_lists(),
         *(fill(name) for name in ("pair_parts", "tokens_at", "add_pairs")),
         *(fill(name) for name in ("add_at_pairs", "add_reads")),
         *_stripes(),
@@ -470,6 +471,16 @@ def _numbers() -> list[str]:
         "*stripes[9:11],",
         "*(as_numbers(pointers) if pointers else ()),",
     ]
+
+
+def _state_lists() -> str:
+    """Tile lists that follow what was chosen, beside those that wait."""
+    lists, turned = fill("state_lists", {"orders": []}), fill("reverse_states")
+    lists = lists.replace("MOST_LISTS =", "MOST_STATE_LISTS =", 1)
+    lists = lists.replace("WAITS = False\n", "", 1)
+    lists = lists.replace("def build_lists(", "def build_state_lists(", 1)
+    turned = turned.replace("def reversed_lists(", "def reversed_state_lists(", 1)
+    return f"{lists}\n\n{turned}"
 
 
 def _stripes() -> list[str]:

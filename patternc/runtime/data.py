@@ -188,16 +188,33 @@ class JudgeTable:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeCell:
+    """Elements whose bounds are looked up once for every pair of tiles.
+
+    Each place is of one side alone, "q", "k" or "" for neither.
+    """
+
+    table: str
+    sides: tuple[str, ...]
+    places: tuple[Formula, ...]
+
+    def __post_init__(self) -> None:
+        check(len(self.sides) == len(self.places) <= 8, "an element at no place")
+        check(all(side in ("q", "k", "") for side in self.sides), "a side that is none")
+
+
+@dataclass(frozen=True, slots=True)
 class Judge:
     """Whether a mask may hold, and may fail, for some queries and keys.
 
-    `seen` is of bounds: "part_0", ... of `parts`, "h", "n_k", parameters, "true" and
-    "false"; `read n table_0` of as many bounds is what `tables` hold there. `by_step`:
-    bounds have a step.
+    `seen` is of bounds: "part_0", ... of `parts`, "cell_0", ... of `cells`, "h", "n_k",
+    parameters, "true" and "false"; `read n table_0` of as many bounds is what `tables`
+    hold there. `by_step`: bounds have a step.
     """
 
     parts: tuple[JudgePart, ...]
     tables: tuple[JudgeTable, ...]
+    cells: tuple[JudgeCell, ...]
     by_step: bool
     seen: Formula
 

@@ -213,7 +213,8 @@ class Facts:
     hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
     turned round, and `list_numbers` count what a kernel takes of its lists. `tables`
     are the inputs that kernels read; `stripes` are chosen diagonals, columns and blocks,
-    `listed` the heads whose tiles follow `list_inputs`. `sinks` and `outputs` are what
+    `listed` the heads whose tiles follow `list_inputs`, `lists_chosen` whether what a
+    selection chose is among these. `sinks` and `outputs` are what
     becomes of rows that are whole.
     """
 
@@ -249,6 +250,7 @@ class Facts:
     pairs: tuple[PairRead, ...]
     list_inputs: tuple[str, ...]
     listed: tuple[ListedCover, ...]
+    lists_chosen: bool
     plan: PlanFacts | None
     sinks: tuple[RowCase, ...]
     outputs: tuple[RowCase, ...]
@@ -293,8 +295,10 @@ class Facts:
         check(set(self.list_inputs) <= names, "a list that follows no input")
         for cover in self.listed:
             check(max(cover.heads) < self.heads, "no head")
-            for table in cover.judge.tables:
-                check(table.table in self.list_inputs, "a list that follows no input")
+            tables = {x.table for x in cover.judge.tables}
+            tables |= {x.table for x in cover.judge.cells}
+            is_followed = tables <= set(self.list_inputs)
+            check(is_followed, "a list that follows no input")
         for read in () if self.reads is None else self.reads.reads:
             check(read.table in names, "an element of no input")
             check(max(read.heads) < self.heads, "no head")

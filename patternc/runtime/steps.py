@@ -141,7 +141,11 @@ def _check_judge(judge: Judge, names: Mapping[str, int]) -> None:
         for place in table.places:
             if place is not None:
                 evaluate(place, names, True)
+    for cell in judge.cells:
+        for side, place in zip(cell.sides, cell.places, strict=True):
+            evaluate(place, {**names, **({side: 0} if side else {})}, True)
     parts = {f"part_{at}": 1 for at in range(len(judge.parts))}
+    parts |= {f"cell_{at}": 1 for at in range(len(judge.cells))}
     tables = {f"table_{at}" for at in range(len(judge.tables))}
     for token in judge.seen.tokens:
         found = READ.fullmatch(token) if isinstance(token, str) else None

@@ -144,6 +144,17 @@ DATA = {
         sink 0.5
         output o * log(N + 0.5)            for h in {0, 3}
     }""",
+    "small_blocks": """attention small_blocks(n: runtime = 2) {
+        heads 4 kv 2
+        let coarse = softmax(mean(Q by q // 16) @ mean(K by k // 16) * scale
+                             where k // 16 <= q // 16)
+        let best = top(n, coarse per q // 16, always k // 16 == 0)
+        let slashes = top(40, sum(scores where causal by q - k))
+        mask causal & ((q // 16, k // 16) in best | q % 5 == k % 5)     for h in {0, 1}
+        mask causal & (
+            ~((q // 16, k // 16) in best) & ~(q - k in slashes) | q - k < 4
+        )                                                               otherwise
+    }""",
     "pairs": """def y(t) = t // 8
     def x(t) = t % 8
     attention pairs(w: runtime = 7) {
