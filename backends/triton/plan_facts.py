@@ -19,6 +19,7 @@ from patternc.backends.triton.plan_steps import (
     Q_OFFSET,
     Arithmetic,
     Blocks,
+    EachRow,
     SelectionSteps,
     Shares,
     Side,
@@ -47,7 +48,7 @@ from patternc.ir.nodes import (
     IntExpr,
     IntOp,
 )
-from patternc.ir.selection import Choice, Crossing, Sharing
+from patternc.ir.selection import Choice, Crossing, MapFunction, Sharing
 from patternc.plan.stripes import on_diagonal
 from patternc.runtime.data import (
     InputAxis,
@@ -196,6 +197,10 @@ def _step(step: Step, heads: dict[Sharing, int]) -> PlanStep:
             own = (step.probe, how, by, step.sizes, heads[step.over])
             return PlanStep("sums", *own, 0, _NOTHING, ())
         case Blocks():
+            if isinstance(step.queries, EachRow):
+                by, size = step.keys.how.value, (step.keys.size,)
+                words = tuple(map(_word, step.queries.functions))
+                return PlanStep("rows", 0, "", by, size, 1, 0, _NOTHING, words)
             hows = (step.queries.how.value, step.keys.how.value)
             sizes = (step.queries.size, step.keys.size)
             return PlanStep("blocks", 0, *hows, sizes, 1, 0, _NOTHING, ())
@@ -209,6 +214,10 @@ def _step(step: Step, heads: dict[Sharing, int]) -> PlanStep:
             return PlanStep(step.sign, 0, "", "", (), 1, 0, _NOTHING, sides)
         case _:
             assert_never(step)
+
+
+def _word(function: MapFunction) -> str:
+    return "neg" if function is MapFunction.NEGATE else function.value
 
 
 def _sides(step: Arithmetic) -> Iterator[int | float | str]:

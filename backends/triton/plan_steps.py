@@ -34,7 +34,9 @@ from patternc.ir.selected import placed_params
 from patternc.ir.selection import (
     Choice,
     MapBinary,
+    MapCall,
     MapExpr,
+    MapFunction,
     MapNumber,
     MapOp,
     MapScale,
@@ -96,10 +98,17 @@ class Pooled:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """Products of pooled rows of Q with those of K."""
+class EachRow:
+    """Every row of Q, after some functions of its numbers, the first one first."""
 
-    queries: Pooled
+    functions: tuple[MapFunction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Products of rows of Q, pooled or not, with pooled ones of K."""
+
+    queries: Pooled | EachRow
     keys: Pooled
 
 
@@ -264,6 +273,8 @@ class _Maps:
             case Product(lhs=Reduce() as lhs, rhs=Reduce() as rhs):
                 queries = self._pooled(lhs, Tokens.QUERIES)
                 return Blocks(queries, self._pooled(rhs, Tokens.KEYS))
+            case Product(lhs=Rows() | MapCall() as lhs, rhs=Reduce() as rhs):
+                return Blocks(self._each_row(lhs), self._pooled(rhs, Tokens.KEYS))
             case MapWhere():
                 operand = self.add(map_.operand)
                 _check_condition(map_.condition, self.span)
@@ -284,6 +295,14 @@ class _Maps:
                 return None
             case _:
                 return self.add(map_)
+
+    def _each_row(self, side: MapExpr) -> EachRow:
+        match side:
+            case Rows(tokens=Tokens.QUERIES):
+                return EachRow(())
+            case MapCall(function=function, operand=operand):
+                return EachRow((*self._each_row(operand).functions, function))
+        raise Unplanned(self.span)
 
     def _pooled(self, side: Reduce, tokens: Tokens) -> Pooled:
         is_rows = isinstance(side.operand, Rows) and side.operand.tokens is tokens

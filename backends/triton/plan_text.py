@@ -20,7 +20,9 @@ from patternc.backends.triton.plan_steps import (
     Q_OFFSET,
     Arithmetic,
     Blocks,
+    EachRow,
     Planning,
+    Pooled,
     SelectionSteps,
     Shares,
     Side,
@@ -34,11 +36,22 @@ from patternc.backends.triton.ranges import place
 from patternc.backends.triton.tables import call_lines
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Attention, Axis, BoolExpr, Const, IntExpr
-from patternc.ir.selection import Choice, Crossing, Reduction, Sharing
+from patternc.ir.selection import (
+    Choice,
+    Crossing,
+    MapFunction,
+    Reduction,
+    Sharing,
+)
 
 _KEYS = {Axis.FIRST: "e_0", Axis.SECOND: "e_1", Axis.LENGTH: "length"}
 _INDENT = 8
 _CALL = {Axis.LENGTH: "n_k"}
+_FUNCTIONS = {
+    function: f"torch.{function.value}({{}})"
+    for function in MapFunction
+    if function is not MapFunction.NEGATE
+} | {MapFunction.NEGATE: "-{}"}
 
 
 @dataclass
@@ -228,22 +241,28 @@ def _started(text: _Text, at: int, probe: Probe) -> list[str]:
 
 
 def _product(text: _Text, step: Blocks) -> tuple[str, str]:
-    """Blocks of Q with blocks of K."""
-    sides = []
-    for side, source, offset in (
-        (step.queries, "q", "q_offset"),
-        (step.keys, "k", "0"),
-    ):
-        sides.append(text.name("rows"))
-        pooled = f'pool({source}, "{side.how.value}", {side.size}, {offset})'
-        text.before.append(f"{sides[-1]} = {pooled}")
-    text.before.append(
-        f"{sides[1]} = {sides[1]}.repeat_interleave(HEADS // KV_HEADS, 1)"
-    )
+    """Blocks of Q, or each of its rows, with blocks of K."""
+    if isinstance(step.queries, EachRow):
+        rows = text.name("rows")
+        text.body.append(f"{rows} = {text.rows('q')}.to(torch.float32)")
+        for function in step.queries.functions:
+            text.body.append(f"{rows} = {_FUNCTIONS[function].format(rows)}")
+    else:
+        rows = text.rows(_pooled(text, step.queries, "q", "q_offset"))
+    columns = _pooled(text, step.keys, "k", "0")
+    text.before.append(f"{columns} = {columns}.repeat_interleave(HEADS // KV_HEADS, 1)")
     numbers, live = text.name("map"), text.name("live")
-    text.body.append(f"{numbers} = {text.rows(sides[0])} @ {sides[1]}.mT")
+    text.body.append(f"{numbers} = {rows} @ {columns}.mT")
     text.body.append(f"{live} = torch.ones_like(e_0 + e_1, dtype=torch.bool)")
     return numbers, live
+
+
+def _pooled(text: _Text, side: Pooled, source: str, offset: str) -> str:
+    """The name of blocks of rows."""
+    name = text.name("rows")
+    pooled = f'pool({source}, "{side.how.value}", {side.size}, {offset})'
+    text.before.append(f"{name} = {pooled}")
+    return name
 
 
 def _condition(text: _Text, target: str, condition: BoolExpr) -> list[str]:

@@ -16,6 +16,9 @@ Side = int | float | str
 """Of arithmetic: the number of a step, a floating number, or "scale"."""
 
 _LARGEST = 2**30
+FUNCTIONS = ("neg", "abs", "exp", "log", "sqrt", "tanh", "sigmoid", "relu")
+"""Of the numbers of a row, in a plan."""
+
 _JOINS = ("sum", "mean", "max", "min")
 _GROUPS = {
     "columns": 1,
@@ -263,7 +266,8 @@ class PlanStep:
 
     "sums": those of probe `probe`, joined by `how`, by groups `by` of `sizes`, and over
     so many `heads`. "blocks": rows of Q pooled by `how` in blocks of the first of
-    `sizes`, times those of K by `by` in the second. "where": the entries of step
+    `sizes`, times those of K by `by` in the second. "rows": each row of Q, after the
+    functions in `sides`, times those of K by `by` in blocks of the one size. "where": the entries of step
     `operand` at which `condition` holds, of the keys "e_0" and "e_1". "softmax": of step
     `operand`. "+", "-", "*" and "/": of two `sides`: the number of a step, a floating
     number, or "scale".
@@ -289,6 +293,10 @@ class PlanStep:
         elif self.kind == "blocks":
             check(self.how in _JOINS and self.by in _JOINS, "a pool of no kind")
             check(len(self.sizes) == 2, "blocks without sizes")
+        elif self.kind == "rows":
+            check(self.by in _JOINS, "a pool of no kind")
+            check(len(self.sizes) == 1, "blocks without a size")
+            check(all(word in FUNCTIONS for word in self.sides), "no function")
         elif self.kind in ("+", "-", "*", "/"):
             check(len(self.sides) == 2, "arithmetic of one side")
             for side in self.sides:
@@ -341,7 +349,7 @@ class PlanSelection:
             before = [side for side in step.sides if isinstance(side, int)]
             if step.kind in ("where", "softmax"):
                 before.append(step.operand)
-            elif step.kind not in ("sums", "blocks"):
+            elif step.kind not in ("sums", "blocks", "rows"):
                 check(bool(before), "arithmetic of numbers alone")
             check(all(x < at for x in before), "a step before what it needs")
 

@@ -144,6 +144,16 @@ DATA = {
         sink 0.5
         output o * log(N + 0.5)            for h in {0, 3}
     }""",
+    "per_token": """attention per_token {
+        heads 4 kv 2
+        let bound = relu(Q) @ max(K by k // 8) - relu(-Q) @ min(K by k // 8)
+        let chosen = top(
+            min(2, (N + 7) // 8),
+            bound where k // 8 <= q // 8 per q,
+            always k // 8 == q // 8
+        )
+        mask causal & (q, k // 8) in chosen
+    }""",
     "small_blocks": """attention small_blocks(n: runtime = 2) {
         heads 4 kv 2
         let coarse = softmax(mean(Q by q // 16) @ mean(K by k // 16) * scale

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from patternc.backends.planner import plan_tables
 from patternc.backends.triton.build import Wanted
 from patternc.backends.triton.load import TritonBackend
 from patternc.ops.program import Program, Site
@@ -25,14 +26,8 @@ SMALL = {"ROW_TILE": 16, "KEY_TILE": 32, "DIAGONAL_STEPS": 2, "PLANNED_AT_ONCE":
 OF_LAYOUTS: dict[str, tuple[int, int, int | None]] = {"ordered_pairs": (65, 65, None)}
 CASES = [(name, OF_LAYOUTS.get(name, (5, 66, None))) for name in DATA]
 CASES.append(("vertical_slash", (7, 64, 3)))
-PLANNED = [
-    "vertical_slash",
-    "pooled",
-    "shares",
-    "largest",
-    "chosen_sinks",
-    "small_blocks",
-]
+PLANNED = ["vertical_slash", "pooled", "shares", "largest"]
+PLANNED += ["chosen_sinks", "small_blocks", "per_token"]
 
 
 @lru_cache
@@ -130,6 +125,15 @@ def test_forward_and_backward(
     found = torch.autograd.grad((mine, its_lse), parts, (d, lse))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other.reshape(one.shape))
+
+
+def test_each_row_ranks_blocks_as_defined(folder: Path) -> None:
+    attn = packaged("per_token", folder)
+    q, k, _, _ = tensors("per_token", 70, 140)
+    found = attn.plan(q, k).tables["chosen"]
+    attention = kernel_of("per_token").attention
+    wanted = plan_tables(attention, q, k, scale=0.25, q_offset=70, params={}, inputs={})
+    assert torch.equal(found, wanted["chosen"]) and found.any() and not found.all()
 
 
 def test_lists_of_what_was_chosen_are_not_waited_for(
