@@ -229,8 +229,7 @@ def _launch() -> str:
     lines = text.splitlines()
     kept = [x for x in lines if not x.startswith(("INTERPRETED =", "LOG2_E ="))]
     assert len(kept) == len(lines) - 2
-    text = "\n".join(kept).replace("    compile_together(first, again)\n", "")
-    return _without(text, "def compile_together", "def launch_of")
+    return "\n".join(kept).replace("    compile_together(first, again)\n", "")
 
 
 def _combine() -> list[str]:
@@ -285,12 +284,6 @@ def _hopper() -> str:
     assert layout in text
     text = text.replace(layout, "None").replace("HopperDescriptor", "TensorDescriptor")
     return text.replace("    bits = 8 * tensor.element_size()\n", "")
-
-
-def _without(text: str, first: str, end: str) -> str:
-    """The text without what compiles: from `first` up to `end`."""
-    start = text.index(first)
-    return text[:start] + text[text.index(end, start) :]
 
 
 def _gradients() -> str:

@@ -325,6 +325,7 @@ def start_lines(hides: bool) -> list[str]:
         return ["start_both(first, again)"]
     return [
         "if sequences is None:",
+        "    compile_together(first)",
         "    start(*first)",
         "else:",
         "    start_both(first, again)",

@@ -7,6 +7,8 @@ job: running anything, packaging what was compiled.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import subprocess
 import tempfile
@@ -16,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
@@ -130,15 +133,16 @@ def compile_offline(
 
 def _compiled(source: ASTSource, target: str, warps: int, stages: int | None) -> Report:
     """Compile and look at the machine code."""
-    compiled = triton.compile(
-        source,
-        target=TARGETS[target],
-        options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True},
-    )
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    said = io.StringIO()
+    with knobs.nvidia.scope(), contextlib.redirect_stdout(said):
+        knobs.nvidia.dump_ptxas_log = True
+        compiled = triton.compile(source, target=TARGETS[target], options=options)
     shared = int(compiled.metadata.shared)
     if target.startswith("gfx"):
         return _amd_report(compiled.asm["amdgcn"], shared)
-    log = assembler_log(compiled.asm["ptx"], target)
+    # Nothing is said of what was compiled before, by another process.
+    log = said.getvalue() or assembler_log(compiled.asm["ptx"], target)
     return Report(
         int(_first(r"Used (\d+) registers", log)),
         int(_first(r"(\d+) bytes spill stores", log)),

@@ -322,10 +322,13 @@ def start(kernel, programs, arguments, options, stages, kind):
 def exact_of(launch):
     """The same launch for the tiles that values which are not finite have spoiled.
 
-    On eight warps: their code spills less and compiles in two thirds of the time.
+    On eight warps: their code spills less and compiles in two thirds of the time. Not
+    in float32, where tiles of 64 rows would then take more shared memory than there is.
     """
     kernel, programs, arguments, options, _, kind = launch
-    options = options | {"EXACT": True, "num_warps": 8}
+    options = options | {"EXACT": True}
+    if options["PRECISION"] != "tf32x3":
+        options["num_warps"] = 8
     return kernel, programs, arguments, options, 1, (*kind, "exact")
 
 
@@ -1168,10 +1171,10 @@ def tile_lists(batch, n_q, n_k, q_offset, values, inputs, ordered, device, block
     heads a batch element is ahead of the one before, 0 if all have the same lists.
 
     `blocks` are the sizes of a tile if they are not BLOCK_Q and BLOCK_K.
-    Built on the device; `build_lists` says at what cost. Lists are kept for the tensors
-    that made them, as long as no operation of PyTorch writes to these. A CUDA graph
-    builds its own, so that a replay builds them again; where that `WAITS` it can't, and
-    takes those of the call before.
+    Built on the device, or on the host where `is_little`; `build_lists` says at what
+    cost. Lists are kept for the tensors that made them, as long as no operation of
+    PyTorch writes to these. A CUDA graph builds its own, so that a replay builds them
+    again; where that `WAITS` it can't, and takes those of the call before.
     """
     tables = {name: inputs[name] for name in LIST_INPUTS}
     try:
@@ -1185,8 +1188,14 @@ def tile_lists(batch, n_q, n_k, q_offset, values, inputs, ordered, device, block
     keeps = WAITS or may_keep(tables.values(), device)
     if keeps and key in LISTS:
         return LISTS[key][0]
-    with torch.device(device):
-        lists = build_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks)
+    place, own = device, tables
+    if is_little(n_q, n_k, tables, ordered):
+        place, own = torch.device("cpu"), {name: x.cpu() for name, x in tables.items()}
+    with torch.device(place):
+        lists = build_lists(batch, n_q, n_k, q_offset, values, own, ordered, blocks)
+    if place != device:
+        *made, ahead = lists
+        lists = (*(x.to(device) for x in made), ahead)
     if keeps and versions is not None:
         # The tensors are kept too, so that no other one can come to their addresses.
         LISTS[key] = lists, tables
@@ -1453,6 +1462,21 @@ def any_of(*terms):
 MOST_LISTS = 8
 WAITS = True
 FIRST_BOXES = 1 << 17
+LITTLE = 1 << 17
+"""Up to so many tokens of heads, and elements of tables, are judged on the host."""
+
+
+def is_little(n_q, n_k, tables, ordered):
+    """Whether the host lists tiles as fast as a device does with small launches.
+
+    It then need not load some sixty kernels of PyTorch first, of which NVIDIA's has to
+    compile one, the greatest common divisor: half a second in a new process.
+    """
+    per_batch = max([len(table) for table in tables.values()], default=1)
+    covers = ORDERED if ordered else LISTED
+    lists = sum(len(together(x["heads"], x["alike"])) for x in covers)
+    elements = sum(table.numel() for table in tables.values())
+    return per_batch * lists * (n_q + n_k) + elements <= LITTLE
 
 
 def build_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks):

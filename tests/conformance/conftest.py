@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from patternc.settings import interpret_triton
+from tests.interpreter import interpret
 
-interpret_triton()
+interpret()

@@ -65,6 +65,21 @@ def test_a_call_says_so_before_anything_is_compiled(tmp_path: Path) -> None:
         module.forward(q, k, v)
 
 
+@pytest.mark.parametrize(("dtype", "warps"), [(torch.float32, 4), (torch.float16, 8)])
+def test_the_second_launch_takes_no_more_warps_than_shared_memory_allows(
+    dtype: torch.dtype, warps: int, tmp_path: Path
+) -> None:
+    """On eight warps float32 tiles of 64 x 128 would need 262144 bytes (Triton 3.6)."""
+    module = _module(tmp_path, "hopper", 64)
+    seen = []
+    module.start_both = lambda *launches: seen.extend(launches)  # type: ignore[attr-defined]
+    q, k, v = torch.zeros(3, 1, module.HEADS, 64, 128, dtype=dtype)
+    module.forward(q, k[:, : module.KV_HEADS], v[:, : module.KV_HEADS])
+    first, again = (launch[3] for launch in seen)
+    assert (first["EXACT"], again["EXACT"]) == (False, True)
+    assert (first["num_warps"], again["num_warps"]) == (4, warps)
+
+
 def test_the_compiler_takes_what_was_predicted(tmp_path: Path) -> None:
     """No less, or calls that work would be refused; and not much more."""
     cases = (
