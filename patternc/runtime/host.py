@@ -1619,6 +1619,11 @@ MOST_STATES = 1 << 21
 EMPTY, FULL, PARTIAL = 0, 1, 2
 
 
+def is_little_state(*_sizes):
+    """Whether the host lists tiles: it would have to wait for the tables."""
+    return False
+
+
 def build_state_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks):
     """See `tile_lists`. A selection has lists as long as they could be.
 

@@ -100,6 +100,7 @@ def _follow_data(module: Any, facts: Facts, code: Code) -> None:
     }
     if facts.lists_chosen:
         module.MOST_LISTS, module.WAITS = module.MOST_STATE_LISTS, False
+        module.is_little = module.is_little_state
         module.build_lists = module.build_state_lists
         module.reversed_lists = module.reversed_state_lists
     plan = facts.plan
