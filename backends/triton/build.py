@@ -66,16 +66,15 @@ from patternc.runtime.data import ListedCover
 from patternc.runtime.format import Section, compressed, join
 from patternc.runtime.manifest import (
     Alternative,
-    Array,
     Expected,
     Facts,
     Launch,
-    Lists,
     Manifest,
     Source,
     Stages,
     Variant,
 )
+from patternc.runtime.tiles import Array, Lists
 from patternc.version import VERSION
 
 

@@ -14,7 +14,8 @@ from .choosing import ChoosingFacts
 from .data import Judge, PlanFacts, PlanSelection
 from .formula import READ, Formula
 from .kinds import FLOAT, INT, check_float
-from .manifest import Facts, HeadGroup
+from .manifest import Facts
+from .tiles import HeadGroup
 
 UNARY: Mapping[str, Callable[[int], int]] = {
     "abs": abs,
