@@ -20,6 +20,7 @@ from patternc.backends.triton.plan_steps import (
     Arithmetic,
     Blocks,
     EachRow,
+    Joined,
     SelectionSteps,
     Shares,
     Side,
@@ -209,6 +210,9 @@ def _step(step: Step, heads: dict[Sharing, int]) -> PlanStep:
             return PlanStep("where", 0, "", "", (), 1, step.operand, condition, ())
         case Shares():
             return PlanStep("softmax", 0, "", "", (), 1, step.operand, _NOTHING, ())
+        case Joined():
+            over, operand = heads[step.over], step.operand
+            return PlanStep("joined", 0, "", "", (), over, operand, _NOTHING, ())
         case Arithmetic():
             sides = tuple(_sides(step))
             return PlanStep(step.sign, 0, "", "", (), 1, 0, _NOTHING, sides)

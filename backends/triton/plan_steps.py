@@ -127,6 +127,14 @@ class Shares:
     operand: int
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The live entries of step `operand`, added up over heads."""
+
+    operand: int
+    over: Sharing
+
+
 Side = int | float | None
 """A step by its number, a number, or None: the call's scale."""
 
@@ -140,7 +148,7 @@ class Arithmetic:
     rhs: Side
 
 
-Step = Sums | Blocks | Where | Shares | Arithmetic
+Step = Sums | Blocks | Where | Shares | Joined | Arithmetic
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +283,8 @@ class _Maps:
                 return Blocks(queries, self._pooled(rhs, Tokens.KEYS))
             case Product(lhs=Rows() | MapCall() as lhs, rhs=Reduce() as rhs):
                 return Blocks(self._each_row(lhs), self._pooled(rhs, Tokens.KEYS))
+            case Reduce(how=Reduction.SUM) if _joins_heads(map_):
+                return Joined(self.add(map_.operand), map_.over)
             case MapWhere():
                 operand = self.add(map_.operand)
                 _check_condition(map_.condition, self.span)
@@ -310,6 +320,14 @@ class _Maps:
         if side not in self.fused.pools or not is_rows or not is_alone:
             raise Unplanned(self.span)
         return Pooled(side.how, self.fused.pools[side])
+
+
+def _joins_heads(map_: Reduce) -> bool:
+    """Whether entries stay as they are, but for heads that are put together."""
+    axes = (Axis.FIRST, Axis.SECOND)[: len(map_.keys)]
+    is_own = map_.by == tuple(map(Index, axes))
+    is_shared = map_.over is not Sharing.ALONE
+    return is_own and is_shared and keys_of(map_.operand) == map_.keys
 
 
 def _check_condition(condition: BoolExpr, span: Span) -> None:

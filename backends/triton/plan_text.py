@@ -21,11 +21,13 @@ from patternc.backends.triton.plan_steps import (
     Arithmetic,
     Blocks,
     EachRow,
+    Joined,
     Planning,
     Pooled,
     SelectionSteps,
     Shares,
     Side,
+    Step,
     Sums,
     Unplanned,
     Where,
@@ -155,9 +157,7 @@ def _selection(text: _Text, own: SelectionSteps) -> list[str]:
     return lines
 
 
-def _step(
-    text: _Text, step: Sums | Blocks | Where | Shares | Arithmetic
-) -> tuple[str, str]:
+def _step(text: _Text, step: Step) -> tuple[str, str]:
     """The names of a step's numbers and of its live entries."""
     match step:
         case Sums():
@@ -174,6 +174,11 @@ def _step(
             numbers, live = text.steps[step.operand]
             name = text.name("map")
             text.body.append(f"{name} = softmax_of({numbers}, {live})")
+            return name, live
+        case Joined():
+            given = [*text.steps[step.operand], _heads(step.over)]
+            name, live = text.name("map"), text.name("live")
+            text.body += call_lines(f"{name}, {live}", "summed_heads", given, _INDENT)
             return name, live
         case Arithmetic():
             return _arithmetic(text, step)
@@ -201,6 +206,12 @@ def _side(text: _Text, side: Side) -> str:
     return text.steps[side][0] if isinstance(side, int) else repr(side)
 
 
+def _heads(over: Sharing) -> str:
+    """How many heads, one after another, are put together."""
+    heads = {Sharing.ALONE: "1", Sharing.ALL: "HEADS"}
+    return heads.get(over, "HEADS // KV_HEADS")
+
+
 def _summed(text: _Text, step: Sums) -> tuple[str, str]:
     """Groups of the scores of some rows."""
     if step.probe not in text.started:
@@ -208,8 +219,7 @@ def _summed(text: _Text, step: Sums) -> tuple[str, str]:
         probe = text.planning.probes[step.probe]
         text.before += _started(text, step.probe, probe)
     numbers, live = text.name("map"), text.name("live")
-    heads = {Sharing.ALONE: "1", Sharing.ALL: "HEADS"}
-    size = heads.get(step.over, "HEADS // KV_HEADS")
+    size = _heads(step.over)
     joins = "sum" if step.how is Reduction.MEAN else step.how.value
     asked = [f'"{joins}"', f'"{step.by.value}"', *map(str, step.sizes)]
     text.before += call_lines("sums", f"probe_{step.probe}.summed", asked, 4)

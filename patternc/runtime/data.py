@@ -267,10 +267,11 @@ class PlanStep:
     "sums": those of probe `probe`, joined by `how`, by groups `by` of `sizes`, and over
     so many `heads`. "blocks": rows of Q pooled by `how` in blocks of the first of
     `sizes`, times those of K by `by` in the second. "rows": each row of Q, after the
-    functions in `sides`, times those of K by `by` in blocks of the one size. "where": the entries of step
-    `operand` at which `condition` holds, of the keys "e_0" and "e_1". "softmax": of step
-    `operand`. "+", "-", "*" and "/": of two `sides`: the number of a step, a floating
-    number, or "scale".
+    functions in `sides`, times those of K by `by` in blocks of the one size. "where": the
+    entries of step `operand` at which `condition` holds, of the keys "e_0" and "e_1".
+    "softmax": of step `operand`. "joined": its live entries, added up over so many `heads`.
+    "+", "-", "*" and "/": of two `sides`: the number of a step, a floating number, or
+    "scale".
     """
 
     kind: str
@@ -305,7 +306,8 @@ class PlanStep:
                 is_wrong = isinstance(side, int) and side < 0
                 check(not is_wrong, "no number of a step")
         else:
-            check(self.kind in ("where", "softmax"), f"a step of kind {self.kind!r}")
+            kinds = ("where", "softmax", "joined")
+            check(self.kind in kinds, f"a step of kind {self.kind!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +349,7 @@ class PlanSelection:
         check(1 <= len(self.steps) <= 1000, "a selection of no map")
         for at, step in enumerate(self.steps):
             before = [side for side in step.sides if isinstance(side, int)]
-            if step.kind in ("where", "softmax"):
+            if step.kind in ("where", "softmax", "joined"):
                 before.append(step.operand)
             elif step.kind not in ("sums", "blocks", "rows"):
                 check(bool(before), "arithmetic of numbers alone")

@@ -2333,6 +2333,13 @@ def spread_groups(how, sums, ranges, size=1):
     return values, counts > 0
 
 
+def summed_heads(numbers, live, size):
+    """Live entries of groups of `size` heads added up: each of the heads gets the sums."""
+    live = live.expand(numbers.shape).unflatten(1, (-1, size))
+    sums = torch.where(live, numbers.unflatten(1, (-1, size)), 0).sum(2)
+    return sums.repeat_interleave(size, 1), live.any(2).repeat_interleave(size, 1)
+
+
 def softmax_of(numbers, live):
     """Over live entries of the last axis; 0 where they are all minus infinity."""
     shown = torch.where(live, numbers, -math.inf)

@@ -212,6 +212,9 @@ def _step(
     if step.kind == "where":
         numbers, live = pairs[step.operand]
         return numbers, live & _held(call, step.condition, keys)
+    if step.kind == "joined":
+        joined: Pair = call.host.summed_heads(*pairs[step.operand], step.heads)
+        return joined
     if step.kind == "softmax":
         numbers, live = pairs[step.operand]
         shares: Tensor = call.host.softmax_of(numbers, live)

@@ -154,6 +154,13 @@ DATA = {
         )
         mask causal & (q, k // 8) in chosen
     }""",
+    "groups": """attention groups {
+        heads 4 kv 2
+        let shares = softmax(Q @ mean(K by k // 8) * scale where k // 8 * 8 + 7 <= q)
+        let others = shares where k // 8 >= 1 & q // 8 - k // 8 >= 2
+        let chosen = top(min(2, (N + 7) // 8), others per q over g)
+        mask causal & ((q, k // 8) in chosen | k // 8 < 1 | q // 8 - k // 8 < 2)
+    }""",
     "small_blocks": """attention small_blocks(n: runtime = 2) {
         heads 4 kv 2
         let coarse = softmax(mean(Q by q // 16) @ mean(K by k // 16) * scale

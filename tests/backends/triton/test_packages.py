@@ -27,7 +27,7 @@ OF_LAYOUTS: dict[str, tuple[int, int, int | None]] = {"ordered_pairs": (65, 65, 
 CASES = [(name, OF_LAYOUTS.get(name, (5, 66, None))) for name in DATA]
 CASES.append(("vertical_slash", (7, 64, 3)))
 PLANNED = ["vertical_slash", "pooled", "shares", "largest"]
-PLANNED += ["chosen_sinks", "small_blocks", "per_token"]
+PLANNED += ["chosen_sinks", "small_blocks", "per_token", "groups"]
 
 
 @lru_cache
@@ -127,12 +127,13 @@ def test_forward_and_backward(
         assert torch.equal(one, other.reshape(one.shape))
 
 
-def test_each_row_ranks_blocks_as_defined(folder: Path) -> None:
-    attn = packaged("per_token", folder)
-    q, k, _, _ = tensors("per_token", 70, 140)
-    found = attn.plan(q, k).tables["chosen"]
-    attention = kernel_of("per_token").attention
-    wanted = plan_tables(attention, q, k, scale=0.25, q_offset=70, params={}, inputs={})
+@pytest.mark.parametrize("name", ["per_token", "groups"])
+def test_each_row_ranks_blocks_as_defined(name: str, folder: Path) -> None:
+    attn = packaged(name, folder)
+    q, k, _, _ = tensors(name, 7, 60)
+    found = attn.plan(q, k, scale=0.25).tables["chosen"]
+    attention = kernel_of(name).attention
+    wanted = plan_tables(attention, q, k, scale=0.25, q_offset=53, params={}, inputs={})
     assert torch.equal(found, wanted["chosen"]) and found.any() and not found.all()
 
 
