@@ -45,7 +45,7 @@ from patternc.backends.triton.plan_facts import (
     score_reads,
     stripe_facts,
 )
-from patternc.backends.triton.profiles import list_inputs
+from patternc.backends.triton.profiles import is_chosen, list_inputs
 from patternc.backends.triton.ranges import box_of, has_lists, hides_pairs
 from patternc.backends.triton.recording import (
     calls_of,
@@ -64,16 +64,15 @@ from patternc.runtime.data import ListedCover
 from patternc.runtime.format import Section, compressed, join
 from patternc.runtime.manifest import (
     Alternative,
-    Array,
     Expected,
     Facts,
     Launch,
-    Lists,
     Manifest,
     Source,
     Stages,
     Variant,
 )
+from patternc.runtime.tiles import Array, Lists
 from patternc.version import VERSION
 
 
@@ -395,12 +394,14 @@ def _facts(
 
 def _listed(
     kernel: Kernel, reversed_: Kernel, features: Features
-) -> tuple[tuple[str, ...], tuple[ListedCover, ...]]:
-    """The inputs that tile lists follow, and the heads whose tiles are listed so."""
+) -> tuple[tuple[str, ...], tuple[ListedCover, ...], bool]:
+    """The inputs that tile lists follow, the heads whose tiles are listed so, and
+    whether they follow what was chosen.
+    """
     if not follows_inputs(kernel) or features.is_ordered:
-        return (), ()
+        return (), (), False
     own = listing(kernel, reversed_)
-    return tuple(list_inputs(own)), listed_covers(own, box_of(kernel))
+    return tuple(list_inputs(own)), listed_covers(own, box_of(kernel)), is_chosen(own)
 
 
 def _source(kernel: Kernel, values: dict[str, int | float]) -> Source:
