@@ -22,7 +22,7 @@ from patternc.backends.key_ranges import CallSizes
 from patternc.call_data import check_data
 from patternc.contract import Contract, contract_of
 from patternc.diagnostics import PatternError
-from patternc.driver import dense_alternative
+from patternc.ir.selected import dense_alternative
 from patternc.masks import dense_masks
 from patternc.ops.function import autocast, call
 from patternc.ops.program import Program, Site, add_program, constant
@@ -147,7 +147,14 @@ class Attention:
         factor, offset = contract.resolve(q, k, v, scale, q_offset)
         n_k = k.shape[2]
         if plan is None and self.is_dense(q.shape[2], n_k, offset, q.shape[3], **given):
-            told: dict[str, Any] = {"scale": factor, "q_offset": offset, **given}
+            told: dict[str, Any] = {
+                "scale": factor,
+                "q_offset": offset,
+                "lengths": lengths,
+                "cu_seqlens": cu_seqlens,
+                "max_seqlen": max_seqlen,
+                **given,
+            }
             if return_lse:
                 return self.dense()(q, k, v, return_lse=True, check=check, **told)
             dense: Tensor = self.dense()(q, k, v, check=check, **told)
@@ -244,11 +251,10 @@ class Attention:
         Raises `ValueError` if the program does not allow it.
         """
         if not self._dense:
-            other = dense_alternative(self.trace.attention)
-            if other is None:
+            trace = driver.dense_trace(self.trace)
+            if trace is None:
                 message = "this program has no `else dense when cheaper`"
                 raise ValueError(f"{self.name}: {message}")
-            trace = driver.trace_attention(self.trace.source, other)
             self._dense.append(Attention(trace, self.backend_name))
         return self._dense[0]
 

@@ -8,14 +8,13 @@ backends, which start from a `Kernel`; no torch is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from patternc import check, passes
 from patternc.analysis.prove import Decision, decide_all, diagnose
 from patternc.diagnostics import Diagnostic, PatternError, raise_errors
 from patternc.ir.nodes import Attention
-from patternc.ir.selected import placed_params
-from patternc.ir.walk import tables_of
+from patternc.ir.selected import dense_alternative
 from patternc.plan.choose import ASKED, Choice, choose, written
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
@@ -65,27 +64,13 @@ def trace_attention(
     return Trace(source, attention, after, decisions, kernel, choice.origin)
 
 
-def dense_alternative(attention: Attention) -> Attention | None:
-    """The attention that may be computed instead where that is cheaper, if it allows it.
+def dense_trace(trace: Trace) -> Trace | None:
+    """The attention that may be computed instead where that is cheaper, compiled.
 
-    It selects nothing, and asserts nothing: that was decided for both.
+    None if the program does not allow it. Raises `PatternError`.
     """
-    if not attention.dense_cases:
-        return None
-    chosen = {selection.table for selection in attention.selections}
-    placed = placed_params(attention)
-    read = {table for case in attention.dense_cases for table in tables_of(case.mask)}
-    if read & chosen:  # another case has to choose
-        return None
-    return replace(
-        attention,
-        cases=attention.dense_cases,
-        inputs=tuple(one for one in attention.inputs if one.name not in chosen),
-        params=tuple(one for one in attention.params if one.name not in placed),
-        selections=(),
-        dense_cases=(),
-        asserts=(),
-    )
+    other = dense_alternative(trace.attention)
+    return None if other is None else trace_attention(trace.source, other)
 
 
 def compile_source(

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from patternc.driver import Trace, dense_alternative
+from patternc.driver import Trace
 from patternc.ir.map_text import print_selection
-from patternc.ir.selected import placed_params
+from patternc.ir.selected import dense_alternative, placed_params
 from patternc.ir.selection import Selection, Sharing
 from patternc.ir.text import print_expr
 from patternc.plan.cheaper import MOST_LENGTH, costs, crossover

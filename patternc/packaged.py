@@ -55,7 +55,7 @@ class PackagedProgram:
         """See `LoadedAttention`. Raises `PackageError` for what was not built."""
         given = {**params, **named(sequences), **self._declared(inputs)}
         own = self.attention
-        out, lse = own.attend(q, k, v, scale=scale, q_offset=q_offset, **given)
+        out, lse = own.forward(q, k, v, scale=scale, q_offset=q_offset, **given)
         return (out, lse) if return_lse else out
 
     def plan_tables(
@@ -97,8 +97,9 @@ class PackagedProgram:
         params: Mapping[str, int],
         inputs: Mapping[str, Tensor] = NO_INPUTS,
     ) -> tuple[Tensor, Tensor]:
-        """Nothing follows: programs with sinks or outputs are not packaged."""
-        return out, lse
+        """See `Trainable`."""
+        given = {**params, **self._declared(inputs)}
+        return self.attention.finish(out, lse, v, q_offset=q_offset, **given)
 
     def gradients(
         self,
@@ -163,6 +164,15 @@ def attention_of(packaged: PackagedAttention) -> Attention:
     told = packaged.manifest.source
     source = Source(told.file, told.text)
     trace = driver.trace_source(source, told.entry, dict(told.values))
+    attention = _loaded(packaged, trace)
+    if packaged.dense is not None:
+        other = driver.dense_trace(trace)
+        assert other is not None, "a program with another one allows it"
+        attention._dense.append(_loaded(packaged.dense, other))
+    return attention
+
+
+def _loaded(packaged: PackagedAttention, trace: driver.Trace) -> Attention:
     attention = Attention(trace, BACKEND)
     own = PackagedProgram(packaged, trace.kernel.attention.span)
     attention._loaded[BACKEND] = add_program(trace.kernel, BACKEND, own)

@@ -90,3 +90,16 @@ def test_the_operators_take_inputs_and_plans() -> None:
     attn(q, k, k)
     entries = [launch.entry for launch in stub.launches]
     assert entries[0] == "parts_of_map_0" and entries[-1] == "forward_kernel"
+
+
+def test_the_operators_finish_rows() -> None:
+    attn, stub = packaged("gated")
+    q = torch.zeros(1, 4, 70, 64, dtype=torch.float16)
+    k = torch.zeros(1, 2, 70, 64, dtype=torch.float16)
+    gate, slope = (torch.ones(x, requires_grad=True) for x in ((1, 70, 4), (4,)))
+    with torch.no_grad():
+        attn(q, k, k, gate=gate, slope=slope)
+    assert [x.entry for x in stub.launches] == ["forward_kernel", "forward_kernel"]
+    out = attn(q, k, k, gate=gate, slope=slope)
+    found = torch.autograd.grad(out.sum(), (gate, slope))
+    assert [x.shape for x in found] == [gate.shape, slope.shape]

@@ -86,6 +86,15 @@ def c_refusal(
             "it is declared here",
             "build a package",
         )
+    spans = [case.span for case in attention.sinks]
+    spans += [case.span for case in attention.outputs]
+    if spans:
+        return _refusal(
+            "the C form has no `sink` and `output` clauses",
+            spans[0],
+            "its launches do not say whether rows are finished",
+            "build a package",
+        )
     if backward and attention.orders and attention.heads != attention.kv_heads:
         return _refusal(
             "the C form has no gradients of ordered heads that share keys and values",

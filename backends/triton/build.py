@@ -26,15 +26,22 @@ from triton.backends.nvidia.compiler import get_ptxas
 
 from patternc.backends.hopper.route import Route, packaged_route
 from patternc.backends.triton.build_refusal import build_refusal
+from patternc.backends.triton.choosing_facts import choosing_facts
 from patternc.backends.triton.emit import DELTA_ROWS, LARGEST_DIM, emit, listing
 from patternc.backends.triton.expected import expected_times
-from patternc.backends.triton.features import Features, features_of
+from patternc.backends.triton.features import (
+    Features,
+    features_of,
+    follows_inputs,
+)
+from patternc.backends.triton.float_formulas import row_cases
 from patternc.backends.triton.formulas import head_groups
 from patternc.backends.triton.gradients import gradient_whole_only
 from patternc.backends.triton.judges import listed_covers
 from patternc.backends.triton.kernels import takes_lists
 from patternc.backends.triton.launches import whole_only
 from patternc.backends.triton.machine_code import Compiled, Job, compile_job, job_of
+from patternc.backends.triton.pair_facts import pair_facts
 from patternc.backends.triton.plan_facts import (
     input_facts,
     plan_facts,
@@ -58,7 +65,9 @@ from patternc.runtime.codec import encode
 from patternc.runtime.data import ListedCover
 from patternc.runtime.format import Section, compressed, join
 from patternc.runtime.manifest import (
+    Alternative,
     Array,
+    Expected,
     Facts,
     Launch,
     Lists,
@@ -109,21 +118,67 @@ def build_package(
     wanted: Wanted,
     *,
     processes: int,
+    dense: Kernel | None = None,
     values: dict[str, int | float] | None = None,
     told: Callable[[int, int], None] = lambda done, count: None,
 ) -> bytes:
     """The package of a planned kernel.
 
-    `values` are those of parameters that were given to the compiler; they are only
-    noted. `processes` is how many compile at once, 0: this one does. `told` hears how many kernels are done, and of how many. Raises `PatternError`
+    `dense` is that of what the program allows instead where it is cheaper
+    (`driver.dense_trace`). `values` are those of parameters that were given to the
+    compiler; they are only noted. `processes` is how many compile at once, 0: this one does. `told` hears how many kernels are done, and of how many. Raises `PatternError`
     for a program that can't be packaged, `ValueError` for tiles that a target has no
     room for.
     """
-    refusal = build_refusal(kernel, wanted.backward)
-    if refusal is not None:
-        raise PatternError([refusal])
     attention, blobs = kernel.attention, _Blobs()
-    is_listed = bool(features_of(kernel).inputs and _visited(kernel)[1].lists_data)
+    for refusal in (
+        build_refusal(kernel, wanted.backward, dense is not None),
+        None if dense is None else build_refusal(dense, wanted.backward),
+    ):
+        if refusal is not None:
+            raise PatternError([refusal])
+    own = _program(kernel, wanted, blobs, processes, told)
+    other = None
+    if dense is not None:
+        its = _program(dense, wanted, blobs, processes, told)
+        facts = choosing_facts(attention)
+        other = Alternative(facts, its.expected, its.facts, its.variants)
+    manifest = Manifest(
+        VERSION,
+        {"triton": triton.__version__, **_assembler(wanted.targets)},
+        _source(kernel, values or {}),
+        wanted.targets,
+        wanted.dtypes,
+        wanted.head_dims,
+        wanted.backward,
+        own.expected,
+        own.facts,
+        own.variants,
+        other,
+        tuple(blobs.sections),
+    )
+    return join(encode(manifest), blobs.stored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """One program of a package; its code is among the blobs."""
+
+    expected: tuple[Expected, ...]
+    facts: Facts
+    variants: tuple[Variant, ...]
+
+
+def _program(
+    kernel: Kernel,
+    wanted: Wanted,
+    blobs: _Blobs,
+    processes: int,
+    told: Callable[[int, int], None],
+) -> _Program:
+    """Compile one program."""
+    attention = kernel.attention
+    is_listed = follows_inputs(_visited(kernel)[0])
     has_hopper = "sm_90" in wanted.targets and not is_listed
     hopper = packaged_route(kernel) if has_hopper else None
     text = emit(kernel, attention.span.source.text, attention.name, hopper)
@@ -133,21 +188,11 @@ def build_package(
         jobs = _jobs(path, kernel, wanted)
         done = _compile_all(path, jobs, processes, told)
         lists = _stored_lists(path, kernel, wanted.backward, blobs)
-    variants = _variants(jobs, done, wanted.targets, blobs)
-    manifest = Manifest(
-        VERSION,
-        {"triton": triton.__version__, **_assembler(wanted.targets)},
-        _source(kernel, values or {}),
-        wanted.targets,
-        wanted.dtypes,
-        wanted.head_dims,
-        wanted.backward,
+    return _Program(
         expected_times(kernel, hopper, wanted.head_dims, wanted.backward),
         _facts(kernel, hopper, lists, wanted),
-        variants,
-        tuple(blobs.sections),
+        _variants(jobs, done, wanted.targets, blobs),
     )
-    return join(encode(manifest), blobs.stored)
 
 
 def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
@@ -245,7 +290,7 @@ def _stored_lists(
 ) -> tuple[Lists, ...]:
     """The tile lists of whole calls, which the generated module builds."""
     layout, (other, features, _) = kernel.attention.layout, _visited(kernel)
-    if layout is None or not takes_lists(other, features) or features.inputs:
+    if layout is None or not takes_lists(other, features) or follows_inputs(other):
         return ()
     module: Any = fresh_module(path)
     size, values = layout.size, dict(module.PARAMS)
@@ -322,8 +367,10 @@ def _facts(
         tuple(item.name for item in features.tables),
         stripe_facts(stripes),
         score_reads(features),
+        pair_facts(other),
         *_listed(other, reversed_, features),
         plan_facts(attention, wanted.targets),
+        *row_cases(features),
     )
 
 
@@ -331,7 +378,7 @@ def _listed(
     kernel: Kernel, reversed_: Kernel, features: Features
 ) -> tuple[tuple[str, ...], tuple[ListedCover, ...]]:
     """The inputs that tile lists follow, and the heads whose tiles are listed so."""
-    if not (features.lists_data and features.inputs) or features.is_ordered:
+    if not follows_inputs(kernel) or features.is_ordered:
         return (), ()
     own = listing(kernel, reversed_)
     return tuple(list_inputs(own)), listed_covers(own, box_of(kernel))

@@ -6,48 +6,40 @@ has, or None. Not its job: what a call asks for (the runtime checks that).
 
 from __future__ import annotations
 
-from patternc.backends.triton.features import Features, features_of, labels_of
-from patternc.backends.triton.pairs import all_pair_reads
+from patternc.backends.triton.features import (
+    Features,
+    features_of,
+    follows_inputs,
+    labels_of,
+)
 from patternc.backends.triton.plan_facts import plan_facts
 from patternc.backends.triton.plan_steps import Unplanned
 from patternc.backends.triton.ranges import is_listed
 from patternc.backends.triton.stripe_gradients import has_gradients
 from patternc.backends.triton.stripes import striped, without_stripes
 from patternc.diagnostics import Diagnostic
-from patternc.ir.nodes import OutputCase, SinkCase
+from patternc.ir.selected import dense_alternative
 from patternc.ir.walk import tables_of
 from patternc.plan.kernel import Kernel
 from patternc.plan.reverse import reverse
 from patternc.source import Span
 
 
-def build_refusal(kernel: Kernel, backward: bool) -> Diagnostic | None:
+def build_refusal(
+    kernel: Kernel, backward: bool, has_dense: bool = False
+) -> Diagnostic | None:
     """The first part of a program whose launches a package can't describe.
 
     It holds launches of kernels, tile lists of a layout, steps of plans, and numbers; no
-    PyTorch code of the program: a package is data.
+    PyTorch code of the program: a package is data. `has_dense`: with another program,
+    for calls where choosing does not pay.
     """
     attention, features = kernel.attention, features_of(kernel)
-    rows: list[SinkCase | OutputCase] = [*features.sinks, *features.outputs]
-    if rows:
+    if not has_dense and dense_alternative(attention) is not None:
         return _refusal(
-            "a package has no `sink` and `output` clauses yet",
-            rows[0].span,
-            "PyTorch finishes the rows of these heads",
-        )
-    if attention.dense_cases:
-        return _refusal(
-            "a package has no `else dense when cheaper` yet",
+            "this package would have no program for `else dense when cheaper`",
             attention.dense_cases[0].span,
-            "it would hold two programs, and choose by the sizes of a call",
-        )
-    pairs = all_pair_reads(kernel) if backward else []
-    if pairs:
-        table, span = pairs[0].read.table, pairs[0].case.span
-        return _refusal(
-            f"a package has no gradient of `{table}` yet",
-            span,
-            "it is read at pairs of a query and a key here: build without --backward",
+            "it was not given the dense one",
         )
     try:
         plan_facts(attention, ())
@@ -85,7 +77,7 @@ def _lists_refusal(
                 cover.span,
                 "the tiles of this mask are listed anew for every call",
             )
-    follow = features.lists_data and bool(attention.inputs)
+    follow = follows_inputs(own)
     if listed and attention.layout is None and not follow:
         return _refusal(
             "a package has tile lists for a layout's one length only",

@@ -133,6 +133,7 @@ def emit(
         *kernels,
         *([gluon.kernel_text(hopper)] if hopper else []),
         launch_text(other, ahead, hopper is not None),
+        fill("compile"),
         *([gluon.launch_text(hopper)] if hopper else []),
         fill("captured") if _keeps(kernel, behind, stripes is not None) else "",
         *(stripe_lists(kernel, stripes, own is not None) if stripes else []),
@@ -189,6 +190,8 @@ _STANDARD = (
     "import contextlib",
     "import functools",
     "import math",
+    "import threading",
+    "from types import SimpleNamespace",
 )
 
 

@@ -134,6 +134,11 @@ def needs_profile(cover: TileCover) -> bool:
     return bool(cover.order or tables_of(cover.mask))
 
 
+def follows_inputs(kernel: Kernel) -> bool:
+    """Whether the tiles of some cover follow inputs."""
+    return any(tables_of(cover.mask) for cover in kernel.covers)
+
+
 def labels_of(cover: TileCover) -> list[str]:
     """The inputs that the order of a cover sorts by."""
     orders = (case.order for case in cover.order)

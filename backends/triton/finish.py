@@ -15,7 +15,9 @@ from patternc.backends.triton.launches import checked_lines
 from patternc.backends.triton.literals import heads_tensor
 from patternc.backends.triton.ranges import place
 from patternc.backends.triton.template import fill
+from patternc.ir.floats import discrete_parts
 from patternc.ir.nodes import Given
+from patternc.ir.walk import params_of
 
 
 def finish_text(features: Features, printer: TorchPrinter) -> str:
@@ -26,6 +28,10 @@ def finish_text(features: Features, printer: TorchPrinter) -> str:
     values = [*checked_lines(features), inputs if features.inputs else "inputs = {}"]
     names = sorted({item.name for item in features.tables})
     tables = [f't_{name} = inputs["{name}"]' for name in names]
+    tables += [
+        f'p_{name} = torch.full((), values["{name}"], device=device)'
+        for name in _params(features)
+    ]
     lines: list[str] = []
     for sink in features.sinks:
         lines += [f"# {place(sink.span)}", *_heads_lines(sink.heads)]
@@ -45,6 +51,13 @@ def finish_text(features: Features, printer: TorchPrinter) -> str:
         lines += assign_lines("rows", case.output, given, printer, 4)
         lines.append("out = with_heads(out, at, rows.expand(o.shape))")
     return fill("finish", {"values": values, "tables": tables, "cases": lines})
+
+
+def _params(features: Features) -> list[str]:
+    """The run-time parameters that sinks and outputs read."""
+    rows = [*(x.logit for x in features.sinks), *(x.output for x in features.outputs)]
+    parts = [part for expr in rows for part in discrete_parts(expr)]
+    return sorted({name for part in parts for name in params_of(part)})
 
 
 def _heads_lines(heads: Sequence[int]) -> list[str]:

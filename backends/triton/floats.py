@@ -170,17 +170,19 @@ class FloatPrinter:
         return self._named(lambda name: self.discrete.assign(name, expr, self.indent))
 
 
-def number_text(value: float) -> str:
-    """A float32 number as source text; what float32 cannot hold is 0 or infinite."""
+def held_number(value: float) -> float:
+    """A number; what float32 cannot hold is 0 or infinite."""
     with np.errstate(over="ignore", under="ignore"):
         narrow = float(np.float32(value))
-    if math.isnan(narrow):
-        return 'float("nan")'
-    if math.isinf(narrow):
-        return 'float("inf")' if narrow > 0 else 'float("-inf")'
-    if abs(narrow) < float(np.finfo(np.float32).tiny):
-        return "0.0"
-    return repr(float(value))
+    if not math.isfinite(narrow):
+        return narrow
+    return 0.0 if abs(narrow) < float(np.finfo(np.float32).tiny) else float(value)
+
+
+def number_text(value: float) -> str:
+    """A float32 number as source text; what float32 cannot hold is 0 or infinite."""
+    found = held_number(value)
+    return repr(found) if math.isfinite(found) else f'float("{found}")'
 
 
 def folded_float(expr: FloatExpr) -> FloatExpr:

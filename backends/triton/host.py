@@ -2,12 +2,13 @@
 
 In: nothing but the templates. Out: the text of `patternc/runtime/host.py` and
 `patternc/runtime/checks.py`, which hold what every generated module holds on the host,
-with the constants of one program left open: one source for both ways to run. Not its
-job: setting the constants (`patternc.runtime.attention`).
+with the constants of one program left open: one source for both ways to run. So is
+`patternc/runtime/prices.py`, a copy of `plan/prices.py`. Not its job: setting the constants
+(`patternc.runtime.instance`).
 
     python -m patternc.backends.triton.host
 
-writes both files again after a change of a template; a test fails until that is done.
+writes these files again after a change of a template; a test fails until that is done.
 Where the text of a module depends on the program, the package's asks a constant.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from patternc.backends import hopper
 from patternc.backends.triton import shared_text
 from patternc.backends.triton.features import Features
-from patternc.backends.triton.launches import limit_lines
+from patternc.backends.triton.launches import limit_lines, wrapped
 from patternc.backends.triton.shares import combine_launch_lines, fits_packed_text
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Element, Input
@@ -28,6 +29,7 @@ CHECKS = (
     "check_call",
     "check_inputs",
     "check_length",
+    "check_own_values",
     "check_params",
     "check_sequences",
 )
@@ -65,9 +67,12 @@ LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
+HAS_EPILOGUE = READS_OWN_VALUE = False
+SINKS, OUTPUTS, Rows = [], [], None
 WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
 ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
-READS = ()
+READS = PAIR_TABLES = PAIR_SUMS = ()
+PAIR_BYTES = 268435456  # what the sums of a launch, and adding them up, may take
 MAPS, PLAN_PARAMS, MADE_KEYS, PLACES = [], {}, {}, ()
 mark_diagonals_kernel = live_places_kernel = tile_words_kernel = None
 stripe_tiles_kernel = None
@@ -75,9 +80,13 @@ mark_columns_kernel = list_blocks_kernel = column_gradient_kernel = None
 pool_kernel = part_sums_kernel = join_kernel = None
 choose_kernel = segment_kernel = mark_kernel = count_kernel = None
 stored_lists = visited = keep_within = input_gradients = select_keys = None
+add_pair_sums = None
 
 LOG2_E = 1.4426950408889634
 """
+
+_EPILOGUE = '**({"EPILOGUE": epilogue} if HAS_EPILOGUE else {}),'
+_OWN_VALUE = "*((v,) if READS_OWN_VALUE else ()),"
 
 _SOME = Input("some", Element.INT, ())
 _PLAIN = Features((_SOME,), (_SOME,), (), (), (), (), (), False, False)
@@ -86,7 +95,15 @@ _PLAIN = Features((_SOME,), (_SOME,), (), (), (), (), (), False, False)
 
 def texts() -> Mapping[str, str]:
     """The text of each file by its name."""
-    return {"checks.py": _checks(), "host.py": _host()}
+    return {"checks.py": _checks(), "host.py": _host(), "prices.py": _prices()}
+
+
+def _prices() -> str:
+    """A copy of what decides whether choosing pays."""
+    text = (FOLDER.parent / "plan" / "prices.py").read_text(encoding="utf-8")
+    about, rest = text.split('"""', 2)[1:]
+    title = about.split("\n", 1)[0]
+    return f'"""{title}\n\n{_MADE}\n"""{rest}'
 
 
 def _checks() -> str:
@@ -120,6 +137,7 @@ def _host() -> str:
         fill("shares", {"groups": steps}),
         fits_packed_text(),
         _gradients(),
+        _finish(),
         ordered,
         fill("inputs"),
         fill("read"),
@@ -127,7 +145,8 @@ def _host() -> str:
         fill("profile"),
         fill("waiting_lists", {"orders": []}),
         fill("reverse_lists"),
-        fill("add_reads"),
+        *(fill(name) for name in ("pair_parts", "tokens_at", "add_pairs")),
+        *(fill(name) for name in ("add_at_pairs", "add_reads")),
         *_stripes(),
         *_plan(),
     ]
@@ -137,8 +156,8 @@ def _host() -> str:
 
 
 def _launch() -> str:
-    head = "q, k, v, output, lse, scale, q_offset, values, inputs, sequences"
-    run = "run(q, k, v, scale, q_offset, params, given)"
+    head = "q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences"
+    run = "run(q, k, v, scale, q_offset, params, {}, given)"
     names = ("lengths", "cu_seqlens", "max_seqlen")
     arguments = ["q", "k", "v", "/", "*", "scale=None", "q_offset=None"]
     arguments += [*(f"{name}=None" for name in names), "**params"]
@@ -146,18 +165,24 @@ def _launch() -> str:
         "launch",
         {
             "about": [],
-            "run": [f"given = ({', '.join(names)})", f"output, lse = {run}"],
+            "run": [
+                f"given = ({', '.join(names)})",
+                f"output, lse = {run.format(True)}",
+            ],
             "attend": [
                 "def attend(",
                 *(f"    {argument}," for argument in arguments),
                 "):",
                 '    """Output and LSE."""',
                 f"    given = ({', '.join(names)})",
-                f"    return {run}",
+                f"    return {run.format(False)}",
             ],
-            "run_head": [f"def {run}:"],
+            "run_head": [f"def {run.format('epilogue')}:"],
             "limits": limit_lines(),
-            "options": ['**({"PACKED": is_packed} if PACKS else {}),'],
+            "options": [
+                '**({"PACKED": is_packed} if PACKS else {}),',
+                _EPILOGUE,
+            ],
             "packed": [
                 'is_packed = PACKS and SHARES and form == "none"',
                 "is_packed = is_packed and n_q * (HEADS // KV_HEADS) <= BLOCK_Q",
@@ -170,8 +195,8 @@ def _launch() -> str:
             "if_nothing": [
                 "if batch * n_q == 0 or n_k == 0 and not RUNS_WITHOUT_KEYS:"
             ],
-            "launch": [f"launch({head})"],
-            "launch_head": [f"def launch({head}=None):"],
+            "launch": wrapped("launch(", head, ")", 8),
+            "launch_head": wrapped("def launch(", f"{head}=None", "):", 0),
             "sequences": _sequences("WHOLE_ONLY"),
             "access": _access("q, k, v"),
             "tile_lists": _lists(),
@@ -180,6 +205,7 @@ def _launch() -> str:
                 "*stripes[:9],",
                 "*pointers,",
                 "*((k, v) if HAS_STRIPES else ()),",
+                _OWN_VALUE,
             ],
             "numbers": _numbers(),
             "start": [
@@ -194,7 +220,7 @@ def _launch() -> str:
                 "    given = (scale, q_offset, more, sequences)",
                 "    first = hopper_launch(q, k, v, output, lse, *given)",
                 *_start("HIDES"),
-                *combine_launch_lines(_PLAIN),
+                *_combine(),
             ],
         },
     )
@@ -202,8 +228,52 @@ def _launch() -> str:
     lines = text.splitlines()
     kept = [x for x in lines if not x.startswith(("INTERPRETED =", "LOG2_E ="))]
     assert len(kept) == len(lines) - 2
-    text = "\n".join(kept).replace("    compile_together(first, again)\n", "")
-    return _without(text, "def compile_together", "def launch_of")
+    return "\n".join(kept).replace("    compile_together(first, again)\n", "")
+
+
+def _combine() -> list[str]:
+    """The launch that joins shares, where rows may read values of their own."""
+    lines = combine_launch_lines(_PLAIN)
+    lines.insert(lines.index("        *pointers,") + 1, f"        {_OWN_VALUE}")
+    strides = "*(v.stride() if READS_OWN_VALUE else ()),"
+    lines.insert(lines.index("        splits,") + 1, f"        {strides}")
+    lines.insert(-1, f"        {_EPILOGUE}")
+    return lines
+
+
+def _finish() -> str:
+    """Sinks and outputs where autograd sees them: their formulas are in the package."""
+    own = "v[:, at // (HEADS // KV_HEADS), q_offset : q_offset + n_q].to(wide)"
+    heads = "parts = [torch.arange(head, head + 1, device=device) for head in heads]"
+    text = fill(
+        "finish",
+        {
+            "values": [
+                "values = check_params(NAME, PARAMS, params, INPUTS)",
+                "inputs = checked_inputs(out, v, q_offset, params) if INPUTS else {}",
+            ],
+            "tables": ["at_rows = Rows(b, q, length, values, inputs, wide)"],
+            "cases": [
+                "for heads, logit in SINKS:",
+                f"    {heads}",
+                "    at = torch.cat(parts)",
+                "    sink = logit(at_rows, at[:, None, None])",
+                "    rows, row_lse = join_sink_rows(out[:, at], lse[:, at], sink)",
+                "    out = with_heads(out, at, rows)",
+                "    lse = with_heads(lse, at, row_lse)",
+                "for heads, value in OUTPUTS:",
+                f"    {heads}",
+                "    at, own = torch.cat(parts), None",
+                "    if READS_OWN_VALUE:",
+                f"        own = {own}",
+                "    o = out[:, at]",
+                "    rows = value(at_rows, at[:, None, None], o, own)",
+                "    out = with_heads(out, at, rows.expand(o.shape))",
+            ],
+        },
+    )
+    start, end = text.index("    def number("), text.index("    at_rows = ")
+    return text[:start] + text[end:]
 
 
 def _hopper() -> str:
@@ -215,16 +285,10 @@ def _hopper() -> str:
     return text.replace("    bits = 8 * tensor.element_size()\n", "")
 
 
-def _without(text: str, first: str, end: str) -> str:
-    """The text without what compiles: from `first` up to `end`."""
-    start = text.index(first)
-    return text[:start] + text[text.index(end, start) :]
-
-
 def _gradients() -> str:
     call = "launch_gradients("
     inner = "q, k, v, out, lse, d_out, d_lse, dq, dk, dv"
-    inner += ", scale, q_offset, values, sequences, inputs, read_gradients"
+    inner += ", scale, q_offset, values, sequences, inputs, read_gradients, totals"
     arguments = [f"    {item}," for item in inner.split(", ")]
     return fill(
         "gradients",
@@ -248,14 +312,15 @@ def _gradients() -> str:
                 "    shape = (slots if wanted else 0, batch, HEADS, n)",
                 "    own = q.new_zeros(shape, dtype=torch.float32) if READS else None",
                 "    read_gradients.append(own)",
+                "wide = torch.float32",
+                "totals = {x: torch.zeros_like(inputs[x], dtype=wide) for x in wanted}",
             ],
             "launch": [call, *arguments, ")"],
             "found": [
-                "found = {}",
-                "if wanted:",
+                "if wanted and (ROW_SLOTS or COLUMN_SLOTS):",
                 "    rows, columns = read_gradients",
-                "    reads = (rows, columns, q_offset, values, inputs, wanted)",
-                "    found = input_gradients(*reads)",
+                "    input_gradients(rows, columns, q_offset, values, inputs, totals)",
+                "found = {name: x.to(inputs[name].dtype) for name, x in totals.items()}",
                 "return dq, dk, dv, found",
             ],
             "launch_head": [f"def {call}", *arguments, "):"],
@@ -266,10 +331,26 @@ def _gradients() -> str:
                 "members = 1 if ordered else HEADS // KV_HEADS",
             ],
             "numbers": _numbers(),
-            "query_gradient": _gradient("query", "n_q_tiles * HEADS * batch"),
+            "query_gradient": _query_gradient(),
             "key_gradient": _key_gradient(),
         },
     )
+
+
+def _query_gradient() -> list[str]:
+    """Query gradients, of some tiles at a time where these store sums of pairs."""
+    inner = [
+        "sums = new_sums(q, part, n_k_tiles, has_pairs)",
+        *_gradient("query", "part[1] * HEADS * part[3]"),
+        "if has_pairs:",
+        "    site = (first_q_tile, n_k_tiles, n_k, values, inputs, totals)",
+        "    add_pair_sums(sums, part, *site, lists if ordered else None)",
+    ]
+    return [
+        "has_pairs = any(name in totals for name in PAIR_TABLES)",
+        "for part in parts_of(batch, n_q_tiles, n_k_tiles, has_pairs):",
+        *(f"    {line}" for line in inner),
+    ]
 
 
 def _gradient(work: str, programs: str) -> list[str]:
@@ -280,12 +361,20 @@ def _gradient(work: str, programs: str) -> list[str]:
     if is_key:
         lists = ["*turned[:TURNED_TENSORS],", "*key_stripes,"]
     slots, at = ("COLUMN_SLOTS", 1) if is_key else ("ROW_SLOTS", 0)
-    reads = f"*([read_gradients[{at}]] if {slots} else []),"
+    reads = [f"*([read_gradients[{at}]] if {slots} else []),"]
+    last = []
+    more = []
+    own_kind = "kind"
+    if not is_key:
+        reads.append("*sums,")
+        last = ["*((*part[:3], batch) if PAIR_SUMS else ()),"]
+        more = ["if PAIR_SUMS:", '    more["PAIR_GRADIENTS"] = has_pairs']
+        own_kind = '(*kind, "pairs") if has_pairs else kind'
     members = ['    "MEMBERS": members,'] if is_key else []
     name = f"{work}_gradient_kernel"
     return [
         f"programs = {programs}",
-        *_arguments(outputs, reads, lists),
+        *_arguments(outputs, reads, lists, *last),
         f"kernel = ordered_{name} if ordered else {name}",
         f'warps, stages = launch_of("{work}", columns, q, access)',
         "more = {",
@@ -295,16 +384,18 @@ def _gradient(work: str, programs: str) -> list[str]:
         "}",
         f"if {slots}:",
         f'    more["READ_GRADIENTS"] = read_gradients[{at}].numel() > 0',
-        "first = (kernel, programs, arguments, more, stages, kind)",
+        *more,
+        f"own_kind = {own_kind}",
+        "first = (kernel, programs, arguments, more, stages, own_kind)",
         "again = exact_of(first)",
         *_start("HIDES_REVERSED" if is_key else "HIDES"),
     ]
 
 
 def _arguments(
-    outputs: list[str], reads: str, lists: list[str], *last: str
+    outputs: list[str], reads: list[str], lists: list[str], *last: str
 ) -> list[str]:
-    inner = ["*sources,", *outputs, *([reads] if reads else []), *lists]
+    inner = ["*sources,", *outputs, *reads, *lists]
     inner += ["*pointers,", "*((k, v) if HAS_STRIPES else ()),", "*numbers,", *last]
     return ["arguments = (", *(f"    {line}" for line in inner), ")"]
 
@@ -322,7 +413,7 @@ def _key_gradient() -> list[str]:
     ]
     lists = ["*turned[:TURNED_TENSORS],", "*of_columns,"]
     inner = [
-        *_arguments(["spoiled,", "dk_parts,", "dv_parts,"], "", lists, "member,"),
+        *_arguments(["spoiled,", "dk_parts,", "dv_parts,"], [], lists, "member,"),
         "kernel = column_gradient_kernel",
         'warps, stages = launch_of("key", columns, q, access)',
         'more = {**options, "num_warps": warps}',
@@ -433,6 +524,8 @@ def _more() -> list[str]:
     return [
         "if LAYOUT_SIZE is not None:",
         "    check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)",
+        "if READS_OWN_VALUE:",
+        "    check_own_values(NAME, q.shape[2], k.shape[2], q_offset)",
         "inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}",
     ]
 
@@ -484,7 +577,7 @@ def _start(hides: str) -> list[str]:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all files."""
     for name, text in texts().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
 

@@ -68,8 +68,8 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
                 if features.runs_without_keys
                 else "if batch * n_q == 0 or n_k == 0:"
             ],
-            "launch": _wrapped("launch(", f"{head}, sequences", ")", 8),
-            "launch_head": _wrapped("def launch(", f"{head}, sequences=None", "):", 0),
+            "launch": wrapped("launch(", f"{head}, sequences", ")", 8),
+            "launch_head": wrapped("def launch(", f"{head}, sequences=None", "):", 0),
             "sequences": sequence_lines(whole),
             "access": [
                 *access_lines(features, "q, k, v"),
@@ -86,7 +86,7 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
     return "\n\n".join([text, *([fill("inputs")] if inputs else [])])
 
 
-def _wrapped(head: str, arguments: str, tail: str, indent: int) -> list[str]:
+def wrapped(head: str, arguments: str, tail: str, indent: int) -> list[str]:
     """A call or a definition, on three lines if one is too short."""
     line = f"{head}{arguments}{tail}"
     if indent + len(line) <= COLUMNS:
@@ -149,7 +149,7 @@ def tile_list_lines(features: Features, takes: bool, may_be_many: bool) -> list[
     """
     tables = ["pointers = as_pointers(inputs)"] if features.tables else []
     if features.has_stripes:
-        tables += _wrapped(
+        tables += wrapped(
             "stripes = kept_stripes(",
             "batch, n_q, n_k, q_offset, values, pointers, q.device",
             ")",
@@ -325,6 +325,7 @@ def start_lines(hides: bool) -> list[str]:
         return ["start_both(first, again)"]
     return [
         "if sequences is None:",
+        "    compile_together(first)",
         "    start(*first)",
         "else:",
         "    start_both(first, again)",

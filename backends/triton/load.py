@@ -26,6 +26,7 @@ from patternc.backends.sequences import Sequences, named
 from patternc.backends.triton import planner
 from patternc.backends.triton.emit import emit
 from patternc.backends.triton.fused import Fused, fused_of
+from patternc.backends.triton.ready import getting_ready
 from patternc.diagnostics import Diagnostic
 from patternc.ir.nodes import AxisKind
 from patternc.plan.kernel import Kernel
@@ -57,8 +58,9 @@ def load_module(kernel: Kernel, hopper: Route | None, store: Store) -> TritonAtt
     Raises `OSError`.
     """
     attention = kernel.attention
-    text = emit(kernel, attention.span.source.text, attention.name, hopper)
-    module = import_file(store.put(text, attention.name, ".py"))
+    with getting_ready():
+        text = emit(kernel, attention.span.source.text, attention.name, hopper)
+        module = import_file(store.put(text, attention.name, ".py"))
     axes = {
         item.name: [axis.kind for axis in item.axes].index(AxisKind.BATCH)
         for item in attention.inputs

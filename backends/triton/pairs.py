@@ -242,6 +242,19 @@ def sum_templates(reads: Sequence[PairRead]) -> list[str]:
     return sorted({names[type(read.sums)] for read in reads})
 
 
+def sum_sizes(sums: Sums, schedule: Schedule) -> tuple[int, ...]:
+    """The same as a package says it: no sizes for diagonals."""
+    match sums:
+        case Diagonals():
+            return ()
+        case Squares(size):
+            return (schedule.block_q // size, schedule.block_k // size, 2 * size)
+        case Blocks(queries, keys):
+            return (schedule.block_q // queries, schedule.block_k // keys)
+        case _:
+            assert_never(sums)
+
+
 def kind_text(sums: Sums) -> str:
     """What a tile stores, as `PAIR_SUMS` says it: "diagonals", or its sizes."""
     match sums:

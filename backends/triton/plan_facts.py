@@ -64,7 +64,8 @@ from patternc.runtime.formula import Formula
 
 _NOTHING = Formula(())
 _FALSE = Formula((0,))
-_ENDS: dict[Expr, str] = {Q_OFFSET: Q_OFFSET.name, LAST: LAST.name}
+ENDS: dict[Expr, str] = {Q_OFFSET: Q_OFFSET.name, LAST: LAST.name}
+"""What the ends of keys are called in formulas."""
 
 
 def input_facts(attention: Attention) -> tuple[InputFacts, ...]:
@@ -136,8 +137,8 @@ def _probe(probe: Probe) -> PlanProbe:
     for least in least_rows(probe):
         first = Binary(IntOp.MAX, first, least)
     return PlanProbe(
-        formula(first, _ENDS),
-        formula(Binary(IntOp.ADD, end, Const(1)), _ENDS),
+        formula(first, ENDS),
+        formula(Binary(IntOp.ADD, end, Const(1)), ENDS),
         probe.params,
         probe.is_softmax,
         probe.stride,
@@ -155,8 +156,8 @@ def _selection(own: SelectionSteps, heads: dict[Sharing, int]) -> PlanSelection:
     return PlanSelection(
         selection.table,
         own.firsts,
-        tuple(formula(end, _ENDS) for pair in own.ends for end in pair),
-        tuple(formula(move, _ENDS) for move in own.moves),
+        tuple(formula(end, ENDS) for pair in own.ends for end in pair),
+        tuple(formula(move, ENDS) for move in own.moves),
         own.by_rows,
         tuple(_step(step, heads) for step in own.steps),
         _condition(selection.always),

@@ -208,7 +208,7 @@ def _selection(
     firsts = (selection.first(at) for at in range(len(keys)))
     return SelectionSteps(
         selection,
-        tuple(_ends(key, selection.span) for key in keys),
+        tuple(ends_of(key, selection.span) for key in keys),
         tuple(name if name in known else "" for name in firsts),
         by_rows,
         tuple(own.steps),
@@ -216,7 +216,7 @@ def _selection(
     )
 
 
-def _ends(key: IntExpr, span: Span) -> tuple[IntExpr, IntExpr]:
+def ends_of(key: IntExpr, span: Span) -> tuple[IntExpr, IntExpr]:
     """The least and the greatest value of a key in a call."""
     match key:
         case Index(axis=Axis.QUERY):
@@ -224,17 +224,17 @@ def _ends(key: IntExpr, span: Span) -> tuple[IntExpr, IntExpr]:
         case Index(axis=Axis.KEY):
             return _ZERO, Binary(IntOp.SUB, _LENGTH, _ONE)
         case Binary(op=IntOp.FLOORDIV, lhs=inner, rhs=Const(value=size)) if size > 0:
-            low, high = _ends(inner, span)
+            low, high = ends_of(inner, span)
             if low != _ZERO:
                 low = Binary(IntOp.FLOORDIV, low, key.rhs)
             return low, Binary(IntOp.FLOORDIV, high, key.rhs)
         case Binary(op=IntOp.SUB, lhs=lhs, rhs=rhs):
-            (low, high), (least, most) = _ends(lhs, span), _ends(rhs, span)
+            (low, high), (least, most) = ends_of(lhs, span), ends_of(rhs, span)
             if least != _ZERO:
                 high = Binary(IntOp.SUB, high, least)
             return Binary(IntOp.SUB, low, most), high
         case Binary(op=IntOp.ADD, lhs=lhs, rhs=rhs):
-            (low, high), (least, most) = _ends(lhs, span), _ends(rhs, span)
+            (low, high), (least, most) = ends_of(lhs, span), ends_of(rhs, span)
             if least != _ZERO:
                 low = Binary(IntOp.ADD, low, least)
             return low, Binary(IntOp.ADD, high, most)

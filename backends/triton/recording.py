@@ -22,6 +22,7 @@ from torch import Tensor
 
 from patternc.backends.triton.features import features_of
 from patternc.backends.triton.offline import compiler_of
+from patternc.backends.triton.pairs import all_pair_reads
 from patternc.backends.triton.plan_facts import score_reads
 from patternc.backends.triton.targets import SHARED_BYTES
 from patternc.plan.kernel import Kernel
@@ -116,9 +117,14 @@ def calls_of(
 def _with_data(kernel: Kernel, found: list[Call]) -> list[Call]:
     """The calls, with gradients of inputs too, and with plans."""
     reads = score_reads(features_of(kernel))
-    if reads is not None and reads.reads:
-        own = (reads.reads[0].table,)
-        found = found + [replace(call, wanted=own) for call in found if call.backward]
+    lines = () if reads is None else tuple(x.table for x in reads.reads)
+    pairs = tuple(read.read.table for read in all_pair_reads(kernel))
+    # Gradients of rows and columns alone, and of pairs too: the first of each.
+    alone = tuple(x for x in lines if x not in pairs)
+    wanted = {own[:1] for own in (alone, pairs) if own}
+    calls = [call for call in found if call.backward]
+    for own in sorted(wanted):
+        found = found + [replace(call, wanted=own) for call in calls]
     if kernel.attention.selections:
         sizes = ((1, _PLANNED), (_PLANNED, _PLANNED), (64, 64))
         found = [*found, *(Call(*pair, plans=True) for pair in sizes)]
@@ -176,8 +182,10 @@ class Recording:
             given["max_seqlen"] = call.n_q
         # Every parameter of a program has some value; none changes what is compiled.
         given |= dict.fromkeys(module.PARAMS, 1)
-        out, lse = module.attend(q, k, v, **given)
+        out, lse = module.forward(q, k, v, return_lse=True, **given)
         if call.backward:
+            if hasattr(module, "finish"):  # rows are finished behind the kernels
+                out, lse = module.attend(q, k, v, **given)
             d_out = torch.empty_like(out)
             wanted = call.wanted
             module.gradients(q, k, v, out, lse, d_out, None, wanted, **given)
@@ -212,6 +220,7 @@ def recording_of(path: Path) -> Recording:
         for name, value in kernels.items():
             kernels[name] = Recorder(value.__name__, found)
     module.WIDE_BLOCKS = 0  # as in a package: see `host`
+    module.add_pair_sums = lambda *_: None  # it launches nothing
     if vars(module).get("LIST_INPUTS"):
         module.tile_lists = lambda batch, *_: _some_lists(batch, module.HEADS)
         module.reversed_lists = lambda lists, *_: lists

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from patternc.bench.record import Selected
 from patternc.bench.selecting import choice_named
-from patternc.plan.choosing_work import COLUMNS, Work, work_of
-from patternc.plan.measured import Choosing
+from patternc.plan.choosing_work import work_of
+from patternc.plan.prices import COLUMNS, Choosing, Work
 
 Floats = NDArray[np.float64]
 

@@ -24,7 +24,6 @@ from patternc.cli.c_files import refuse_c, write_c
 from patternc.cli.files import write_whole
 from patternc.cli.options import Value, add_entry, add_errors, values_of
 from patternc.cli.report import UsageError
-from patternc.plan.kernel import Kernel
 from patternc.runtime.package import package_of
 from patternc.syntax.load import read_source
 
@@ -105,21 +104,24 @@ def run(args: argparse.Namespace) -> int:
     """Build, write, and say how large it became."""
     source, values = read_source(args.file), values_of(args.set)
     began = time.monotonic()
-    kernel = driver.compile_source(source, args.entry, values)
+    trace = driver.trace_source(source, args.entry, values)
+    kernel = trace.kernel
     if args.output_format == "c":
         refuse_c(kernel, args.target, args.backward)
-        package = package_of(build(kernel, values, args))
+        package = package_of(build(trace, values, args))
         for path in write_c(package, kernel.attention, args.output):
             print(path)
         return 0
-    content = build(kernel, values, args)
+    content = build(trace, values, args)
     write_whole(args.output, content)
     took = time.monotonic() - began
     print(f"{args.output}: {len(content):,} bytes, {took:.1f} s")
     return 0
 
 
-def build(kernel: Kernel, values: dict[str, Value], args: argparse.Namespace) -> bytes:
+def build(
+    trace: driver.Trace, values: dict[str, Value], args: argparse.Namespace
+) -> bytes:
     """A package for what `add_build_options` says. Raises as `build_package` does."""
     wanted = Wanted(
         args.target,
@@ -129,9 +131,15 @@ def build(kernel: Kernel, values: dict[str, Value], args: argparse.Namespace) ->
         args.sequences,
         not args.no_decode,
     )
+    dense = driver.dense_trace(trace)
     try:
         return build_package(
-            kernel, wanted, processes=args.jobs, values=values, told=_teller()
+            trace.kernel,
+            wanted,
+            processes=args.jobs,
+            dense=None if dense is None else dense.kernel,
+            values=values,
+            told=_teller(),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -44,11 +44,19 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(_head(package.manifest, Path(args.file).stat().st_size)))
     for target in package.manifest.targets:
         print(f"\n{target}")
-        own = [x for x in package.manifest.variants if x.target == target]
-        print("\n".join(_table(package, own)))
-        if args.sass and target.startswith("sm_"):
-            print("\n".join(_instructions(package, own)))
+        _tell_target(package, target, args.sass)
+        if package.dense is not None:
+            print("  where choosing does not pay:")
+            _tell_target(package.dense, target, args.sass)
     return 0
+
+
+def _tell_target(package: Package, target: str, sass: bool) -> None:
+    """The kernels of one program."""
+    own = [x for x in package.manifest.variants if x.target == target]
+    print("\n".join(_table(package, own)))
+    if sass and target.startswith("sm_"):
+        print("\n".join(_instructions(package, own)))
 
 
 def opened(file: str) -> Package:
@@ -86,7 +94,7 @@ def _head(manifest: Manifest, size: int) -> list[str]:
         *_expected(manifest),
         *_data(manifest.facts),
         *([f"tile lists for {lengths} tokens"] if lengths else []),
-        f"{len(manifest.variants)} kernels, {size:,} bytes",
+        f"{len(manifest.all_variants)} kernels, {size:,} bytes",
     ]
 
 

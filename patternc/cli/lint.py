@@ -62,13 +62,13 @@ def _package(args: argparse.Namespace) -> Package:
     if not args.file.endswith(".pat"):
         return opened(args.file)
     source, values = read_source(args.file), values_of(args.set)
-    kernel = driver.compile_source(source, args.entry, values)
-    return package_of(build(kernel, values, args))
+    trace = driver.trace_source(source, args.entry, values)
+    return package_of(build(trace, values, args))
 
 
 def findings(package: Package) -> Iterator[Finding]:
     """What is wrong, kernel by kernel."""
-    for variant in package.manifest.variants:
+    for variant in package.manifest.all_variants:
         usage = variant.usage
         counts = not variant.constants.get("EXACT", False)
         if usage.spills:

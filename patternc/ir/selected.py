@@ -7,6 +7,7 @@ inputs and parameters that they read. Not its job: what a map means (`backends.m
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from patternc.ir.floats import discrete_parts, inputs_of
@@ -109,6 +110,29 @@ def placed_params(attention: Attention) -> frozenset[str]:
         for place in range(len(selection.keys))
         for name in (selection.first(place), selection.size(place))
         if name
+    )
+
+
+def dense_alternative(attention: Attention) -> Attention | None:
+    """The attention that may be computed instead where that is cheaper, if it allows it.
+
+    It selects nothing, and asserts nothing: that was decided for both.
+    """
+    if not attention.dense_cases:
+        return None
+    chosen = {selection.table for selection in attention.selections}
+    placed = placed_params(attention)
+    read = {table for case in attention.dense_cases for table in tables_of(case.mask)}
+    if read & chosen:  # another case has to choose
+        return None
+    return replace(
+        attention,
+        cases=attention.dense_cases,
+        inputs=tuple(one for one in attention.inputs if one.name not in chosen),
+        params=tuple(one for one in attention.params if one.name not in placed),
+        selections=(),
+        dense_cases=(),
+        asserts=(),
     )
 
 

@@ -2,11 +2,12 @@
 
 In: an attention that may be dense instead, and the sizes of a call. Out: what either
 way takes, in milliseconds, from sizes alone: nothing is asked of the data. Not its job:
-what is counted (`plan.choosing_work`), measured times (`plan.measured`).
+what is counted (`plan.choosing_work`), measured times (`plan.measured`), the arithmetic,
+which packages have too (`plan.prices`).
 
 Whether chosen keys lie in clusters only data know. Long calls count on it, calls of up
 to SHORT keys count on the opposite, and dense wins where the difference is small
-(CLEARLY).
+(`CLEARLY` in `plan.prices`).
 """
 
 from __future__ import annotations
@@ -14,15 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from patternc.ir.nodes import Attention
-from patternc.plan.choosing_work import COLUMNS, CallSizes, Shares
-from patternc.plan.measured import CHOOSING, Choosing
-
-CLEARLY = 0.8
-"""The share of the dense time below which choosing is taken to be faster. The model may
-be a quarter off, and still no call is slower than a dense one."""
-
-SHORT = 16384
-"""Up to so many keys a call chooses only if that pays though chosen keys lie apart."""
+from patternc.plan.choosing_work import CallSizes, Shares
+from patternc.plan.measured import CHOOSING
+from patternc.plan.prices import COLUMNS, SHORT, Choosing, is_dense_cheaper
 
 LEAST_LENGTH, MOST_LENGTH = 1024, 1 << 20
 """Lengths at which the crossover is looked for."""
@@ -46,7 +41,7 @@ class Costs:
     @property
     def is_dense_cheaper(self) -> bool:
         """Whether choosing does not clearly pay."""
-        return self.estimate + self.chosen >= CLEARLY * self.dense
+        return is_dense_cheaper(self.estimate, self.chosen, self.dense)
 
 
 def costs(

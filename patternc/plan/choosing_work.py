@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patternc.analysis.interval import Box, bounds_of, python_bounds
 from patternc.ir.evaluate import Bools, Ints, Point, evaluate, evaluate_int
@@ -45,58 +47,20 @@ from patternc.ir.selection import (
 )
 from patternc.ir.walk import axes_of, tables_of
 from patternc.plan.kernel import Schedule
-from patternc.plan.measured import Choosing
+from patternc.plan.prices import (
+    KEYS,
+    ROWS,
+    SAMPLES,
+    CaseShare,
+    Work,
+    chosen_share,
+    counted,
+    reached_share,
+    scope_of,
+)
 from patternc.plan.stripes import NoStripes, find_stripes
 
-ASSUMED_SHARE = 0.25
-"""Of its keys that a selection keeps whose number only data decides."""
-
-COLUMNS, BY_COLUMNS = 128, 0.8
-"""The columns that times are of, and the part of a pair's time that grows with them:
-from the full tiles of 64 and 128 columns in `plan.measured`."""
-
-TILE = 64
-"""Keys and diagonals that lie apart fill tiles of this size."""
-
-_ROWS, _KEYS, _SAMPLES = 48, 256, 4096
-"""Where a mask is sampled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What choosing has to do, counted over all heads of one batch element.
-
-    Entries of estimates, those that are ranked in many scopes and those in one for each
-    head; visible pairs among chosen diagonals and columns, and among chosen blocks;
-    pairs of tiles that are visited for single pairs in them, where tiles are listed, and
-    as many as lines would need if they lie apart; visible pairs of the dense masks.
-    """
-
-    scored: float
-    ranked: float
-    alone: float
-    lines: float
-    blocks: float
-    tiles: float
-    apart: float
-    dense: float
-
-    def milliseconds(
-        self, times: Choosing, is_short: bool, head_dim: int = COLUMNS
-    ) -> tuple[float, float, float]:
-        """The plan, attention, and a dense call, of rows of `head_dim` numbers."""
-        width = 1.0 + BY_COLUMNS * (head_dim / COLUMNS - 1.0)
-        planned = width * times.scored_ps * self.scored
-        planned += times.ranked_ps * self.ranked + times.alone_ps * self.alone
-        lines = times.line_ps * self.lines
-        if is_short:
-            lines = max(lines, times.tile_ps * self.apart)
-        attended = lines + times.block_ps * self.blocks + times.tile_ps * self.tiles
-        return (
-            times.launches_ms + 1e-9 * planned,
-            1e-9 * width * attended,
-            1e-9 * width * times.dense_ps * self.dense,
-        )
+Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -116,9 +80,7 @@ class Shares:
         """The shares of a call."""
         chosen = {one.table: _share(one, call) for one in attention.selections}
         tiles = {
-            one.table: 1.0 - (1.0 - chosen[one.table]) ** TILE
-            if call.is_by_token(one)
-            else chosen[one.table]
+            one.table: reached_share(chosen[one.table], call.is_by_token(one))
             for one in attention.selections
         }
 
@@ -142,21 +104,16 @@ class Shares:
     def work(self) -> Work:
         """The pairs of each kind, and the entries of estimates."""
         pairs = float(self.call.n_q) * self.call.n_k
-        found = dict.fromkeys(("lines", "blocks", "tiles", "apart"), 0.0)
-        for case, seen, apart in zip(
-            self.attention.cases, self.seen, self.apart, strict=True
-        ):
-            kind = _kind(case.mask)
-            own = apart if kind == "tiles" else seen
-            found[kind] += len(case.heads) * pairs * own
-            if kind == "lines":
-                found["apart"] += len(case.heads) * pairs * apart
+        shares = zip(self.attention.cases, self.seen, self.apart, strict=True)
+        cases = [
+            CaseShare(kind_of(case.mask), len(case.heads), seen, apart)
+            for case, seen, apart in shares
+        ]
         estimate = _estimate(self.attention, self.call)
-        dense = pairs * self.attention.heads * self.dense
-        return Work(**estimate, dense=dense, **found)
+        return counted(cases, self.attention.heads, pairs, self.dense, estimate)
 
 
-def _kind(mask: BoolExpr) -> str:
+def kind_of(mask: BoolExpr) -> str:
     """How a mask's chosen pairs are visited, by the kernels that are measured."""
     try:
         stripes = find_stripes(mask, Schedule())
@@ -188,15 +145,13 @@ class CallSizes:
         found = bounds_of(key, Box(axes, known, lambda read, at: labels))
         return int(found.hi) - int(found.lo) + 1
 
-    def number(self, amount: MapExpr, otherwise: float) -> float:
-        """A number of the program, of the first head; `otherwise` if data decides."""
-        match amount:
-            case MapNumber(value=value):
-                return value
-            case MapValue(value=FromInt(operand=operand)) if not tables_of(operand):
-                axes: dict[Axis, int | Ints] = {Axis.LENGTH: self.n_k, Axis.HEAD: 0}
-                return float(evaluate_int(operand, Point(axes, self.params)))
-        return otherwise
+    def number(self, amount: MapExpr | None) -> float | None:
+        """A number of the program, of the first head; None if data decides."""
+        found = None if amount is None else number_of(amount)
+        if found is None or isinstance(found, float):
+            return found
+        axes: dict[Axis, int | Ints] = {Axis.LENGTH: self.n_k, Axis.HEAD: 0}
+        return float(evaluate_int(found, Point(axes, self.params)))
 
     def is_by_token(self, selection: Selection) -> bool:
         """Whether keys stand for single tokens, and not for blocks of them."""
@@ -206,9 +161,7 @@ class CallSizes:
         """The share of visible pairs, at some of them, with keys chosen by chance."""
         if not self.n_q or not self.n_k:
             return 0.0
-        rng = np.random.default_rng(0)
-        rows = np.linspace(0, self.n_q - 1, min(_ROWS, self.n_q)).astype(np.int64)
-        keys = np.linspace(0, self.n_k - 1, min(_KEYS, self.n_k)).astype(np.int64)
+        rows, keys = spread(self.n_q, ROWS), spread(self.n_k, KEYS)
         axes: dict[Axis, int | Ints] = {
             Axis.QUERY: rows[:, None] + self.q_offset,
             Axis.KEY: keys[None, :],
@@ -217,7 +170,8 @@ class CallSizes:
         }
         shape = (len(rows), len(keys))
         by_chance = {
-            table: rng.random(shape) < share for table, share in sorted(shares.items())
+            table: draws(at, shape) < share
+            for at, (table, share) in enumerate(sorted(shares.items()))
         }
         seen = _sampled(mask, Point(axes, self.params), by_chance, shape)
         return float(seen.mean())
@@ -260,24 +214,49 @@ def _share(selection: Selection, call: CallSizes) -> float:
     """Of the keys of a scope, how many are chosen; what data decides is assumed."""
     if not selection.keys:
         return 0.5
-    # No more are there than keys: of the diagonals q - k half lie in the future.
-    scope = prod(
-        min(max(call.size(key), 1), max(call.n_k, 1))
+    sizes = [
+        call.size(key)
         for place, key in enumerate(selection.keys)
         if place not in selection.per
-    )
-    share = ASSUMED_SHARE
-    if selection.choice is Choice.TOP:
-        share = call.number(selection.amount, ASSUMED_SHARE * scope) / scope
-    if selection.least is not None:
-        share = max(share, call.number(selection.least, 0.0) / scope)
-    if selection.most is not None:
-        share = min(share, call.number(selection.most, scope) / scope)
-    return min(share, 1.0)
+    ]
+    amount = selection.amount if selection.choice is Choice.TOP else None
+    least, most = call.number(selection.least), call.number(selection.most)
+    return chosen_share(scope_of(sizes, call.n_k), call.number(amount), least, most)
 
 
-def _estimate(attention: Attention, call: CallSizes) -> dict[str, float]:
-    """Entries that are computed, and those that are ranked, of all heads."""
+def number_of(amount: MapExpr) -> float | IntExpr | None:
+    """A number of the program, or what computes it; None if data decides."""
+    match amount:
+        case MapNumber(value=value):
+            return float(value)
+        case MapValue(value=FromInt(operand=operand)) if not tables_of(operand):
+            return operand
+    return None
+
+
+def spread(size: int, most: int) -> Ints:
+    """Some of the numbers below `size`, the first and the last among them."""
+    count = min(most, size)
+    numbers = np.arange(count, dtype=np.int64)
+    return numbers * (size - 1) // max(count - 1, 1)
+
+
+def draws(stream: int, shape: tuple[int, ...]) -> Floats:
+    """Numbers in [0, 1) that look drawn, others for each stream; the same everywhere.
+
+    Counters whose bits are mixed as MurmurHash3 ends (A. Appleby, 2011), 32 of them.
+    """
+    mask = (1 << 32) - 1
+    x = np.arange(prod(shape), dtype=np.uint64) + np.uint64(stream << 24)
+    x = x * np.uint64(0x9E3779B1) & np.uint64(mask)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ x >> np.uint64(shift)) * np.uint64(factor) & np.uint64(mask)
+    x ^= x >> np.uint64(16)
+    return (x.astype(np.float64) / 2.0**32).reshape(shape)
+
+
+def _estimate(attention: Attention, call: CallSizes) -> tuple[float, float, float]:
+    """Entries that are computed, those ranked in many scopes and in one, of all heads."""
     seen: set[object] = set()
     found = dict.fromkeys(("scored", "ranked", "alone"), 0.0)
     for selection in attention.selections:
@@ -295,7 +274,8 @@ def _estimate(attention: Attention, call: CallSizes) -> dict[str, float]:
                     seen.add(node)
                     sizes = (call.size(key) for key in keys_of(node))
                     found["scored"] += float(prod(sizes))
-    return {name: count * attention.heads for name, count in found.items()}
+    scored, ranked, alone = (count * attention.heads for count in found.values())
+    return scored, ranked, alone
 
 
 def _live_pairs(map_: MapWhere, call: CallSizes) -> float:
@@ -303,31 +283,43 @@ def _live_pairs(map_: MapWhere, call: CallSizes) -> float:
     pairs = float(call.n_q) * call.n_k
     if (rows := _rows(map_, call)) < call.n_q:
         return rows * call.n_k
-    known = {Axis.FIRST, Axis.SECOND, Axis.HEAD, Axis.LENGTH}
-    if not pairs or not axes_of(map_.condition) <= known:
+    if not pairs or not is_of_keys(map_.condition):
         return pairs
-    rng = np.random.default_rng(0)
+    first, second = (
+        (draws(at, (SAMPLES,)) * size).astype(np.int64)
+        for at, size in enumerate((call.n_q, call.n_k))
+    )
     point: dict[Axis, int | Ints] = {
-        Axis.FIRST: rng.integers(0, call.n_q, _SAMPLES) + call.q_offset,
-        Axis.SECOND: rng.integers(0, call.n_k, _SAMPLES),
+        Axis.FIRST: first + call.q_offset,
+        Axis.SECOND: second,
         Axis.HEAD: 0,
         Axis.LENGTH: call.n_k,
     }
     at = Point(point, _Known(call.params))
-    return pairs * float(_sampled(map_.condition, at, {}, (_SAMPLES,)).mean())
+    return pairs * float(_sampled(map_.condition, at, {}, (SAMPLES,)).mean())
+
+
+def is_of_keys(condition: BoolExpr) -> bool:
+    """Whether a condition is one that can be sampled: of keys, the head and the length."""
+    return axes_of(condition) <= {Axis.FIRST, Axis.SECOND, Axis.HEAD, Axis.LENGTH}
 
 
 def _rows(map_: MapWhere, call: CallSizes) -> float:
     """The rows that a probe `q >= N - 64` has."""
-    condition = map_.condition
-    if not isinstance(condition, Compare) or axes_of(condition.rhs) - {Axis.LENGTH}:
+    found = first_row(map_.condition)
+    if found is None:
         return float(call.n_q)
-    if axes_of(condition.lhs) != {Axis.FIRST} or tables_of(condition):
-        return float(call.n_q)
-    least = int(
-        evaluate_int(condition.rhs, Point({Axis.LENGTH: call.n_k}, call.params))
-    )
+    least = int(evaluate_int(found, Point({Axis.LENGTH: call.n_k}, call.params)))
     return float(min(max(call.q_offset + call.n_q - least, 1), call.n_q))
+
+
+def first_row(condition: BoolExpr) -> IntExpr | None:
+    """What the rows of a condition begin at, if it says nothing else."""
+    if not isinstance(condition, Compare) or axes_of(condition.rhs) - {Axis.LENGTH}:
+        return None
+    if axes_of(condition.lhs) != {Axis.FIRST} or tables_of(condition):
+        return None
+    return condition.rhs
 
 
 def work_of(attention: Attention, n: int, density: float | None = None) -> Work:

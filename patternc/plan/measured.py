@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from patternc.plan.prices import Choosing
+
 
 class Work(Enum):
     """The kernels of an attention: the output, and the gradients of q and of k, v."""
@@ -70,31 +72,6 @@ HOPPER: tuple[Measured, ...] = (
 )
 """Its tile and stages have no rivals: three stages, 64 keys a step and another order of
 the products were measured, and slower."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choosing:
-    """What choosing keys and attending to them takes on one family of devices.
-
-    Times are those of the whole device, for rows of 128 columns and 16 bits.
-    `launches_ms`: what a plan takes whatever its sizes. In picoseconds: `dense_ps` for a
-    visible pair of the dense kernel, `scored_ps` for an entry of an estimate, a product
-    of two rows, `ranked_ps` for an entry that is ranked in one of many scopes, and
-    `alone_ps` where a head has a single one; `line_ps` for a visible pair where diagonals
-    and columns are chosen in clusters, `block_ps` where blocks are, and `tile_ps` for any
-    pair of a tile that is visited because of single pairs in it.
-    """
-
-    family: str
-    launches_ms: float
-    dense_ps: float
-    scored_ps: float
-    ranked_ps: float
-    alone_ps: float
-    line_ps: float
-    block_ps: float
-    tile_ps: float
-    device: str
 
 
 CHOOSING: tuple[Choosing, ...] = (

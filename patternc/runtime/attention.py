@@ -11,17 +11,17 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .cheaper import Decisions
 from .driver import Driver, driver
-from .format import PackageError
 from .instance import host_of
 from .launch import Code
 from .manifest import Manifest
 from .package import Package, read_package
 from .plans import PackagedPlan, checked_plan
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+from .prices import COLUMNS
+from .served import as_built, check_served, readable
+from .training import Step, needs_gradient
 
 
 def load(path: str | os.PathLike[str]) -> PackagedAttention:
@@ -45,6 +45,9 @@ class PackagedAttention:
         self._driver = own
         self._host: Any = None
         self._code: Code | None = None
+        dense = package.dense
+        self.dense = None if dense is None else PackagedAttention(dense, own)
+        self._decisions = Decisions(package.manifest)
 
     @property
     def name(self) -> str:
@@ -112,10 +115,22 @@ class PackagedAttention:
         package was built for; tensors whose rows do not start on 16 bytes, or are not
         contiguous, are copied. `scale` must be positive. `given` are run-time parameters
         and inputs; integer inputs have 32 bits or fewer. A program that selects chooses
-        anew unless a `plan` is given. Differentiable in a package with gradients, also
-        by floating inputs that scores read. Raises `TypeError` or `ValueError` that
+        anew unless a `plan` is given, or `is_dense` holds. Differentiable in a package with gradients, also
+        by floating inputs. Raises `TypeError` or `ValueError` that
         names the argument, `PackageError` for what the package has no code for.
         """
+        if (
+            plan is None
+            and self.dense is not None
+            and self._is_dense(q, k, q_offset, given)
+        ):
+            told: dict[str, Any] = {"scale": scale, "q_offset": q_offset, **given}
+            told |= {"lengths": lengths, "cu_seqlens": cu_seqlens}
+            dense: Any = self.dense
+            found: Tensor | tuple[Tensor, Tensor] = dense(
+                q, k, v, return_lse=return_lse, max_seqlen=max_seqlen, **told
+            )
+            return found
         if return_lse and not self.manifest.facts.has_lse:
             raise ValueError(
                 f"{self.name}: `return_lse`: heads whose weights are no softmax have none"
@@ -131,16 +146,63 @@ class PackagedAttention:
         wanted: tuple[str, ...] = ()
         needs = torch.is_grad_enabled()
         if needs:
-            wanted = tuple(name for name, x in given.items() if _needs_gradient(x))
-            needs = bool(wanted) or any(_needs_gradient(x) for x in (q, k, v))
+            wanted = tuple(name for name, x in given.items() if needs_gradient(x))
+            needs = bool(wanted) or any(needs_gradient(x) for x in (q, k, v))
         if needs:
-            self._refuse_gradient()
-            named = self._checked(q, k, v, named) if wanted else named
-            own = [named[name] for name in wanted]
-            output, lse = _Step.apply(self, named, wanted, q, k, v, *own)  # type: ignore[no-untyped-call]
+            output, lse = self._watched(q, k, v, named, wanted)
         else:
-            output, lse = self.attend(q, k, v, **named)
+            output, lse = self.forward(q, k, v, **named)
         return (output, lse) if return_lse else output
+
+    def _watched(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        named: dict[str, Any],
+        wanted: tuple[str, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """A call that autograd sees."""
+        self._refuse_gradient()
+        changes = self.manifest.facts.changes_rows
+        if changes and (
+            named["lengths"] is not None or named["cu_seqlens"] is not None
+        ):
+            raise ValueError(
+                f"{self.name}: `lengths`, `cu_seqlens`: expected no gradient to be asked"
+                " for, as the program has sinks or outputs; call it under torch.no_grad()"
+            )
+        named = self._checked(q, k, v, named) if wanted else named
+        own = [named[name] for name in wanted]
+        output, lse = Step.apply(self, named, wanted, q, k, v, *own)  # type: ignore[no-untyped-call]
+        return self.finish(output, lse, v, **named) if changes else (output, lse)
+
+    def is_dense(
+        self,
+        n_q: int,
+        n_k: int,
+        q_offset: int,
+        head_dim: int = COLUMNS,
+        **params: int,
+    ) -> bool:
+        """Whether a call of these sizes, without a plan, is computed without choosing.
+
+        Only where the program says `else dense when cheaper`; as `patternc.load` decides.
+        """
+        return self._decisions.found(n_q, n_k, q_offset, head_dim, params)
+
+    def _is_dense(
+        self, q: Tensor, k: Tensor, q_offset: int | None, given: dict[str, Any]
+    ) -> bool:
+        """The same of a call, after its checks."""
+        host, facts = self._ready(), self.manifest.facts
+        check_served(self.manifest, {"q": q, "k": k}, {})
+        heads = {"heads": facts.heads, "kv_heads": facts.kv_heads}
+        _, offset = host.check_call(self.name, q, k, k, q_offset=q_offset, **heads)
+        named = self._decisions.params
+        own = {name: x for name, x in given.items() if name in named}
+        values = host.check_params(self.name, named, own)
+        return self.is_dense(q.shape[2], k.shape[2], offset, q.shape[3], **values)
 
     def plan(
         self,
@@ -161,8 +223,8 @@ class PackagedAttention:
         if facts.plan is None:
             raise ValueError(f"{facts.name}: the program selects nothing to plan")
         host = self._ready()
-        q, k = _readable(host, q, k)
-        self._check_served({"q": q, "k": k}, {"scale": scale})
+        q, k = readable(host, q, k)
+        check_served(self.manifest, {"q": q, "k": k}, {"scale": scale})
         own = {name: x for name, x in params.items() if name in facts.plan.params}
         found = host.plan(q, k, scale=scale, q_offset=q_offset, **own)
         offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
@@ -221,7 +283,7 @@ class PackagedAttention:
             own[name] = tensor.movedim(0, host.BATCH_AXES[name])
         return own
 
-    def attend(
+    def forward(
         self, q: Tensor, k: Tensor, v: Tensor, **given: Any
     ) -> tuple[Tensor, Tensor]:
         """Output and LSE, outside of autograd; arguments as for a call.
@@ -229,10 +291,44 @@ class PackagedAttention:
         Of a program that selects, `given` has what a plan chose, too.
         """
         host = self._ready()
-        q, k, v = _readable(host, q, k, v)
-        self._check_served({"q": q, "v": v}, given)
-        output, lse = host.attend(q, k, v, **self._as_built(given))
+        q, k, v = readable(host, q, k, v)
+        check_served(self.manifest, {"q": q, "v": v}, given)
+        own = as_built(self.manifest, given)
+        output, lse = host.forward(q, k, v, return_lse=True, **own)
         return output, lse
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, **given: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The same before sinks and `output` clauses, as `finish` and `gradients` take it."""
+        host = self._ready()
+        q, k, v = readable(host, q, k, v)
+        check_served(self.manifest, {"q": q, "v": v}, given)
+        output, lse = host.attend(q, k, v, **as_built(self.manifest, given))
+        return output, lse
+
+    def finish(
+        self,
+        out: Tensor,
+        lse: Tensor,
+        v: Tensor,
+        *,
+        q_offset: int | None = None,
+        **given: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Sinks and `output` clauses, in operations that autograd follows.
+
+        `out` and `lse` are what `attend` gave for `v` and the `given` of the same call.
+        """
+        host, facts = self._ready(), self.manifest.facts
+        names = {*facts.params, *(item.name for item in facts.inputs)}
+        own = {
+            name: x
+            for name, x in as_built(self.manifest, given).items()
+            if name in names
+        }
+        output, own_lse = host.finish(out, lse, v, q_offset=q_offset, **own)
+        return output, own_lse
 
     def gradients(
         self,
@@ -252,34 +348,23 @@ class PackagedAttention:
         """
         self._refuse_gradient()
         host = self._ready()
-        q, k, v, d_out = _readable(host, q, k, v, d_out)
-        self._check_served({"q": q, "v": v}, given)
-        own = self._as_built(given)
-        found = host.gradients(q, k, v, out, lse, d_out, d_lse, wanted, **own)
+        q, k, v, d_out = readable(host, q, k, v, d_out)
+        check_served(self.manifest, {"q": q, "v": v}, given)
+        own = as_built(self.manifest, given)
+        scored = tuple(name for name in wanted if name in host.READS)
+        found = host.gradients(q, k, v, out, lse, d_out, d_lse, scored, **own)
         inputs = {
             name: x.movedim(0, host.BATCH_AXES[name]) for name, x in found[3].items()
         }
+        for name in wanted:
+            if name not in inputs:  # no score reads it
+                inputs[name] = torch.zeros_like(given[name])
         return found[0], found[1], found[2], inputs
-
-    def _as_built(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The arguments with integer inputs of the width that kernels read."""
-        inputs = self.manifest.facts.inputs
-        own = dict(given) if inputs else given
-        for item in inputs:
-            tensor = given.get(item.name)
-            if item.element != "int" or not isinstance(tensor, Tensor):
-                continue
-            if tensor.dtype in (torch.int8, torch.int16, torch.uint8):
-                own[item.name] = tensor.to(torch.int32)
-            elif tensor.dtype == torch.int64:
-                raise PackageError(
-                    f"{self.name}: `{item.name}`: built for integers of 32 bits, got"
-                    f" {tensor.dtype}; give it as `{item.name}.to(torch.int32)`"
-                )
-        return own
 
     def prepare(self, device: int | None = None) -> None:
         """Load all code of a GPU, of the current one unless given."""
+        if self.dense is not None:
+            self.dense.prepare(device)
         self._ready()
         assert self._code is not None
         with torch.cuda.device(
@@ -308,79 +393,3 @@ class PackagedAttention:
                 f"{self.name}: `q`, `k`, `v`: expected no gradient to be asked for, as the"
                 " package has none; build it with --backward"
             )
-
-    def _check_served(self, own: dict[str, Tensor], given: dict[str, Any]) -> None:
-        """Say in words what the package was not built for; `q` is among `own`."""
-        manifest, facts, q = self.manifest, self.manifest.facts, own["q"]
-        if not all(isinstance(x, Tensor) for x in own.values()):
-            return  # the checks say what is wrong
-        dtypes = [_DTYPES[word] for word in manifest.dtypes]
-        if q.dtype not in dtypes:
-            built = ", ".join(map(str, dtypes))
-            raise PackageError(f"{facts.name}: built for {built}, and `q` is {q.dtype}")
-        for argument, tensor in own.items():
-            dim = tensor.shape[-1] if tensor.dim() == 4 else q.shape[-1]
-            if dim not in manifest.head_dims or dim != q.shape[-1]:
-                built = ", ".join(map(str, manifest.head_dims))
-                raise PackageError(
-                    f"{facts.name}: built for head sizes {built}, and `{argument}` has {dim}"
-                )
-        scale = given.get("scale")
-        if isinstance(scale, int | float) and not scale > 0:
-            raise PackageError(f"{facts.name}: built for positive scales, got {scale}")
-
-
-class _Step(torch.autograd.Function):
-    """A call that autograd watches; `wanted` are the inputs that have gradients."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        attention: PackagedAttention,
-        given: dict[str, Any],
-        wanted: tuple[str, ...],
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *inputs: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Output and LSE."""
-        own = {**given, **dict(zip(wanted, inputs, strict=True))}
-        output, lse = attention.attend(q, k, v, **own)
-        ctx.save_for_backward(q, k, v, output, lse, *inputs)
-        ctx.set_materialize_grads(False)
-        ctx.told = attention, {x: given[x] for x in given if x not in wanted}, wanted
-        return output, lse
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, d_out: Tensor | None, d_lse: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        """The gradients of `q`, `k`, `v` and the wanted inputs."""
-        attention, given, wanted = ctx.told
-        q, k, v, output, lse, *inputs = ctx.saved_tensors
-        own = torch.zeros_like(output) if d_out is None else d_out
-        given = {**given, **dict(zip(wanted, inputs, strict=True))}
-        found = attention.gradients(q, k, v, output, lse, own, d_lse, wanted, **given)
-        return None, None, None, *found[:3], *(found[3][name] for name in wanted)
-
-
-def _needs_gradient(x: object) -> bool:
-    return isinstance(x, Tensor) and x.requires_grad
-
-
-def _readable(host: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors, or copies that every kernel can read fast."""
-    if not all(isinstance(x, Tensor) and x.dim() == 4 for x in tensors):
-        return tensors  # the checks say what is wrong
-    if host.access_of(*tensors) != "any":
-        return tensors
-    return tuple(_copied(x) if host.access_of(x) == "any" else x for x in tensors)
-
-
-def _copied(x: Tensor) -> Tensor:
-    """Rows of some head sizes never start on 16 bytes: only the first one has to."""
-    if x.is_contiguous() and x.data_ptr() % 16 == 0:
-        return x
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)

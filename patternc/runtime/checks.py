@@ -149,6 +149,17 @@ def check_length(name: str, size: int, n_q: int, n_k: int, q_offset: int) -> Non
         raise ValueError(f"{expected}, got {n_q} from {q_offset} on")
 
 
+def check_own_values(name: str, n_q: int, n_k: int, q_offset: int) -> None:
+    """Every query has a row in `v` of its own, which an output with `v` reads.
+
+    Raises `ValueError` if not.
+    """
+    if n_q and not 0 <= q_offset <= n_k - n_q:
+        expected = "every query among the keys, as an output reads its value row"
+        came = f"got {n_q} queries from {q_offset} on and {n_k} keys"
+        raise ValueError(f"{name}: `q`: expected {expected}, {came}")
+
+
 def _unknown(
     name: str,
     argument: str,

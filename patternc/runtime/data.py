@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .formula import Formula, check
+from .formula import FloatFormula, Formula, check
 
 Side = int | float | str
 """Of arithmetic: the number of a step, a floating number, or "scale"."""
@@ -120,6 +120,54 @@ class ScoreReads:
         for read in self.reads:
             room = self.rows if read.of_rows else self.columns
             check(read.slot < room, "a gradient without room")
+
+
+@dataclass(frozen=True, slots=True)
+class PairRead:
+    """An element that the scores of some heads read at pairs of a query and a key.
+
+    A tile stores `sums` for it: those of its diagonals if there are no sizes, else of so
+    many rows and columns of blocks, or of squares and twice the side of one. `places` are
+    of "q", "k", "h", "n_k", run-time parameters and inputs; where each pair reads an
+    element of its own, `axes` are those of `q` and `k`, whose places are None.
+    """
+
+    table: str
+    heads: tuple[int, ...]
+    sums: tuple[int, ...]
+    places: tuple[Formula | None, ...]
+    axes: tuple[int, ...]
+    has_order: bool
+    reads_head: bool
+    reads_data: bool
+
+    def __post_init__(self) -> None:
+        check(self.table.isidentifier(), "an element of no input")
+        check(len(self.places) <= 8, "an element at too many places")
+        heads = self.heads
+        check(all(0 <= x < 2**16 for x in heads) and bool(heads), "no head")
+        check(len(self.sums) in (0, 2, 3), "sums of no kind")
+        check(all(1 <= x <= 2**16 for x in self.sums), "sums of no size")
+        free = [at for at, place in enumerate(self.places) if place is None]
+        check(sorted(self.axes) == free, "an element at no place")
+        check(len(free) in (0, 2), "an element at no pair")
+
+
+@dataclass(frozen=True, slots=True)
+class RowCase:
+    """The logit of a sink, or what stands in the place of the output, for some heads.
+
+    The formula is of "q", "h", "n_k", run-time parameters and elements of inputs; that of
+    an output also of "o", the output, and "own", the row of `v` at the query.
+    """
+
+    heads: tuple[int, ...]
+    value: FloatFormula
+
+    def __post_init__(self) -> None:
+        heads = self.heads
+        check(all(0 <= x < 2**16 for x in heads) and bool(heads), "no head")
+        check(len(set(heads)) == len(heads), "a head that comes twice")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAGIC = b"\x89PATK\r\n\x1a"
-VERSION = 2
+VERSION = 3
 
 MOST_BYTES = 1 << 30
 """The longest file."""

@@ -1,7 +1,8 @@
-"""Formulas of a manifest: integers and truth values in reverse Polish notation.
+"""Formulas of a manifest: numbers and truth values in reverse Polish notation.
 
-In: nothing. Out: `Formula`, and the words that it is made of. Not its job: values
-(`steps` of integers, `tensors` of tensors).
+In: nothing. Out: `Formula`, `FloatFormula`, and the words that they are made of. Not its
+job: values (`steps` of integers, `tensors` of tensors), the words of floating numbers
+(`kinds`).
 """
 
 from __future__ import annotations
@@ -49,6 +50,20 @@ class Formula:
     """
 
     tokens: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        check(len(self.tokens) <= MOST_TOKENS, "a formula of more than 10000 tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class FloatFormula:
+    """A floating number in reverse Polish notation, made from integers too.
+
+    A number with a decimal point is a floating one, and "nan", "inf" and "-inf" are. Its
+    words beside those of `Formula` are those of `kinds`.
+    """
+
+    tokens: tuple[int | float | str, ...]
 
     def __post_init__(self) -> None:
         check(len(self.tokens) <= MOST_TOKENS, "a formula of more than 10000 tokens")

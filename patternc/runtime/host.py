@@ -19,6 +19,7 @@ from .checks import (
     check_call,
     check_inputs,
     check_length,
+    check_own_values,
     check_params,
     check_sequences,
 )
@@ -51,9 +52,12 @@ LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 HAS_STRIPES = HAS_DIAGONALS = HAS_COLUMNS = False
 SIZE_Q = SIZE_K = 0  # of chosen blocks
+HAS_EPILOGUE = READS_OWN_VALUE = False
+SINKS, OUTPUTS, Rows = [], [], None
 WIDE_BLOCKS = 0  # numbers of blocks are int32: one kernel for all lengths
 ROW_SLOTS = COLUMN_SLOTS = 0  # elements of inputs whose gradients have kernels
-READS = ()
+READS = PAIR_TABLES = PAIR_SUMS = ()
+PAIR_BYTES = 268435456  # what the sums of a launch, and adding them up, may take
 MAPS, PLAN_PARAMS, MADE_KEYS, PLACES = [], {}, {}, ()
 mark_diagonals_kernel = live_places_kernel = tile_words_kernel = None
 stripe_tiles_kernel = None
@@ -61,6 +65,7 @@ mark_columns_kernel = list_blocks_kernel = column_gradient_kernel = None
 pool_kernel = part_sums_kernel = join_kernel = None
 choose_kernel = segment_kernel = mark_kernel = count_kernel = None
 stored_lists = visited = keep_within = input_gradients = select_keys = None
+add_pair_sums = None
 
 LOG2_E = 1.4426950408889634
 
@@ -91,7 +96,7 @@ def forward(
     for what does not fit.
     """
     given = (lengths, cu_seqlens, max_seqlen)
-    output, lse = run(q, k, v, scale, q_offset, params, given)
+    output, lse = run(q, k, v, scale, q_offset, params, True, given)
     return (output, lse) if return_lse else output
 
 
@@ -110,10 +115,10 @@ def attend(
 ):
     """Output and LSE."""
     given = (lengths, cu_seqlens, max_seqlen)
-    return run(q, k, v, scale, q_offset, params, given)
+    return run(q, k, v, scale, q_offset, params, False, given)
 
 
-def run(q, k, v, scale, q_offset, params, given):
+def run(q, k, v, scale, q_offset, params, epilogue, given):
     """Check a call and run it; output and LSE."""
     scale, q_offset = check_call(
         NAME,
@@ -130,6 +135,8 @@ def run(q, k, v, scale, q_offset, params, given):
     values = check_params(NAME, PARAMS, params, INPUTS)
     if LAYOUT_SIZE is not None:
         check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)
+    if READS_OWN_VALUE:
+        check_own_values(NAME, q.shape[2], k.shape[2], q_offset)
     inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}
     if inputs:
         check_no_gradients(inputs)
@@ -154,11 +161,15 @@ def run(q, k, v, scale, q_offset, params, given):
             # Rows of no sequence, and beyond `max_seqlen`.
             output.zero_()
             lse.fill_(-math.inf)
-        launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences)
+        launch(
+            q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences
+        )
     return output, lse
 
 
-def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None):
+def launch(
+    q, k, v, output, lse, scale, q_offset, values, inputs, epilogue, sequences=None
+):
     """Start one program for each query tile, head and batch, or a few for each."""
     batch, _, n_q, dim = q.shape
     n_k, value_dim = v.shape[2:]
@@ -214,6 +225,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
         *stripes[:9],
         *pointers,
         *((k, v) if HAS_STRIPES else ()),
+        *((v,) if READS_OWN_VALUE else ()),
         *q.stride(),
         *k.stride(),
         *v.stride(),
@@ -248,6 +260,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
         "EXACT": False,
         "IS_SPLIT": shares[0] is not None,
         **({"PACKED": is_packed} if PACKS else {}),
+        **({"EPILOGUE": epilogue} if HAS_EPILOGUE else {}),
         "num_warps": warps,
         "enable_fp_fusion": True,
     }
@@ -272,10 +285,12 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
                 output,
                 lse,
                 *pointers,
+                *((v,) if READS_OWN_VALUE else ()),
                 n_q,
                 n_k,
                 q_offset,
                 splits,
+                *(v.stride() if READS_OWN_VALUE else ()),
                 *values.values(),
                 *as_numbers(pointers),
                 HEADS=HEADS,
@@ -284,6 +299,7 @@ def launch(q, k, v, output, lse, scale, q_offset, values, inputs, sequences=None
                 BLOCK_DV=padded(value_dim),
                 BLOCK_Q=1,
                 SHARES=MOST_SPLITS,
+                **({"EPILOGUE": epilogue} if HAS_EPILOGUE else {}),
             )
 
 
@@ -710,6 +726,8 @@ def gradients(
     values = check_params(NAME, PARAMS, params, INPUTS)
     if LAYOUT_SIZE is not None:
         check_length(NAME, LAYOUT_SIZE, q.shape[2], k.shape[2], q_offset)
+    if READS_OWN_VALUE:
+        check_own_values(NAME, q.shape[2], k.shape[2], q_offset)
     inputs = checked_inputs(q, k, q_offset, params) if INPUTS else {}
     given = (lengths, cu_seqlens, max_seqlen)
     sizes = (k.shape[2], q_offset)
@@ -732,6 +750,8 @@ def gradients(
         shape = (slots if wanted else 0, batch, HEADS, n)
         own = q.new_zeros(shape, dtype=torch.float32) if READS else None
         read_gradients.append(own)
+    wide = torch.float32
+    totals = {x: torch.zeros_like(inputs[x], dtype=wide) for x in wanted}
     dq, dk, dv = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     if sequences is not None and sequences[0] == "packed":
         for gradient in (dq, dk, dv):  # rows of no sequence, and beyond `max_seqlen`
@@ -756,12 +776,12 @@ def gradients(
         sequences,
         inputs,
         read_gradients,
+        totals,
     )
-    found = {}
-    if wanted:
+    if wanted and (ROW_SLOTS or COLUMN_SLOTS):
         rows, columns = read_gradients
-        reads = (rows, columns, q_offset, values, inputs, wanted)
-        found = input_gradients(*reads)
+        input_gradients(rows, columns, q_offset, values, inputs, totals)
+    found = {name: x.to(inputs[name].dtype) for name, x in totals.items()}
     return dq, dk, dv, found
 
 
@@ -782,6 +802,7 @@ def launch_gradients(
     sequences,
     inputs,
     read_gradients,
+    totals,
 ):
     """Start the three kernels; query and key gradients do not wait for each other."""
     batch, _, n_q, dim = q.shape
@@ -887,31 +908,42 @@ def launch_gradients(
             ROWS=DELTA_ROWS,
             ACCESS="any" if access == "any" else "aligned",
         )
-        programs = n_q_tiles * HEADS * batch
-        arguments = (
-            *sources,
-            dq,
-            *([read_gradients[0]] if ROW_SLOTS else []),
-            *lists[:LIST_TENSORS],
-            *stripes[:9],
-            *pointers,
-            *((k, v) if HAS_STRIPES else ()),
-            *numbers,
-        )
-        kernel = ordered_query_gradient_kernel if ordered else query_gradient_kernel
-        warps, stages = launch_of("query", columns, q, access)
-        more = {
-            **options,
-            "num_warps": warps,
-        }
-        if ROW_SLOTS:
-            more["READ_GRADIENTS"] = read_gradients[0].numel() > 0
-        first = (kernel, programs, arguments, more, stages, kind)
-        again = exact_of(first)
-        if HIDES or sequences is not None:
-            start_both(first, again)
-        else:
-            start(*first)
+        has_pairs = any(name in totals for name in PAIR_TABLES)
+        for part in parts_of(batch, n_q_tiles, n_k_tiles, has_pairs):
+            sums = new_sums(q, part, n_k_tiles, has_pairs)
+            programs = part[1] * HEADS * part[3]
+            arguments = (
+                *sources,
+                dq,
+                *([read_gradients[0]] if ROW_SLOTS else []),
+                *sums,
+                *lists[:LIST_TENSORS],
+                *stripes[:9],
+                *pointers,
+                *((k, v) if HAS_STRIPES else ()),
+                *numbers,
+                *((*part[:3], batch) if PAIR_SUMS else ()),
+            )
+            kernel = ordered_query_gradient_kernel if ordered else query_gradient_kernel
+            warps, stages = launch_of("query", columns, q, access)
+            more = {
+                **options,
+                "num_warps": warps,
+            }
+            if ROW_SLOTS:
+                more["READ_GRADIENTS"] = read_gradients[0].numel() > 0
+            if PAIR_SUMS:
+                more["PAIR_GRADIENTS"] = has_pairs
+            own_kind = (*kind, "pairs") if has_pairs else kind
+            first = (kernel, programs, arguments, more, stages, own_kind)
+            again = exact_of(first)
+            if HIDES or sequences is not None:
+                start_both(first, again)
+            else:
+                start(*first)
+            if has_pairs:
+                site = (first_q_tile, n_k_tiles, n_k, values, inputs, totals)
+                add_pair_sums(sums, part, *site, lists if ordered else None)
         dk_parts, dv_parts = dk, dv
         wide = torch.float32
         if HAS_COLUMNS:
@@ -942,7 +974,8 @@ def launch_gradients(
         }
         if COLUMN_SLOTS:
             more["READ_GRADIENTS"] = read_gradients[1].numel() > 0
-        first = (kernel, programs, arguments, more, stages, kind)
+        own_kind = kind
+        first = (kernel, programs, arguments, more, stages, own_kind)
         again = exact_of(first)
         if HIDES_REVERSED or sequences is not None:
             start_both(first, again)
@@ -980,6 +1013,56 @@ def launch_gradients(
             for whole, some in ((dk, dk_parts), (dv, dv_parts)):
                 each = some.view(elements, KV_HEADS, -1, n_k, some.shape[3])
                 whole.copy_(each.sum(2))
+
+
+def finish(out, lse, v, /, *, q_offset=None, **params):
+    """Sinks and `output` clauses, in operations that autograd follows.
+
+    `out` [B, HEADS, n_q, D] and `lse` [B, HEADS, n_q] are what `attend` gave for `v`
+    [B, KV_HEADS, n_k, D]; the result is what `forward` would have given.
+    """
+    n_q, n_k, device = out.shape[2], v.shape[2], out.device
+    q_offset = n_k - n_q if q_offset is None else q_offset
+    values = check_params(NAME, PARAMS, params, INPUTS)
+    inputs = checked_inputs(out, v, q_offset, params) if INPUTS else {}
+    dtype, wide = out.dtype, lse.dtype
+    out = out.to(wide)
+    b = torch.arange(out.shape[0], device=device)[:, None, None, None]
+    q = torch.arange(n_q, device=device)[:, None] + q_offset
+    length = torch.full((), n_k, device=device)
+
+    at_rows = Rows(b, q, length, values, inputs, wide)
+    for heads, logit in SINKS:
+        parts = [torch.arange(head, head + 1, device=device) for head in heads]
+        at = torch.cat(parts)
+        sink = logit(at_rows, at[:, None, None])
+        rows, row_lse = join_sink_rows(out[:, at], lse[:, at], sink)
+        out = with_heads(out, at, rows)
+        lse = with_heads(lse, at, row_lse)
+    for heads, value in OUTPUTS:
+        parts = [torch.arange(head, head + 1, device=device) for head in heads]
+        at, own = torch.cat(parts), None
+        if READS_OWN_VALUE:
+            own = v[:, at // (HEADS // KV_HEADS), q_offset : q_offset + n_q].to(wide)
+        o = out[:, at]
+        rows = value(at_rows, at[:, None, None], o, own)
+        out = with_heads(out, at, rows.expand(o.shape))
+    return out.to(dtype), lse
+
+
+def join_sink_rows(rows, lse, sink):
+    """The softmax with one more logit, which has no value."""
+    sink = sink.expand(*lse.shape, 1)[..., 0]
+    # Rows without keys take the sink as it is; -inf - -inf would be NaN.
+    is_empty = lse == -math.inf
+    own = lse.masked_fill(is_empty, 0.0)
+    share = torch.sigmoid(own - sink)[..., None]
+    return rows * share, torch.where(is_empty, sink, torch.logaddexp(own, sink))
+
+
+def with_heads(x, at, values):
+    """`x` [B, HEADS, ...] with `values` [B, heads, ...] in the place of some heads."""
+    return x.index_copy(1, at, values)
 
 
 def is_ordered(n_q, n_k, q_offset):
@@ -1088,10 +1171,10 @@ def tile_lists(batch, n_q, n_k, q_offset, values, inputs, ordered, device, block
     heads a batch element is ahead of the one before, 0 if all have the same lists.
 
     `blocks` are the sizes of a tile if they are not BLOCK_Q and BLOCK_K.
-    Built on the device; `build_lists` says at what cost. Lists are kept for the tensors
-    that made them, as long as no operation of PyTorch writes to these. A CUDA graph
-    builds its own, so that a replay builds them again; where that `WAITS` it can't, and
-    takes those of the call before.
+    Built on the device, or on the host where `is_little`; `build_lists` says at what
+    cost. Lists are kept for the tensors that made them, as long as no operation of
+    PyTorch writes to these. A CUDA graph builds its own, so that a replay builds them
+    again; where that `WAITS` it can't, and takes those of the call before.
     """
     tables = {name: inputs[name] for name in LIST_INPUTS}
     try:
@@ -1105,8 +1188,14 @@ def tile_lists(batch, n_q, n_k, q_offset, values, inputs, ordered, device, block
     keeps = WAITS or may_keep(tables.values(), device)
     if keeps and key in LISTS:
         return LISTS[key][0]
-    with torch.device(device):
-        lists = build_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks)
+    place, own = device, tables
+    if is_little(n_q, n_k, tables, ordered):
+        place, own = torch.device("cpu"), {name: x.cpu() for name, x in tables.items()}
+    with torch.device(place):
+        lists = build_lists(batch, n_q, n_k, q_offset, values, own, ordered, blocks)
+    if place != device:
+        *made, ahead = lists
+        lists = (*(x.to(device) for x in made), ahead)
     if keeps and versions is not None:
         # The tensors are kept too, so that no other one can come to their addresses.
         LISTS[key] = lists, tables
@@ -1373,6 +1462,21 @@ def any_of(*terms):
 MOST_LISTS = 8
 WAITS = True
 FIRST_BOXES = 1 << 17
+LITTLE = 1 << 17
+"""Up to so many tokens of heads, and elements of tables, are judged on the host."""
+
+
+def is_little(n_q, n_k, tables, ordered):
+    """Whether the host lists tiles as fast as a device does with small launches.
+
+    It then need not load some sixty kernels of PyTorch first, of which NVIDIA's has to
+    compile one, the greatest common divisor: half a second in a new process.
+    """
+    per_batch = max([len(table) for table in tables.values()], default=1)
+    covers = ORDERED if ordered else LISTED
+    lists = sum(len(together(x["heads"], x["alike"])) for x in covers)
+    elements = sum(table.numel() for table in tables.values())
+    return per_batch * lists * (n_q + n_k) + elements <= LITTLE
 
 
 def build_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks):
@@ -1508,6 +1612,161 @@ def reverse_lists(lists, first_q_tile, n_k):
 
     kinds = of_heads(ends[0], torch.int32), of_heads(ends[1], torch.int32)
     return found, of_heads(starts, torch.int64), *kinds, *lists[4:]
+
+
+def sums_shape(kind, tiles, n_k_tiles):
+    """The sums of some query tiles: (tiles, shifts or key tiles, numbers of a tile)."""
+    if kind != "diagonals":
+        return tiles, n_k_tiles, *kind
+    unit = min(BLOCK_Q, BLOCK_K)
+    shifts = (tiles - 1) * (BLOCK_Q // unit) + (n_k_tiles - 1) * (BLOCK_K // unit) + 1
+    return tiles, shifts, (max(BLOCK_Q // BLOCK_K, 1) + 1) * BLOCK_K
+
+
+def parts_of(batch, n_q_tiles, n_k_tiles, wanted):
+    """Launches: first query tile, tiles, first batch element, elements.
+
+    Several where the sums of all tiles, and what adds them up, would take more than
+    PAIR_BYTES.
+    """
+    if not wanted:
+        return [(0, n_q_tiles, 0, batch)]
+    each = 0
+    for kind in PAIR_SUMS:
+        numbers = math.prod(sums_shape(kind, n_q_tiles, n_k_tiles)) // n_q_tiles
+        each += HEADS * numbers * (4 if kind == "diagonals" else 32)
+    tiles = min(max(PAIR_BYTES // (each * batch), 1), n_q_tiles)
+    elements = min(max(PAIR_BYTES // (each * tiles), 1), batch)
+    return [
+        (tile, min(tiles, n_q_tiles - tile), b, min(elements, batch - b))
+        for b in range(0, batch, elements)
+        for tile in range(0, n_q_tiles, tiles)
+    ]
+
+
+def new_sums(q, part, n_k_tiles, wanted):
+    """Where the programs of a part store their sums, 0 for tiles that none visits."""
+    _, tiles, _, elements = part
+    if not wanted:
+        return [q.new_empty(0, dtype=torch.float32) for _ in PAIR_SUMS]
+    return [
+        q.new_zeros(
+            (elements, HEADS, *sums_shape(kind, tiles, n_k_tiles)), dtype=torch.float32
+        )
+        for kind in PAIR_SUMS
+    ]
+
+
+def gathered_sums(sums, kind, first_tile, n_k_tiles, shared):
+    """`q`, `k` and the sums there, [elements, H, rows, columns].
+
+    Those of diagonals are one row, of pairs (d, 0); those of blocks and of the diagonals
+    of squares stand at their first pair. `shared`: batch elements read the same, so that they add up here.
+    """
+    if shared:
+        sums = sums.sum(0, keepdim=True)
+    device = sums.device
+    if len(kind) == 3:
+        size = kind[2] // 2
+        sums = sums.permute(0, 1, 2, 4, 3, 5, 6)
+        sums = sums.reshape(*sums.shape[:2], -1, n_k_tiles * kind[1], kind[2])
+        d = torch.arange(-size, size, device=device)
+        q = torch.arange(sums.shape[2], device=device)[:, None, None] * size
+        k = torch.arange(sums.shape[3], device=device)[:, None] * size
+        q = first_tile * BLOCK_Q + q + d.clamp(min=0)
+        k = k - d.clamp(max=0)
+        q, k = torch.broadcast_tensors(q, k)
+        return q.flatten(1), k.flatten(1), sums.flatten(3)
+    if kind != "diagonals":
+        q_step, k_step = BLOCK_Q // kind[0], BLOCK_K // kind[1]
+        sums = sums.permute(0, 1, 2, 4, 3, 5)
+        sums = sums.reshape(*sums.shape[:2], -1, n_k_tiles * kind[1])
+        q = torch.arange(sums.shape[2], device=device)[:, None] * q_step
+        k = torch.arange(sums.shape[3], device=device)[None] * k_step
+        return first_tile * BLOCK_Q + q, k, sums
+    sums = sums.sum(2)
+    unit, shifts = min(BLOCK_Q, BLOCK_K), sums.shape[2]
+    steps = sums.shape[3] // unit
+    total = sums.new_zeros((*sums.shape[:2], shifts + steps - 1, unit))
+    for step in range(steps):
+        own = sums[..., step * unit : (step + 1) * unit]
+        total[:, :, step : step + shifts] += own
+    total = total.flatten(2)[:, :, None]
+    d = torch.arange(total.shape[3], device=device)[None]
+    d = d + first_tile * BLOCK_Q - n_k_tiles * BLOCK_K
+    return d, torch.zeros_like(d), total
+
+
+def tokens_at(q, k, lists, b, h):
+    """The tokens at positions of the orders, [elements, heads, rows, 1] and of columns."""
+    tokens, order_of = lists[4].to(torch.int64), lists[5]
+    own = tokens[order_of[b.clamp(max=len(order_of) - 1), h][..., 0, 0]]
+    last = tokens.shape[1] - 1
+    q, k = q[:, 0].clamp(0, last), k[0].clamp(0, last)
+    return own[:, :, q][..., None], own[:, :, None, k]
+
+
+def add_pairs(total, gradient, b, *places):
+    """Add the gradients [elements, heads, rows, columns], always in the same order.
+
+    Where heads and elements read at the same pairs, these are sorted once for all.
+    """
+    places = [
+        place
+        if isinstance(place, torch.Tensor)
+        else torch.full((), place, device=gradient.device)
+        for place in places
+    ]
+    of_pairs = [place.dim() in (1, 2) for place in places]
+    of_heads = [place.dim() == 0 or place.shape[-2:].numel() == 1 for place in places]
+    if not all(x or y for x, y in zip(of_pairs, of_heads)) or total.numel() == 0:
+        add_reads(total, gradient, b, *places)
+        return
+    sizes = total.shape[1:]
+    entry, inside, entries = torch.zeros_like(b[0, 0]), True, 1
+    for place, size, is_own in zip(places, sizes, of_pairs):
+        if is_own:
+            inside = inside & (place >= 0) & (place < size)
+            entry = entry * size + place.clamp(0, size - 1)
+            entries *= size
+    gradient = torch.where(inside, gradient, 0)
+    elements, heads, rows, columns = gradient.shape
+    entry = entry.expand(rows, columns).reshape(-1)
+    sums = gradient.new_zeros((entries, elements * heads))
+    of_entries = gradient.reshape(elements * heads, -1).T
+    sums.index_put_((entry,), of_entries, accumulate=True)
+    rest = torch.arange(entries, device=gradient.device)
+    for at in reversed(range(len(places))):
+        if of_pairs[at]:
+            places[at], rest = rest % sizes[at], rest // sizes[at]
+        elif places[at].dim():
+            places[at] = places[at][..., 0]
+    add_reads(total, sums.T.reshape(elements, heads, -1), b[..., 0], *places)
+
+
+def add_at_pairs(total, gradient, b, first_q, of_q, of_k, *places):
+    """Add the gradients [elements, heads, rows, columns] of an element for each pair.
+
+    The axes `of_q` and `of_k` of the input are its `q` and `k`, `places` the others.
+    """
+    total = total.movedim((1 + of_q, 1 + of_k), (-2, -1))
+    low = max(-first_q, 0)
+    high = max(min(total.shape[-2] - first_q, gradient.shape[2]), low)
+    columns = min(total.shape[-1], gradient.shape[3])
+    total = total[..., max(first_q, 0) : max(first_q, 0) + high - low, :columns]
+    gradient = gradient[:, :, low:high, :columns]
+    index, inside = [b[..., 0, 0].clamp(max=len(total) - 1)], True
+    for place, size in zip(places, total.shape[1:]):
+        if not isinstance(place, torch.Tensor):
+            place = torch.full((), place, device=gradient.device)
+        place = place[..., 0, 0] if place.dim() else place
+        inside = inside & (place >= 0) & (place < size)
+        index.append(place.clamp(0, max(size - 1, 0)))
+    if total.numel() == 0:
+        return
+    if inside is not True:
+        gradient = torch.where(inside[..., None, None], gradient, 0)
+    total.index_put_(tuple(index), total[tuple(index)] + gradient)
 
 
 def add_reads(total, gradient, b, *places):

@@ -7,17 +7,20 @@ generated one is. Not its job: what callers see (`attention`).
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 from . import host as _host
-from .data import ScoreReads
+from .data import RowCase
+from .floats import Rows, row_value
 from .judges import judge_of
 from .launch import Code, Kernel
 from .lists import stored_lists
 from .manifest import Facts
 from .package import Package
+from .pairs import add_pair_sums
 from .planning import select_keys
 from .reads import input_gradients, keep_within
 from .steps import most_steps
@@ -85,6 +88,10 @@ def _follow_data(module: Any, facts: Facts, code: Code) -> None:
     module.MADE_INPUTS = tuple(x.name for x in facts.inputs if not x.is_given)
     if facts.stripes is not None:
         module.keep_within = partial(keep_within, facts.stripes, facts.heads)
+    module.Rows = Rows
+    module.SINKS = _row_cases(module, facts.sinks)
+    module.OUTPUTS = _row_cases(module, facts.outputs)
+    module.add_pair_sums = partial(add_pair_sums, module, facts.pairs)
     if facts.reads is not None:
         module.input_gradients = partial(input_gradients, module, facts.reads)
     module.JUDGES = {
@@ -101,6 +108,10 @@ def _follow_data(module: Any, facts: Facts, code: Code) -> None:
         module.shared_memory = lambda device: plan.shared.get(
             code.choice(device.index).target, 0
         )
+
+
+def _row_cases(module: Any, cases: Sequence[RowCase]) -> list[tuple[object, ...]]:
+    return [(x.heads, partial(row_value, module, x.value)) for x in cases]
 
 
 def _constants(facts: Facts) -> dict[str, object]:
@@ -126,7 +137,9 @@ def _constants(facts: Facts) -> dict[str, object]:
         "HIDES": facts.hides,
         "HIDES_REVERSED": facts.hides_reversed,
         "IS_ORDERED": facts.is_ordered,
-        "RUNS_WITHOUT_KEYS": not facts.has_lse,
+        "RUNS_WITHOUT_KEYS": not facts.has_lse or facts.changes_rows,
+        "HAS_EPILOGUE": facts.changes_rows,
+        "READS_OWN_VALUE": facts.reads_own_value,
         "LAYOUT_SIZE": facts.layout_size,
         "WHOLE_ONLY": facts.whole_only,
         "WHOLE_ONLY_REVERSED": facts.whole_only_reversed,
@@ -164,12 +177,16 @@ def _data_constants(facts: Facts) -> dict[str, object]:
         "SIZE_K": blocks[1] if blocks else 0,
         "ROW_SLOTS": 0 if reads is None else reads.rows,
         "COLUMN_SLOTS": 0 if reads is None else reads.columns,
-        "READS": () if reads is None else _names(reads),
+        "READS": _names(facts),
+        "PAIR_TABLES": tuple({x.table: None for x in facts.pairs}),
+        "PAIR_SUMS": tuple(x.sums or "diagonals" for x in facts.pairs),
         "PLAN_PARAMS": {} if plan is None else dict(plan.params),
         "MADE_KEYS": {own.table: len(own.firsts) for own in selections},
         "PLACES": [name for own in selections for name in own.firsts if name],
     }
 
 
-def _names(reads: ScoreReads) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(x.table for x in reads.reads))
+def _names(facts: Facts) -> tuple[str, ...]:
+    """The inputs that scores read."""
+    found = [] if facts.reads is None else [x.table for x in facts.reads.reads]
+    return tuple(dict.fromkeys([*found, *(x.table for x in facts.pairs)]))

@@ -10,7 +10,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .data import InputFacts, ListedCover, PlanFacts, ScoreReads, StripeFacts
+from .choosing import ChoosingFacts
+from .data import (
+    InputFacts,
+    ListedCover,
+    PairRead,
+    PlanFacts,
+    RowCase,
+    ScoreReads,
+    StripeFacts,
+)
 from .format import Section
 from .formula import Formula, check
 
@@ -204,7 +213,8 @@ class Facts:
     hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
     turned round, and `list_numbers` count what a kernel takes of its lists. `tables`
     are the inputs that kernels read; `stripes` are chosen diagonals, columns and blocks,
-    `listed` the heads whose tiles follow `list_inputs`.
+    `listed` the heads whose tiles follow `list_inputs`. `sinks` and `outputs` are what
+    becomes of rows that are whole.
     """
 
     name: str
@@ -236,9 +246,12 @@ class Facts:
     tables: tuple[str, ...]
     stripes: StripeFacts | None
     reads: ScoreReads | None
+    pairs: tuple[PairRead, ...]
     list_inputs: tuple[str, ...]
     listed: tuple[ListedCover, ...]
     plan: PlanFacts | None
+    sinks: tuple[RowCase, ...]
+    outputs: tuple[RowCase, ...]
 
     def __post_init__(self) -> None:
         check(self.name.isidentifier(), "an attention without a name")
@@ -260,6 +273,16 @@ class Facts:
         check(set(self.tables) <= set(names), "a table that is no input")
         self._check_plan(set(names))
 
+    @property
+    def changes_rows(self) -> bool:
+        """Whether something is done with rows that are whole."""
+        return bool(self.sinks or self.outputs)
+
+    @property
+    def reads_own_value(self) -> bool:
+        """Whether an output reads the row of `v` at its query."""
+        return any("own" in case.value.tokens for case in self.outputs)
+
     def _check_plan(self, names: set[str]) -> None:
         """What a plan makes is what kernels read."""
         made = {x.name for x in self.inputs if not x.is_given}
@@ -275,6 +298,14 @@ class Facts:
         for read in () if self.reads is None else self.reads.reads:
             check(read.table in names, "an element of no input")
             check(max(read.heads) < self.heads, "no head")
+        for pair in self.pairs:
+            check(pair.table in names, "an element of no input")
+            check(max(pair.heads) < self.heads, "no head")
+            sides = (self.block_q, self.block_k)
+            fits = zip(pair.sums, sides, strict=False)
+            check(all(side % x == 0 for x, side in fits), "sums that fill no tile")
+        for case in (*self.sinks, *self.outputs):
+            check(max(case.heads) < self.heads, "no head")
         own = set(self.params) | ({} if self.plan is None else self.plan.params).keys()
         check(not own & names, "a parameter and an input of one name")
 
@@ -317,8 +348,26 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """What is run where choosing keys does not pay: another program, and who decides."""
+
+    choosing: ChoosingFacts
+    expected: tuple[Expected, ...]
+    facts: Facts
+    variants: tuple[Variant, ...]
+
+    def __post_init__(self) -> None:
+        check(self.facts.plan is None, "a dense program that chooses")
+        cases = (*self.choosing.cases, *self.choosing.dense)
+        check(all(x.head < self.facts.heads for x in cases), "no head")
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of it. `compilers` are versions by name; `blobs` in order of the file."""
+    """The whole of it. `compilers` are versions by name; `blobs` in order of the file.
+
+    `alternative` is there if calls may be computed without choosing.
+    """
 
     patternc: str
     compilers: Mapping[str, str]
@@ -330,15 +379,29 @@ class Manifest:
     expected: tuple[Expected, ...]
     facts: Facts
     variants: tuple[Variant, ...]
+    alternative: Alternative | None
     blobs: tuple[Section, ...]
 
     def __post_init__(self) -> None:
-        for variant in self.variants:
+        other = self.alternative
+        if other is not None:
+            check(self.facts.plan is not None, "a choice between programs that is none")
+            own = (self.facts.name, self.facts.heads, self.facts.kv_heads)
+            its = (other.facts.name, other.facts.heads, other.facts.kv_heads)
+            check(own == its, "two programs of different names or heads")
+        for variant in self.all_variants:
             check(variant.code < len(self.blobs), "a kernel without code")
             check((variant.ptx or 0) < len(self.blobs), "a kernel without code")
             check(variant.target in self.targets, "a kernel of an unknown target")
-        for lists in self.facts.lists:
+        stored = (*self.facts.lists, *(() if other is None else other.facts.lists))
+        for lists in stored:
             for array in (*lists.forward, *lists.turned):
                 check(array.blob < len(self.blobs), "an array without numbers")
                 check(array.size == self.blobs[array.blob].size, "an absurd array")
         check(all(dtype in ELEMENTS for dtype in self.dtypes), "no dtype")
+
+    @property
+    def all_variants(self) -> tuple[Variant, ...]:
+        """Those of both programs."""
+        other = self.alternative
+        return (*self.variants, *(() if other is None else other.variants))

@@ -7,13 +7,13 @@ asked for. Not its job: running anything (`attention`).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .codec import decode
 from .format import MOST_BYTES, PackageError, expanded, split
 from .manifest import Manifest
-from .steps import check_formulas
+from .steps import check_choosing, check_formulas
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,21 @@ class Package:
         """A blob by its number, expanded and checked. Raises `PackageError`."""
         section, start = self.manifest.blobs[number], self.places[number]
         return expanded(section, bytes(self.stored[start : start + section.stored]))
+
+    @property
+    def dense(self) -> Package | None:
+        """The program that chooses nothing, if there is one, with the same blobs."""
+        other = self.manifest.alternative
+        if other is None:
+            return None
+        manifest = replace(
+            self.manifest,
+            expected=other.expected,
+            facts=other.facts,
+            variants=other.variants,
+            alternative=None,
+        )
+        return replace(self, manifest=manifest)
 
 
 def read_package(path: str | os.PathLike[str]) -> Package:
@@ -53,6 +68,9 @@ def package_of(content: bytes) -> Package:
         raise PackageError(f"blobs of {end} bytes, and {len(stored)} are there")
     try:
         check_formulas(manifest.facts)
+        if manifest.alternative is not None:
+            check_formulas(manifest.alternative.facts)
+            check_choosing(manifest.alternative.choosing, manifest.facts)
     except ValueError as error:
         raise PackageError(f"the manifest cannot be read: {error}") from None
     return Package(manifest, stored, tuple(places))

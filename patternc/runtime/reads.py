@@ -6,7 +6,7 @@ count; the gradients of inputs that scores read. Not its job: kernels (`host`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,17 +48,15 @@ def input_gradients(
     q_offset: int,
     values: Mapping[str, int],
     inputs: Mapping[str, Tensor],
-    wanted: Collection[str],
-) -> dict[str, Tensor]:
+    totals: Mapping[str, Tensor],
+) -> None:
     """The gradients of inputs that scores read, from those of rows and keys.
 
     `rows` is [slots, B, H, n_q] and `columns` [slots, B, H, n_k]: of each element that a
-    head reads. Shaped as `inputs`, which have their batch axis first.
+    head reads. They are added to `totals`, float32, shaped as `inputs`, which have their
+    batch axis first.
     """
     device = rows.device
-    found = {
-        name: torch.zeros_like(inputs[name], dtype=torch.float32) for name in wanted
-    }
     b = torch.arange(rows.shape[1], device=device)[:, None, None]
     names: dict[str, Value] = {
         "q": torch.arange(rows.shape[3], device=device) + q_offset,
@@ -72,13 +70,12 @@ def input_gradients(
         return found
 
     for read in reads.reads:
-        if read.table in wanted:
+        if read.table in totals:
             h = torch.tensor([*read.heads], device=device)[:, None]
             names["h"] = h
             gradient = _gradient(read, rows if read.of_rows else columns, h)
             places = [tensor_value(place, names, element) for place in read.places]
-            host.add_reads(found[read.table], gradient, b, *places)
-    return {name: x.to(inputs[name].dtype) for name, x in found.items()}
+            host.add_reads(totals[read.table], gradient, b, *places)
 
 
 def _gradient(read: ScoreRead, parts: Tensor, heads: Tensor) -> Tensor:

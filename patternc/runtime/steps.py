@@ -10,8 +10,10 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 
+from .choosing import ChoosingFacts
 from .data import Judge, PlanFacts, PlanSelection
 from .formula import READ, Formula
+from .kinds import FLOAT, INT, check_float
 from .manifest import Facts, HeadGroup
 
 UNARY: Mapping[str, Callable[[int], int]] = {
@@ -85,10 +87,50 @@ def check_formulas(facts: Facts) -> None:
     for read in () if facts.reads is None else facts.reads.reads:
         for place in read.places:
             evaluate(place, {**names, "q" if read.of_rows else "k": 0}, True)
+    for pair in facts.pairs:
+        for at in pair.places:
+            if at is not None:
+                evaluate(at, {**names, "q": 0, "k": 0}, True)
     for cover in facts.listed:
         _check_judge(cover.judge, names)
+    _check_rows(facts)
     if facts.plan is not None:
         _check_plan(facts.plan)
+
+
+def check_choosing(choosing: ChoosingFacts, facts: Facts) -> None:
+    """Try every formula of a decision once. Raises `ValueError`."""
+    plan = {} if facts.plan is None else facts.plan.params
+    names = {f"p_{x}": 1 for x in (*facts.params, *plan)} | {"h": 0, "n_k": 1}
+    ends = {"q_offset": 0, "last": 0, "n_k": 1}
+    for table in choosing.tables:
+        for size in table.sizes:
+            evaluate(size, ends)
+        for amount in (table.amount, table.least, table.most):
+            if isinstance(amount, Formula):
+                evaluate(amount, names)
+    for one in choosing.scored:
+        for size in one.sizes:
+            evaluate(size, ends)
+        for live in one.lives:
+            for value in (live.first, live.condition):
+                keys = {} if value is live.first else {"e_0": 0, "e_1": 0}
+                if value is not None:
+                    evaluate(value, {**names, **keys})
+    drawn = {f"drawn_{at}": 0 for at in range(len(choosing.tables))}
+    for cases, chosen in ((choosing.cases, drawn), (choosing.dense, {})):
+        for case in cases:
+            evaluate(case.mask, {**names, **chosen, "q": 0, "k": 0})
+
+
+def _check_rows(facts: Facts) -> None:
+    inputs = {item.name: item for item in facts.inputs}
+    names = {"q": INT, "h": INT, "n_k": INT}
+    names |= {f"p_{name}": INT for name in facts.params}
+    for sink in facts.sinks:
+        check_float(sink.value, names, inputs)
+    for case in facts.outputs:
+        check_float(case.value, {**names, "o": FLOAT, "own": FLOAT}, inputs)
 
 
 def _check_judge(judge: Judge, names: Mapping[str, int]) -> None:

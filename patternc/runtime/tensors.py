@@ -37,11 +37,11 @@ def tensor_value(
         for token in formula.tokens:
             if isinstance(token, int):
                 stack.append(token)
-            elif token in _BINARY:
+            elif token in BINARY:
                 right = stack.pop()
-                stack[-1] = _BINARY[token](stack[-1], right)
-            elif token in _UNARY:
-                stack[-1] = _UNARY[token](stack[-1])
+                stack[-1] = BINARY[token](stack[-1], right)
+            elif token in UNARY:
+                stack[-1] = UNARY[token](stack[-1])
             elif (found := READ.fullmatch(token)) is not None:
                 start = len(stack) - int(found[1])
                 places = tuple(stack[start:])
@@ -81,9 +81,9 @@ def _opposite(x: Any) -> Any:
     return ~x if isinstance(x, Tensor) else not x
 
 
-_UNARY: Mapping[str, Callable[[Any], Any]] = {"abs": abs, "not": _opposite}
+UNARY: Mapping[str, Callable[[Any], Any]] = {"abs": abs, "not": _opposite}
 
-_BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
+BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,

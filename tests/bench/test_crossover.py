@@ -11,7 +11,8 @@ from patternc.bench.crossover import fit, fit_parts
 from patternc.bench.record import Selected, Shape
 from patternc.bench.selecting import choice_named
 from patternc.plan.choosing_work import work_of
-from patternc.plan.measured import CHOOSING, Choosing
+from patternc.plan.measured import CHOOSING
+from patternc.plan.prices import Choosing
 
 TRUE = Choosing("sm_90", 1.5, 0.8, 1.2, 30.0, 200.0, 3.0, 1.1, 0.9, "some device")
 

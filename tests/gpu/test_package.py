@@ -21,6 +21,7 @@ from patternc.backends.triton.build import Wanted, build_package
 from patternc.runtime.attention import load
 from patternc.source import Source
 from tests.programs import EXAMPLES
+from tests.runtime.packages import or_dense
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,11 +43,33 @@ SLOPES = """attention slopes {
     score s + slope[h] * (k - q) + bias[k]
 }
 """
+GATED = """attention gated {
+    heads 8 kv 2
+    input logit[h] : float
+    input gate[b, q, h] : float
+    mask streaming(4, 300)
+    sink logit[h]                      for h in {0, 1, 2, 3}
+    output o * sigmoid(gate[q, h])     for h in {2, 3, 4, 5}
+    output 0.6 * o + 0.4 * v           for h in {6}
+}
+"""
+RELATIVE = """attention relative {
+    heads 8 kv 2
+    input rel[h, 256] : float
+    input far[64, h] : float
+    input slope[h] : float
+    mask causal
+    score s + rel[h, min(q - k, 255)] + far[(q // 64 - k // 64) % 64, h] - slope[h] * (q - k)
+}
+"""
 STDLIB = ROOT / "stdlib_patterns"
 PROGRAMS = {
     "vertical_slash": (STDLIB / "vertical_slash.pat").read_text(),
     "block_topk": (STDLIB / "block_topk.pat").read_text(),
+    "slash_or_dense": or_dense((STDLIB / "vertical_slash.pat").read_text()),
     "slopes": SLOPES,
+    "gated": GATED,
+    "relative": RELATIVE,
     "duo": EXAMPLES["duo"],
     "phi3_small": EXAMPLES["phi3_small"],
     "sliding_tile": SLIDING_TILE,
@@ -61,6 +84,15 @@ import torch
 from patternc.runtime import load
 path, data, result, grad = sys.argv[1:]
 calls, inputs = torch.load(data, weights_only=True)
+
+
+def inputs_of(q, k):
+    own = {x: y.cuda() for x, y in inputs.items()}
+    for name in {"bias", "gate"} & own.keys():
+        own[name] = own[name][: len(q), : k.shape[2]]
+    return own
+
+
 torch.zeros(1, device="cuda")
 torch.cuda.synchronize()
 began = time.perf_counter()
@@ -68,9 +100,7 @@ attn = load(path)
 q, k, v, d = (x.cuda() for x in calls[0])
 torch.cuda.synchronize()
 copied = time.perf_counter()
-given = {x: y.cuda() for x, y in inputs.items()}
-if "bias" in given:
-    given["bias"] = given["bias"][: len(q), : k.shape[2]]
+given = inputs_of(q, k)
 attn(q, k, v, **given)
 torch.cuda.synchronize()
 first = time.perf_counter()
@@ -79,9 +109,7 @@ for call in calls:
     q, k, v, d = (x.cuda() for x in call)
     if grad == "yes":
         q, k, v = (x.requires_grad_() for x in (q, k, v))
-    given = {x: y.cuda() for x, y in inputs.items()}
-    if "bias" in given:
-        given["bias"] = given["bias"][: len(q), : k.shape[2]]
+    given = inputs_of(q, k)
     wanted = [x.requires_grad_() for x in given.values()] if grad == "yes" else []
     out, lse = attn(q, k, v, return_lse=True, **given)
     parts = [out, lse]
@@ -108,10 +136,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], P
     def get(name: str, own: str) -> Path:
         path = folder / f"{name}_{own}.patk"
         if not path.exists():
-            kernel = driver.compile_source(Source(f"{name}.pat", PROGRAMS[name]))
+            trace = driver.trace_source(Source(f"{name}.pat", PROGRAMS[name]))
+            other = driver.dense_trace(trace)
+            dense = None if other is None else other.kernel
             wanted = Wanted((own,), ("bf16",), DIMS, backward=True)
             count = os.cpu_count() or 1
-            path.write_bytes(build_package(kernel, wanted, processes=count))
+            content = build_package(trace.kernel, wanted, processes=count, dense=dense)
+            path.write_bytes(content)
         return path
 
     return get
@@ -142,10 +173,15 @@ def calls_for(name: str) -> list[list[Tensor]]:
 
 
 def inputs_for(name: str) -> dict[str, Tensor]:
-    """Inputs, of which `bias` is cut to the sizes of a call."""
+    """Inputs; those of a batch element and a position are cut to the sizes of a call."""
+    torch.manual_seed(6)
+    if name == "relative":
+        parts = ((8, 256), (64, 8), (8,))
+        return dict(zip(("rel", "far", "slope"), map(torch.randn, parts), strict=True))
+    if name == "gated":
+        return {"logit": torch.randn(8), "gate": torch.randn(3, 9000, 8)}
     if name != "slopes":
         return {}
-    torch.manual_seed(6)
     return {"slope": torch.rand(8), "bias": torch.randn(3, 9000)}
 
 
@@ -186,8 +222,8 @@ def test_the_same_bits_without_a_compiler(
         q, k, v, d = (x.cuda() for x in call)
         q, k, v = (x.requires_grad_() for x in (q, k, v))
         given: dict[str, Any] = {x: y.cuda() for x, y in inputs.items()}
-        if "bias" in given:
-            given["bias"] = given["bias"][: len(q), : k.shape[2]]
+        for cut in {"bias", "gate"} & given.keys():
+            given[cut] = given[cut][: len(q), : k.shape[2]]
         wanted = [x.requires_grad_() for x in given.values()]
         out, lse = attn(q, k, v, return_lse=True, **given)
         own = [out, lse, *torch.autograd.grad((out * d).sum(), (q, k, v, *wanted))]

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from unittest.mock import patch
 
-from patternc import driver
+from patternc import driver, stdlib_patterns
 from patternc.backends.triton import build
 from patternc.backends.triton.build import Wanted, build_package
 from patternc.backends.triton.machine_code import Compiled, Job, arguments_of
@@ -117,8 +117,87 @@ DATA = {
         input keep[b, h, q // 64, k // 64] : bool
         mask causal & keep[h, q // 64, k // 64]
     }""",
+    "sinks": """attention sinks(w: runtime = 30) {
+        heads 4 kv 2
+        input logit[h] : float
+        input kind[h] : int
+        input open[b, q // 8] : bool
+        mask causal
+        sink logit[h]                                                 for h in {0}
+        sink where(h < w, w / 9.0, -exp(logit[(kind[h] + w) % 4]))    for h in {1, 3}
+        output where(q % 3 < h & open[q // 8], abs(o), sqrt(w + q) * o)  for h in {2}
+    }""",
+    "gated": """attention gated {
+        heads 4 kv 2
+        input gate[b, q, h] : float
+        input slope[h] : float
+        mask window(40)
+        score s + slope[h] * (k - q)
+        sink min(slope[h], 0.25) / 2       for h in {0, 1}
+        output o * sigmoid(gate[q, h])     for h in {0, 2}
+        output 0.6 * o + relu(slope[h]) * v  for h in {1}
+    }""",
+    "chosen_sinks": """attention chosen_sinks(n: runtime = 9) {
+        heads 4 kv 2
+        let columns = top(n, mean(scores where causal by k))
+        mask causal & (k in columns | q - k < 3)
+        sink 0.5
+        output o * log(N + 0.5)            for h in {0, 3}
+    }""",
+    "pairs": """def y(t) = t // 8
+    def x(t) = t % 8
+    attention pairs(w: runtime = 7) {
+        heads 4 kv 2
+        input bias[h, q, k] : float
+        input far[8, 80] : float
+        input rel[h, 19, 15] : float
+        input place[b, k] : int
+        mask causal                 for h in {0, 1, 2}
+        mask window(20) | k < 7     otherwise
+        score softcap(s, 4.0) * bias[h, q, k]                              for h in {0, 2}
+        score s + far[h, q - k] - far[h, w] * (q - k) + far[4, q // 16 - k // 32]
+                                                                           for h in {1}
+        score s + rel[h, y(q) - y(k) + 9, x(q) - x(k) + 7] + far[place[q] - place[k], w]
+                                                                           for h in {3}
+    }""",
+    "ordered_pairs": """layout clip = text[5] + video[f = 3, y = 4, x = 5]
+    attention ordered_pairs {
+        heads 4 kv 2
+        layout clip
+        input near[h, 130] : float
+        input rel[130] : float
+        mask q in text | k in text
+            | abs(q.f - k.f) <= 1 & abs(q.y - k.y) <= 1 & abs(q.x - k.x) <= 2
+        order video by tile(f = 1, y = 2, x = 5)
+        score s + near[h, q - k + 65]      for h in {0, 2}
+        score s * rel[q - k + 65]          otherwise
+    }""",
 }
-"""Programs that read inputs or choose keys."""
+"""Programs that read inputs, choose keys, or finish rows."""
+
+
+def or_dense(text: str) -> str:
+    """A program whose mask may be dense where that is cheaper."""
+    return re.sub(
+        r"^( +mask .*)$", r"\1 else dense when cheaper", text, flags=re.MULTILINE
+    )
+
+
+CHEAPER = {
+    "slashes_or_dense": or_dense(stdlib_patterns.text("vertical_slash")),
+    "blocks_or_dense": or_dense(stdlib_patterns.text("block_topk")),
+    "shares_or_dense": or_dense(DATA["shares"]),
+    "some_heads": """attention some_heads(n: runtime = 9, w: runtime = 900) {
+        heads 8 kv 4
+        input gate[h] : float
+        let best = top(min(n, N), mean(scores for q >= N - 64 by k), always k < 2)
+        let least = above(0.5, max(scores where causal & k % 3 == 0 by q - k))
+        mask causal & (k in best | q - k < w)         else dense when cheaper for h < 3
+        mask causal & (q - k in least | k in best)    else dense when cheaper otherwise
+        sink gate[h]
+    }""",
+}
+"""Programs that choose unless a dense mask is cheaper."""
 
 EVERYTHING = Wanted(
     ("sm_80", "sm_90"),
@@ -159,16 +238,30 @@ def fake_compile(path: Path, job: Job, cache: Path) -> Compiled:
 
 
 @lru_cache
+def trace_of(name: str) -> driver.Trace:
+    """A compiled program."""
+    text = {**PROGRAMS, **DATA, **CHEAPER}[name]
+    return driver.trace_source(Source(f"{name}.pat", text))
+
+
+@lru_cache
+def dense_of(name: str) -> driver.Trace | None:
+    """What is computed instead where that is cheaper."""
+    return driver.dense_trace(trace_of(name))
+
+
 def kernel_of(name: str) -> Kernel:
     """A planned program."""
-    return driver.compile_source(Source(f"{name}.pat", {**PROGRAMS, **DATA}[name]))
+    return trace_of(name).kernel
 
 
 @lru_cache
 def quick_bytes(name: str, wanted: Wanted = EVERYTHING) -> bytes:
     """A package whose code is none."""
     with patch.object(build, "compile_job", fake_compile):
-        return build_package(kernel_of(name), wanted, processes=0)
+        other = dense_of(name)
+        dense = None if other is None else other.kernel
+        return build_package(kernel_of(name), wanted, processes=0, dense=dense)
 
 
 def quick_package(name: str, wanted: Wanted = EVERYTHING) -> Package:

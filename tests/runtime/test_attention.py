@@ -20,6 +20,7 @@ from patternc.runtime.choice import choose
 from patternc.runtime.format import PackageError
 from patternc.runtime.launch import OutOfResources
 from tests.runtime.packages import (
+    PROGRAMS,
     TRAINED,
     StubDriver,
     quick_bytes,
@@ -361,6 +362,45 @@ def test_inputs_are_checked_and_widened() -> None:
     assert "key_gradient_kernel" in names
 
 
+def test_rows_are_finished_in_the_kernel_unless_autograd_looks() -> None:
+    attn, driver = attention("gated")
+    q, k, v = tensors()
+    slope, gate = torch.ones(4), torch.zeros(2, 70, 4)
+    forward = [x for x in attn.manifest.variants if "EPILOGUE" in x.constants]
+
+    def finished() -> set[object]:
+        code = {attn.package.blob(x.code): x.constants["EPILOGUE"] for x in forward}
+        found: set[object] = {code[x.code] for x in driver.launches if x.code in code}
+        driver.launches.clear()
+        return found
+
+    assert attn(q, k, v, gate=gate, slope=slope).shape == q.shape
+    assert finished() == {True}
+    gate.requires_grad_()
+    out = attn(q, k, v, gate=gate, slope=slope)
+    assert finished() == {False}
+    (gradient,) = torch.autograd.grad(out.sum(), gate)
+    assert gradient.shape == gate.shape
+    told = "`q`: expected every query among the keys"
+    with torch.no_grad(), pytest.raises(ValueError, match=told):
+        attn(q, k, v, gate=gate, slope=slope, q_offset=3)
+
+
+def test_sequences_of_finished_rows_have_no_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = "attention held { heads 4 kv 2 mask causal sink 0.5 }"
+    monkeypatch.setitem(PROGRAMS, "held", program)
+    attn, driver = attention("held", forms=("padded", "packed"))
+    q, k, v = tensors()
+    lengths = torch.tensor([3, 70])
+    assert attn(q, k, v, lengths=lengths).shape == q.shape
+    driver.launches.clear()
+    with pytest.raises(ValueError, match="no gradient .* has sinks or outputs"):
+        attn(q.requires_grad_(), k, v, lengths=lengths)
+    assert driver.launches == []
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.uint8])
 def test_integer_inputs_have_32_bits(dtype: torch.dtype) -> None:
     attn, _ = attention("given")
@@ -371,7 +411,7 @@ def test_integer_inputs_have_32_bits(dtype: torch.dtype) -> None:
         seen.append(given["far"].dtype)
         return 0, 0
 
-    host.attend = attend
+    host.forward = attend
     q, k, v = (x[:, :2].contiguous() for x in tensors())
     given: dict[str, Any] = {
         "columns": torch.zeros(2, 70, dtype=torch.bool),

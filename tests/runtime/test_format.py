@@ -93,7 +93,7 @@ def test_anything_at_all_is_refused(content: bytes) -> None:
             package_of(text)
 
 
-@pytest.mark.parametrize("name", ["causal", "vertical_slash", "slopes"])
+@pytest.mark.parametrize("name", ["causal", "vertical_slash", "pairs", "gated"])
 @given(source=st.randoms(use_true_random=False))
 def test_a_made_up_manifest_is_refused_or_sound(
     name: str, source: random.Random
@@ -208,6 +208,34 @@ def test_an_absurd_manifest_is_refused(path: tuple[Any, ...], value: Any) -> Non
         ("slopes", ("reads", "reads", 0, "heads"), [-1]),
         ("slopes", ("reads", "reads", 0, "heads"), [4]),
         ("slopes", ("reads", "reads", 0, "places", 0, "tokens"), ["import os"]),
+        ("sinks", ("sinks", 0, "heads"), [4]),
+        ("sinks", ("sinks", 0, "heads"), []),
+        ("sinks", ("sinks", 0, "heads"), [0, 0]),
+        ("sinks", ("sinks", 0, "value", "tokens"), ["import os"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), []),
+        ("sinks", ("sinks", 0, "value", "tokens"), [1]),
+        ("sinks", ("sinks", 0, "value", "tokens"), ["o"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), [0.5, 0.5]),
+        ("sinks", ("sinks", 0, "value", "tokens"), [0.5, "+"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), [0.5, 1, "+"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), [1, 0.5, "exp"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), [1, "exp"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), ["h", "read 1 other"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), ["h", "h", "read 2 logit"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), [0.5, "read 1 logit"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), ["h", "read 1 kind"]),
+        ("sinks", ("sinks", 0, "value", "tokens"), [0.5, 0.5, 0.5, "select"]),
+        ("sinks", ("outputs", 0, "value", "tokens"), ["o", "sinh"]),
+        ("sinks", ("outputs", 0, "value", "tokens"), ["o", "p_none", "float", "*"]),
+        ("pairs", ("pairs", 0, "table"), "none"),
+        ("pairs", ("pairs", 0, "heads"), [4]),
+        ("pairs", ("pairs", 0, "sums"), [64]),
+        ("pairs", ("pairs", 0, "sums"), [1 << 40, 1]),
+        ("pairs", ("pairs", 0, "sums"), [3, 1]),
+        ("pairs", ("pairs", 0, "axes"), [0, 1]),
+        ("pairs", ("pairs", 0, "axes"), []),
+        ("pairs", ("pairs", 1, "places"), [None, None]),
+        ("pairs", ("pairs", 1, "places", 0, "tokens"), ["e_0"]),
         ("given", ("stripes", "blocks"), [64]),
         ("given", ("stripes", "within", "tokens"), ["k"]),
         ("given", ("stripes", "within", "tokens"), ["q", "read 1 columns"]),

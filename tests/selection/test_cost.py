@@ -14,8 +14,10 @@ from patternc.check import lower
 from patternc.diagnostics import PatternError
 from patternc.explain import as_text, explain
 from patternc.ir.map_text import print_selection
-from patternc.plan.cheaper import SHORT, costs, crossover
+from patternc.ir.selected import dense_alternative
+from patternc.plan.cheaper import costs, crossover
 from patternc.plan.measured import CHOOSING
+from patternc.plan.prices import SHORT
 from patternc.source import Source
 from patternc.syntax.parse import parse
 from tests.selection.programs import attention
@@ -57,7 +59,7 @@ def test_heads_without_permission_choose() -> None:
     clauses = f"""{COLUMNS}mask causal & k in columns else dense when cheaper for h < 2
         mask k in columns otherwise"""
     found = lower(parse(Source("x.pat", text_of(clauses))))
-    assert driver.dense_alternative(found) is None
+    assert dense_alternative(found) is None
     first, second = found.dense_cases
     assert first.mask != found.cases[0].mask
     assert second.mask == found.cases[1].mask
@@ -208,3 +210,13 @@ def test_maps_that_double_are_refused() -> None:
     lets += ["let chosen = top(1, a40)", "mask k in chosen"]
     with pytest.raises(PatternError, match="this map grows beyond 20000 operations"):
         lower(parse(Source("x.pat", text_of("\n".join(lets)))))
+
+
+def test_a_dense_call_takes_sequences(tmp_path: Path) -> None:
+    clauses = f"{COLUMNS}mask causal & k in columns else dense when cheaper"
+    attn = attention(tmp_path, clauses, "heads 2 kv 1")
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(1, 2, 30, 16, generator=generator)
+    k = torch.randn(1, 1, 30, 16, generator=generator)
+    out = attn(q, k, k, lengths=torch.tensor([5]))
+    assert not out[:, :, 5:].any() and out[:, :, :5].any()

@@ -15,8 +15,10 @@ from patternc.backends.c.formulas import c_text, functions_of
 from patternc.backends.c.tables import images_of, keys
 from patternc.backends.reference import ReferenceBackend
 from patternc.diagnostics import PatternError
+from patternc.driver import compile_source
 from patternc.runtime.formula import Formula
 from patternc.runtime.steps import evaluate as evaluated
+from patternc.source import Source
 from tests.backends.c.libraries import (
     BUILT,
     COMPILER,
@@ -26,6 +28,8 @@ from tests.backends.c.libraries import (
     written,
 )
 from tests.runtime.packages import PROGRAMS, kernel_of, quick_package
+
+SINK = "attention a { heads 2 mask causal sink 0.5 }"
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
 
@@ -74,6 +78,10 @@ def test_refused_with_the_place() -> None:
     refusal = c_refusal(attention, ("sm_90",), False)
     assert refusal is not None and "reads `slope`" in refusal.message
     assert refusal.span == attention.inputs[0].span
+    attention = compile_source(Source("a.pat", SINK)).attention
+    refusal = c_refusal(attention, ("sm_90",), False)
+    assert refusal is not None and "no `sink` and `output`" in refusal.message
+    assert refusal.span == attention.sinks[0].span
     with pytest.raises(PatternError):
         emit_c(quick_package("ordered", BUILT), attention)
 

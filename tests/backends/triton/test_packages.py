@@ -14,14 +14,17 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from patternc.backends.triton.build import Wanted
 from patternc.backends.triton.load import TritonBackend
+from patternc.ops.program import Program, Site
 from patternc.runtime.attention import PackagedAttention
 from patternc.store import Store
 from tests.runtime.packages import DATA, StubDriver, kernel_of, quick_package
 
 WANTED = Wanted(("sm_90",), ("fp32",), (16,), backward=True)
 SMALL = {"ROW_TILE": 16, "KEY_TILE": 32, "DIAGONAL_STEPS": 2, "PLANNED_AT_ONCE": 900}
-CASES = [*((name, (5, 66, None)) for name in DATA), ("vertical_slash", (7, 64, 3))]
-PLANNED = ["vertical_slash", "pooled", "shares", "largest"]
+OF_LAYOUTS: dict[str, tuple[int, int, int | None]] = {"ordered_pairs": (65, 65, None)}
+CASES = [(name, OF_LAYOUTS.get(name, (5, 66, None))) for name in DATA]
+CASES.append(("vertical_slash", (7, 64, 3)))
+PLANNED = ["vertical_slash", "pooled", "shares", "largest", "chosen_sinks"]
 
 
 @lru_cache
@@ -106,16 +109,41 @@ def test_forward_and_backward(
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(same)), key
             is_empty = isinstance(value, Tensor) and not value.any()
             assert not is_empty or q_offset == 3  # before all rows of the probe
-    out, lse = module.attend(q, k, v, **call, **own)
-    expected = module.gradients(q, k, v, out, lse, d, None, wanted, **call, **own)
+    out, lse, trained, expected = by_the_jit(name, folder, (q, k, v, d), offset, own)
+    once = attn(q, k, v, return_lse=True, **call, **given)
+    assert torch.equal(once[0], out) and torch.equal(once[1], lse)
     q, k, v = (x.requires_grad_() for x in (q, k, v))
     named: dict[str, Any] = {
         x: y.requires_grad_() if x in wanted else y for x, y in given.items()
     }
     mine, its_lse = attn(q, k, v, return_lse=True, **call, **named)
-    assert torch.equal(mine, out) and torch.equal(its_lse, lse)
+    assert torch.equal(mine, trained[0]) and torch.equal(its_lse, trained[1])
     parts = [q, k, v, *(named[x] for x in wanted)]
-    found = torch.autograd.grad(mine, parts, d)
-    wished = [*expected[:3], *(expected[3][x].reshape(given[x].shape) for x in wanted)]
-    for one, other in zip(found, wished, strict=True):
-        assert torch.equal(one, other)
+    found = torch.autograd.grad((mine, its_lse), parts, (d, lse))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other.reshape(one.shape))
+
+
+def by_the_jit(
+    name: str,
+    folder: Path,
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+    offset: int,
+    given: dict[str, Any],
+) -> tuple[Tensor, Tensor, tuple[Any, ...], list[Tensor]]:
+    """Output and LSE, those of a training step, and gradients (the LSE's is itself)."""
+    q, k, v, d = tensors
+    loaded = TritonBackend(Store(folder)).load(kernel_of(name))
+    program, own = Program(name, kernel_of(name), loaded), kernel_of(name).attention
+    params: dict[str, Any] = {x.name: x.default for x in own.params} | given
+    values = tuple(params[x.name] for x in own.params)
+    inputs = [given[item.name] for item in own.inputs]
+    floats = [at for at, x in enumerate(inputs) if x.is_floating_point()]
+    site = Site(values, offset, 0.3)
+    with torch.no_grad():
+        out, lse = program.run(q, k, v, inputs, site, True)
+        *both, core, core_lse = program.run_for_gradients(q, k, v, inputs, site)
+        assert lse is not None
+        kept: Any = (core, core_lse) if program.keeps_core else both
+        tensors_of = (q, k, v, inputs, kept, d, lse)
+        return out, lse, tuple(both), program.gradients(*tensors_of, site, floats)
