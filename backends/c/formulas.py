@@ -29,7 +29,8 @@ from patternc.ir.nodes import (
     Truth,
 )
 from patternc.runtime.formula import Formula
-from patternc.runtime.manifest import Facts, HeadGroup
+from patternc.runtime.manifest import Facts
+from patternc.runtime.tiles import HeadGroup
 
 FUNCTIONS = {
     "floor_mod": """\

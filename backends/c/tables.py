@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from patternc.runtime import host
 from patternc.runtime.layout import slots_of
 from patternc.runtime.manifest import (
-    ELEMENTS,
     Argument,
     Facts,
     Manifest,
@@ -21,6 +20,7 @@ from patternc.runtime.manifest import (
     Variant,
 )
 from patternc.runtime.package import Package
+from patternc.runtime.tiles import ELEMENTS
 
 DTYPES = ("bf16", "fp16", "fp32")
 FORMS = ("none", "padded", "packed")

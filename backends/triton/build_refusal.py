@@ -19,7 +19,6 @@ from patternc.backends.triton.stripe_gradients import has_gradients
 from patternc.backends.triton.stripes import striped, without_stripes
 from patternc.diagnostics import Diagnostic
 from patternc.ir.selected import dense_alternative
-from patternc.ir.walk import tables_of
 from patternc.plan.kernel import Kernel
 from patternc.plan.reverse import reverse
 from patternc.source import Span
@@ -69,14 +68,6 @@ def _lists_refusal(
     listed = [cover for cover in own.covers if is_listed(cover)]
     if backward:
         listed += [x for x in reverse(own, kernel.schedule).covers if is_listed(x)]
-    chosen = {one.table for one in attention.selections}
-    for cover in own.covers:
-        if is_listed(cover) and chosen & tables_of(cover.mask):
-            return _refusal(
-                "a package has no tile lists that follow what a selection chose yet",
-                cover.span,
-                "the tiles of this mask are listed anew for every call",
-            )
     follow = follows_inputs(own)
     if listed and attention.layout is None and not follow:
         return _refusal(

@@ -270,7 +270,7 @@ def _launches(kernel: Kernel) -> list[str]:
     lines = ["# (kernel, columns of a tile, bytes of an element): (warps, stages)"]
     lines.append("LAUNCHES = {")
     schedule = kernel.schedule
-    beside = bytes_beside(kernel.attention, schedule.block_k)
+    beside = bytes_beside(kernel)
     found = launches(schedule, beside=beside)
     for (work, columns, itemsize), launch in found.items():
         lines.append(f'    ("{work}", {columns}, {itemsize}): {launch},')

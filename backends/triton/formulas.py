@@ -27,7 +27,7 @@ from patternc.ir.nodes import (
 )
 from patternc.plan.kernel import Kernel, KeyRange, TileCover
 from patternc.runtime.formula import Formula
-from patternc.runtime.manifest import HeadGroup, Steps
+from patternc.runtime.tiles import HeadGroup, Steps
 
 Token = int | str
 

@@ -15,15 +15,19 @@ from patternc.backends.triton.expr import folded
 from patternc.backends.triton.formulas import NAMES, Token, formula
 from patternc.backends.triton.profiles import (
     alike,
+    is_chosen,
     is_searched,
     is_truth,
+    mixes,
     needed,
+    parts_outside,
     two_sided,
 )
 from patternc.ir.nodes import (
     Abs,
     All,
     Any,
+    Axis,
     Binary,
     Compare,
     Const,
@@ -34,34 +38,54 @@ from patternc.ir.nodes import (
     Read,
     Truth,
 )
+from patternc.ir.walk import axes_of
 from patternc.plan.kernel import Kernel, TileCover
 from patternc.plan.sides import sides_of
-from patternc.runtime.data import Judge, JudgePart, JudgeTable, ListedCover
+from patternc.runtime.data import (
+    Judge,
+    JudgeCell,
+    JudgePart,
+    JudgeTable,
+    ListedCover,
+)
 from patternc.runtime.formula import Formula
 
 
 def listed_covers(listing: Kernel, box: Box) -> tuple[ListedCover, ...]:
     """The heads whose tiles are listed for each call, in order."""
+    attention, by_tile = listing.attention, is_chosen(listing)
     return tuple(
         ListedCover(
-            tuple(cover.heads), alike(listing.attention, cover.mask), _judge(cover, box)
+            tuple(cover.heads),
+            alike(attention, cover.mask),
+            _judge(cover, box, by_tile),
         )
         for _, cover in needed(listing)
     )
 
 
-def _judge(cover: TileCover, box: Box) -> Judge:
+def _judge(cover: TileCover, box: Box, by_tile: bool) -> Judge:
     sides = sides_of(folded(cover.mask), box)  # type: ignore[arg-type]
     parts = [(True, part) for part in sides.query]
     parts += [(False, part) for part in sides.key]
-    names = {part: f"part_{at}" for at, (_, part) in enumerate(parts)}
-    tables = two_sided(sides.mask, names)
+    reads = list(two_sided(sides.mask, {part: "" for _, part in parts}))
+    own = [read for read in reads if by_tile and not mixes(read)]
+    cells: dict[Read, str] = {read: f"cell_{at}" for at, read in enumerate(own)}
+    # What only cells are made from is not asked for by itself.
+    outside = parts_outside(sides.mask, cells)
+    parts = [(of_queries, part) for of_queries, part in parts if part in outside]
+    names: dict[Expr, str] = {}
+    names |= cells.items()
+    names |= {part: f"part_{at}" for at, (_, part) in enumerate(parts)}
+    others = [read for read in reads if read not in cells]
+    tables = {read: f"table_{at}" for at, read in enumerate(others)}
     return Judge(
         tuple(
             JudgePart(of_queries, is_truth(part), formula(folded(part)))
             for of_queries, part in parts
         ),
         tuple(_table(read) for read in tables),
+        tuple(_cell(read) for read in cells),
         sides.by_step,
         Formula(tuple(_tokens(folded(sides.mask), names, tables))),
     )
@@ -72,6 +96,15 @@ def _table(read: Read) -> JudgeTable:
         None if is_searched(index) else formula(folded(index)) for index in read.indices
     )
     return JudgeTable(read.table, tuple(places))
+
+
+def _cell(read: Read) -> JudgeCell:
+    sides = []
+    for index in read.indices:
+        own = axes_of(index) & {Axis.QUERY, Axis.KEY}
+        sides.append("".join(NAMES[axis] for axis in own))
+    places = (formula(folded(index)) for index in read.indices)
+    return JudgeCell(read.table, tuple(sides), tuple(places))
 
 
 def _tokens(

@@ -19,6 +19,8 @@ from patternc.backends.triton.plan_steps import (
     Q_OFFSET,
     Arithmetic,
     Blocks,
+    EachRow,
+    Joined,
     SelectionSteps,
     Shares,
     Side,
@@ -47,7 +49,7 @@ from patternc.ir.nodes import (
     IntExpr,
     IntOp,
 )
-from patternc.ir.selection import Choice, Crossing, Sharing
+from patternc.ir.selection import Choice, Crossing, MapFunction, Sharing
 from patternc.plan.stripes import on_diagonal
 from patternc.runtime.data import (
     InputAxis,
@@ -196,6 +198,10 @@ def _step(step: Step, heads: dict[Sharing, int]) -> PlanStep:
             own = (step.probe, how, by, step.sizes, heads[step.over])
             return PlanStep("sums", *own, 0, _NOTHING, ())
         case Blocks():
+            if isinstance(step.queries, EachRow):
+                by, size = step.keys.how.value, (step.keys.size,)
+                words = tuple(map(_word, step.queries.functions))
+                return PlanStep("rows", 0, "", by, size, 1, 0, _NOTHING, words)
             hows = (step.queries.how.value, step.keys.how.value)
             sizes = (step.queries.size, step.keys.size)
             return PlanStep("blocks", 0, *hows, sizes, 1, 0, _NOTHING, ())
@@ -204,11 +210,18 @@ def _step(step: Step, heads: dict[Sharing, int]) -> PlanStep:
             return PlanStep("where", 0, "", "", (), 1, step.operand, condition, ())
         case Shares():
             return PlanStep("softmax", 0, "", "", (), 1, step.operand, _NOTHING, ())
+        case Joined():
+            over, operand = heads[step.over], step.operand
+            return PlanStep("joined", 0, "", "", (), over, operand, _NOTHING, ())
         case Arithmetic():
             sides = tuple(_sides(step))
             return PlanStep(step.sign, 0, "", "", (), 1, 0, _NOTHING, sides)
         case _:
             assert_never(step)
+
+
+def _word(function: MapFunction) -> str:
+    return "neg" if function is MapFunction.NEGATE else function.value
 
 
 def _sides(step: Arithmetic) -> Iterator[int | float | str]:

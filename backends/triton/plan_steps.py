@@ -34,7 +34,9 @@ from patternc.ir.selected import placed_params
 from patternc.ir.selection import (
     Choice,
     MapBinary,
+    MapCall,
     MapExpr,
+    MapFunction,
     MapNumber,
     MapOp,
     MapScale,
@@ -96,10 +98,17 @@ class Pooled:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """Products of pooled rows of Q with those of K."""
+class EachRow:
+    """Every row of Q, after some functions of its numbers, the first one first."""
 
-    queries: Pooled
+    functions: tuple[MapFunction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Products of rows of Q, pooled or not, with pooled ones of K."""
+
+    queries: Pooled | EachRow
     keys: Pooled
 
 
@@ -118,6 +127,14 @@ class Shares:
     operand: int
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The live entries of step `operand`, added up over heads."""
+
+    operand: int
+    over: Sharing
+
+
 Side = int | float | None
 """A step by its number, a number, or None: the call's scale."""
 
@@ -131,7 +148,7 @@ class Arithmetic:
     rhs: Side
 
 
-Step = Sums | Blocks | Where | Shares | Arithmetic
+Step = Sums | Blocks | Where | Shares | Joined | Arithmetic
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +281,10 @@ class _Maps:
             case Product(lhs=Reduce() as lhs, rhs=Reduce() as rhs):
                 queries = self._pooled(lhs, Tokens.QUERIES)
                 return Blocks(queries, self._pooled(rhs, Tokens.KEYS))
+            case Product(lhs=Rows() | MapCall() as lhs, rhs=Reduce() as rhs):
+                return Blocks(self._each_row(lhs), self._pooled(rhs, Tokens.KEYS))
+            case Reduce(how=Reduction.SUM) if _joins_heads(map_):
+                return Joined(self.add(map_.operand), map_.over)
             case MapWhere():
                 operand = self.add(map_.operand)
                 _check_condition(map_.condition, self.span)
@@ -285,12 +306,28 @@ class _Maps:
             case _:
                 return self.add(map_)
 
+    def _each_row(self, side: MapExpr) -> EachRow:
+        match side:
+            case Rows(tokens=Tokens.QUERIES):
+                return EachRow(())
+            case MapCall(function=function, operand=operand):
+                return EachRow((*self._each_row(operand).functions, function))
+        raise Unplanned(self.span)
+
     def _pooled(self, side: Reduce, tokens: Tokens) -> Pooled:
         is_rows = isinstance(side.operand, Rows) and side.operand.tokens is tokens
         is_alone = side.over is Sharing.ALONE
         if side not in self.fused.pools or not is_rows or not is_alone:
             raise Unplanned(self.span)
         return Pooled(side.how, self.fused.pools[side])
+
+
+def _joins_heads(map_: Reduce) -> bool:
+    """Whether entries stay as they are, but for heads that are put together."""
+    axes = (Axis.FIRST, Axis.SECOND)[: len(map_.keys)]
+    is_own = map_.by == tuple(map(Index, axes))
+    is_shared = map_.over is not Sharing.ALONE
+    return is_own and is_shared and keys_of(map_.operand) == map_.keys
 
 
 def _check_condition(condition: BoolExpr, span: Span) -> None:

@@ -20,10 +20,14 @@ from patternc.backends.triton.plan_steps import (
     Q_OFFSET,
     Arithmetic,
     Blocks,
+    EachRow,
+    Joined,
     Planning,
+    Pooled,
     SelectionSteps,
     Shares,
     Side,
+    Step,
     Sums,
     Unplanned,
     Where,
@@ -34,11 +38,22 @@ from patternc.backends.triton.ranges import place
 from patternc.backends.triton.tables import call_lines
 from patternc.backends.triton.template import fill
 from patternc.ir.nodes import Attention, Axis, BoolExpr, Const, IntExpr
-from patternc.ir.selection import Choice, Crossing, Reduction, Sharing
+from patternc.ir.selection import (
+    Choice,
+    Crossing,
+    MapFunction,
+    Reduction,
+    Sharing,
+)
 
 _KEYS = {Axis.FIRST: "e_0", Axis.SECOND: "e_1", Axis.LENGTH: "length"}
 _INDENT = 8
 _CALL = {Axis.LENGTH: "n_k"}
+_FUNCTIONS = {
+    function: f"torch.{function.value}({{}})"
+    for function in MapFunction
+    if function is not MapFunction.NEGATE
+} | {MapFunction.NEGATE: "-{}"}
 
 
 @dataclass
@@ -142,9 +157,7 @@ def _selection(text: _Text, own: SelectionSteps) -> list[str]:
     return lines
 
 
-def _step(
-    text: _Text, step: Sums | Blocks | Where | Shares | Arithmetic
-) -> tuple[str, str]:
+def _step(text: _Text, step: Step) -> tuple[str, str]:
     """The names of a step's numbers and of its live entries."""
     match step:
         case Sums():
@@ -161,6 +174,11 @@ def _step(
             numbers, live = text.steps[step.operand]
             name = text.name("map")
             text.body.append(f"{name} = softmax_of({numbers}, {live})")
+            return name, live
+        case Joined():
+            given = [*text.steps[step.operand], _heads(step.over)]
+            name, live = text.name("map"), text.name("live")
+            text.body += call_lines(f"{name}, {live}", "summed_heads", given, _INDENT)
             return name, live
         case Arithmetic():
             return _arithmetic(text, step)
@@ -188,6 +206,12 @@ def _side(text: _Text, side: Side) -> str:
     return text.steps[side][0] if isinstance(side, int) else repr(side)
 
 
+def _heads(over: Sharing) -> str:
+    """How many heads, one after another, are put together."""
+    heads = {Sharing.ALONE: "1", Sharing.ALL: "HEADS"}
+    return heads.get(over, "HEADS // KV_HEADS")
+
+
 def _summed(text: _Text, step: Sums) -> tuple[str, str]:
     """Groups of the scores of some rows."""
     if step.probe not in text.started:
@@ -195,8 +219,7 @@ def _summed(text: _Text, step: Sums) -> tuple[str, str]:
         probe = text.planning.probes[step.probe]
         text.before += _started(text, step.probe, probe)
     numbers, live = text.name("map"), text.name("live")
-    heads = {Sharing.ALONE: "1", Sharing.ALL: "HEADS"}
-    size = heads.get(step.over, "HEADS // KV_HEADS")
+    size = _heads(step.over)
     joins = "sum" if step.how is Reduction.MEAN else step.how.value
     asked = [f'"{joins}"', f'"{step.by.value}"', *map(str, step.sizes)]
     text.before += call_lines("sums", f"probe_{step.probe}.summed", asked, 4)
@@ -228,22 +251,28 @@ def _started(text: _Text, at: int, probe: Probe) -> list[str]:
 
 
 def _product(text: _Text, step: Blocks) -> tuple[str, str]:
-    """Blocks of Q with blocks of K."""
-    sides = []
-    for side, source, offset in (
-        (step.queries, "q", "q_offset"),
-        (step.keys, "k", "0"),
-    ):
-        sides.append(text.name("rows"))
-        pooled = f'pool({source}, "{side.how.value}", {side.size}, {offset})'
-        text.before.append(f"{sides[-1]} = {pooled}")
-    text.before.append(
-        f"{sides[1]} = {sides[1]}.repeat_interleave(HEADS // KV_HEADS, 1)"
-    )
+    """Blocks of Q, or each of its rows, with blocks of K."""
+    if isinstance(step.queries, EachRow):
+        rows = text.name("rows")
+        text.body.append(f"{rows} = {text.rows('q')}.to(torch.float32)")
+        for function in step.queries.functions:
+            text.body.append(f"{rows} = {_FUNCTIONS[function].format(rows)}")
+    else:
+        rows = text.rows(_pooled(text, step.queries, "q", "q_offset"))
+    columns = _pooled(text, step.keys, "k", "0")
+    text.before.append(f"{columns} = {columns}.repeat_interleave(HEADS // KV_HEADS, 1)")
     numbers, live = text.name("map"), text.name("live")
-    text.body.append(f"{numbers} = {text.rows(sides[0])} @ {sides[1]}.mT")
+    text.body.append(f"{numbers} = {rows} @ {columns}.mT")
     text.body.append(f"{live} = torch.ones_like(e_0 + e_1, dtype=torch.bool)")
     return numbers, live
+
+
+def _pooled(text: _Text, side: Pooled, source: str, offset: str) -> str:
+    """The name of blocks of rows."""
+    name = text.name("rows")
+    pooled = f'pool({source}, "{side.how.value}", {side.size}, {offset})'
+    text.before.append(f"{name} = {pooled}")
+    return name
 
 
 def _condition(text: _Text, target: str, condition: BoolExpr) -> list[str]:

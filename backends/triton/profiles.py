@@ -136,9 +136,9 @@ def judge_function(at: int, cover: TileCover, box: Box, by_tile: bool) -> str:
     names = {part: f"query_{i}" for i, part in enumerate(sides.query)}
     names |= {part: f"key_{i}" for i, part in enumerate(sides.key)}
     reads = two_sided(sides.mask, names)
-    pyramids = {x: name for x, name in reads.items() if not by_tile or _mixes(x)}
+    pyramids = {x: name for x, name in reads.items() if not by_tile or mixes(x)}
     cells = {x: name for x, name in reads.items() if x not in pyramids}
-    seen = _outside(sides.mask, cells)
+    seen = parts_outside(sides.mask, cells)
     names = {part: name for part, name in names.items() if part in seen}
     lines = _before(cover, sides, names, pyramids, cells, box, by_tile)
     inner = ["head, keys = exactly(heads[e]), exactly(length)"]
@@ -202,7 +202,7 @@ def _before(
     return lines
 
 
-def _outside(mask: BoolExpr, cells: Mapping[Read, str]) -> set[Expr]:
+def parts_outside(mask: BoolExpr, cells: Mapping[Read, str]) -> set[Expr]:
     """What a mask says outside of reads whose bounds are known whole."""
     found: set[Expr] = set()
     pending: list[Expr] = [mask]
@@ -214,7 +214,7 @@ def _outside(mask: BoolExpr, cells: Mapping[Read, str]) -> set[Expr]:
     return found
 
 
-def _mixes(read: Read) -> bool:
+def mixes(read: Read) -> bool:
     """Whether some index follows queries and keys at once."""
     return any(len(axes_of(i) & _PAIR) > 1 for i in read.indices)
 
@@ -290,7 +290,7 @@ def alike(attention: Attention, mask: BoolExpr) -> int:
         if read.table in by_group
         and all(x == HEAD or Axis.HEAD not in axes_of(x) for x in read.indices)
     }
-    if HEAD in _outside(mask, reads):
+    if HEAD in parts_outside(mask, reads):
         return 1
     return attention.group_size if Axis.HEAD in axes_of(mask) else 0
 

@@ -16,6 +16,9 @@ Side = int | float | str
 """Of arithmetic: the number of a step, a floating number, or "scale"."""
 
 _LARGEST = 2**30
+FUNCTIONS = ("neg", "abs", "exp", "log", "sqrt", "tanh", "sigmoid", "relu")
+"""Of the numbers of a row, in a plan."""
+
 _JOINS = ("sum", "mean", "max", "min")
 _GROUPS = {
     "columns": 1,
@@ -188,16 +191,33 @@ class JudgeTable:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeCell:
+    """Elements whose bounds are looked up once for every pair of tiles.
+
+    Each place is of one side alone, "q", "k" or "" for neither.
+    """
+
+    table: str
+    sides: tuple[str, ...]
+    places: tuple[Formula, ...]
+
+    def __post_init__(self) -> None:
+        check(len(self.sides) == len(self.places) <= 8, "an element at no place")
+        check(all(side in ("q", "k", "") for side in self.sides), "a side that is none")
+
+
+@dataclass(frozen=True, slots=True)
 class Judge:
     """Whether a mask may hold, and may fail, for some queries and keys.
 
-    `seen` is of bounds: "part_0", ... of `parts`, "h", "n_k", parameters, "true" and
-    "false"; `read n table_0` of as many bounds is what `tables` hold there. `by_step`:
-    bounds have a step.
+    `seen` is of bounds: "part_0", ... of `parts`, "cell_0", ... of `cells`, "h", "n_k",
+    parameters, "true" and "false"; `read n table_0` of as many bounds is what `tables`
+    hold there. `by_step`: bounds have a step.
     """
 
     parts: tuple[JudgePart, ...]
     tables: tuple[JudgeTable, ...]
+    cells: tuple[JudgeCell, ...]
     by_step: bool
     seen: Formula
 
@@ -246,10 +266,12 @@ class PlanStep:
 
     "sums": those of probe `probe`, joined by `how`, by groups `by` of `sizes`, and over
     so many `heads`. "blocks": rows of Q pooled by `how` in blocks of the first of
-    `sizes`, times those of K by `by` in the second. "where": the entries of step
-    `operand` at which `condition` holds, of the keys "e_0" and "e_1". "softmax": of step
-    `operand`. "+", "-", "*" and "/": of two `sides`: the number of a step, a floating
-    number, or "scale".
+    `sizes`, times those of K by `by` in the second. "rows": each row of Q, after the
+    functions in `sides`, times those of K by `by` in blocks of the one size. "where": the
+    entries of step `operand` at which `condition` holds, of the keys "e_0" and "e_1".
+    "softmax": of step `operand`. "joined": its live entries, added up over so many `heads`.
+    "+", "-", "*" and "/": of two `sides`: the number of a step, a floating number, or
+    "scale".
     """
 
     kind: str
@@ -272,6 +294,10 @@ class PlanStep:
         elif self.kind == "blocks":
             check(self.how in _JOINS and self.by in _JOINS, "a pool of no kind")
             check(len(self.sizes) == 2, "blocks without sizes")
+        elif self.kind == "rows":
+            check(self.by in _JOINS, "a pool of no kind")
+            check(len(self.sizes) == 1, "blocks without a size")
+            check(all(word in FUNCTIONS for word in self.sides), "no function")
         elif self.kind in ("+", "-", "*", "/"):
             check(len(self.sides) == 2, "arithmetic of one side")
             for side in self.sides:
@@ -280,7 +306,8 @@ class PlanStep:
                 is_wrong = isinstance(side, int) and side < 0
                 check(not is_wrong, "no number of a step")
         else:
-            check(self.kind in ("where", "softmax"), f"a step of kind {self.kind!r}")
+            kinds = ("where", "softmax", "joined")
+            check(self.kind in kinds, f"a step of kind {self.kind!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,9 +349,9 @@ class PlanSelection:
         check(1 <= len(self.steps) <= 1000, "a selection of no map")
         for at, step in enumerate(self.steps):
             before = [side for side in step.sides if isinstance(side, int)]
-            if step.kind in ("where", "softmax"):
+            if step.kind in ("where", "softmax", "joined"):
                 before.append(step.operand)
-            elif step.kind not in ("sums", "blocks"):
+            elif step.kind not in ("sums", "blocks", "rows"):
                 check(bool(before), "arithmetic of numbers alone")
             check(all(x < at for x in before), "a step before what it needs")
 

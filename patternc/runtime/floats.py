@@ -18,7 +18,7 @@ from torch import Tensor
 from .formula import READ, FloatFormula
 from .tensors import BINARY, UNARY
 
-_FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
+FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
     **UNARY,
     "neg": operator.neg,
     "exp": torch.exp,
@@ -29,6 +29,7 @@ _FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
     "relu": torch.relu,
     "sign": torch.sign,
 }
+"""Functions of one number, by their words in a manifest."""
 
 _OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
     **BINARY,
@@ -91,8 +92,8 @@ def row_value(
         elif token == "select":
             otherwise, then = stack.pop(), stack.pop()
             stack[-1] = torch.where(tensor(stack[-1], torch.bool), then, otherwise)
-        elif token in _FUNCTIONS:
-            stack[-1] = _FUNCTIONS[token](stack[-1])
+        elif token in FUNCTIONS:
+            stack[-1] = FUNCTIONS[token](stack[-1])
         elif token in _OPERATIONS:
             right = stack.pop()
             stack[-1] = _OPERATIONS[token](stack[-1], right)

@@ -1631,6 +1631,196 @@ def reverse_lists(lists, first_q_tile, n_k):
     return found, of_heads(starts, torch.int64), *kinds, *lists[4:]
 
 
+MOST_STATE_LISTS = 2
+MOST_STATES = 1 << 21
+EMPTY, FULL, PARTIAL = 0, 1, 2
+
+
+def is_little_state(*_sizes):
+    """Whether the host lists tiles: it would have to wait for the tables."""
+    return False
+
+
+def build_state_lists(batch, n_q, n_k, q_offset, values, tables, ordered, blocks):
+    """See `tile_lists`. A selection has lists as long as they could be.
+
+    So nothing is waited for: every tile is looked at, in parts that fit into memory.
+    After what `tile_lists` says come the states of all tiles, int8 [lists + 1,
+    n_q_tiles, n_k_tiles], and which list each head has, int64 [batch, HEADS]; the last
+    is for heads that have none.
+    """
+    block_q, block_k = blocks
+    per_batch = max([len(table) for table in tables.values()], default=1)
+    first_q_tile = q_offset // block_q
+    n_q_tiles = (q_offset + n_q - 1) // block_q - first_q_tile + 1
+    n_k_tiles = -(-n_k // block_k)
+    orders, n_orders = [torch.arange(n_k)[None]], 1
+    order_of = torch.zeros(per_batch, HEADS, dtype=torch.int32)
+    list_of = torch.full((per_batch, HEADS), -1, dtype=torch.int64)
+    positions = extents(first_q_tile, n_q_tiles, block_q, q_offset, q_offset + n_q)
+    keys = extents(0, n_k_tiles, block_k, 0, n_k)
+    states, n_lists = [], 0
+    for cover in ORDERED if ordered else LISTED:
+        # A batch element and a head; those of heads that have the same tiles are one.
+        alone = ordered and cover["order_per_head"]
+        heads = together(cover["heads"], 1 if alone else cover["alike"])
+        b = torch.arange(per_batch).repeat_interleave(len(heads))
+        h = numbered([some[0] for some in heads]).repeat(per_batch)
+        tokens = None
+        sides = [x[None] if tokens is None else tokens[:, x] for x in (positions, keys)]
+
+        def judge(*chosen, sides=sides, at=cover["judge"]):
+            return JUDGES[at](*chosen, n_k, values, tables)
+
+        states.append(states_of(judge, *sides, b, h))
+        lists = n_lists + torch.arange(len(b)).view(per_batch, -1)
+        for at, some in enumerate(heads):
+            for head in some:
+                list_of[:, head] = lists[:, at]
+        n_lists += len(b)
+    states.append(torch.zeros(1, n_q_tiles, n_k_tiles, dtype=torch.int8))
+    states = torch.cat(states)
+    list_of = torch.where(list_of < 0, n_lists, list_of)
+    orders = torch.cat(orders).to(torch.int32)
+    more = orders, order_of, HEADS if per_batch > 1 else 0, states, list_of
+    return *listed(states, list_of), *more
+
+
+def numbered(values):
+    """Integers as a tensor that is filled, run by run, and not copied to the device."""
+    runs = []
+    for value in values:
+        if runs and runs[-1][1] == value:
+            runs[-1][1] += 1
+        else:
+            runs.append([value, value + 1])
+    return torch.cat([torch.arange(*run) for run in runs])
+
+
+def states_of(judge, positions, keys, b, h):
+    """The state of every tile, int8 [elements, query tiles, key tiles]."""
+    n_q_tiles, n_k_tiles = positions.shape[1], keys.shape[1]
+    found = torch.zeros(len(b), n_q_tiles, n_k_tiles, dtype=torch.int8)
+    most_rows = max(1, MOST_STATES // max(n_k_tiles, 1))
+    rows = min(n_q_tiles, most_rows)
+    elements = max(1, most_rows // max(rows, 1))
+    steps = range(0, len(b), elements), range(0, n_q_tiles, max(rows, 1))
+    for some, first in itertools.product(*steps) if n_k_tiles else ():
+        own, tiles = slice(some, some + elements), slice(first, first + rows)
+        q, k = (x if len(x) == 1 else x[own] for x in (positions, keys))
+        part = found[own, tiles]
+        axes = [torch.arange(size) for size in part.shape]
+        e, qt, kt = axes[0][:, None, None], axes[1][:, None], axes[2]
+        may_see, may_hide = judge(q[:, tiles], k, b[own], h[own])(0, e, qt, kt)
+        part.copy_(may_see.to(torch.int8) * (1 + may_hide.to(torch.int8)))
+    return found
+
+
+def listed(states, list_of, start=0):
+    """What `tile_lists` says of tiles, from states [lists, own, other].
+
+    `start` is the number of the first of the other tiles. A list has room for all of
+    them: the EMPTY ones come last and are not counted.
+    """
+    lists, own, other = states.shape
+    tiles = torch.empty(states.shape, dtype=torch.int32)
+    numbers = torch.arange(start, start + other, dtype=torch.int32)
+    partial, full = (
+        (states == kind).sum(2, dtype=torch.int32) for kind in (PARTIAL, FULL)
+    )
+    step = max(1, MOST_STATES // max(own * other, 1))
+    for some in range(0, lists, step):
+        part = states[some : some + step]
+        before = torch.zeros(part.shape[:2], dtype=torch.int64)
+        place = torch.zeros(part.shape, dtype=torch.int64)
+        for kind in (PARTIAL, FULL, EMPTY):
+            is_kind = part == kind
+            nth = before[..., None] + is_kind.cumsum(2) - 1
+            place = torch.where(is_kind, nth, place)
+            before = before + is_kind.sum(2)
+        source = numbers.expand(part.shape)
+        tiles[some : some + step].scatter_(2, place, source)
+    first = (list_of[..., None] * own + torch.arange(own)) * other
+    return tiles.view(-1), first, partial[list_of], full[list_of]
+
+
+def cells(table, b, *places):
+    """The least and the greatest element that each pair of tiles reads.
+
+    `places` are a side, "q", "k" or "" for neither, and the indices along an axis,
+    [1 or elements, tiles, block], or of neither side [1 or elements, 1, 1].
+    """
+    if table.numel() == 0:
+        return exactly(0)
+    source = table.view(torch.uint8) if table.dtype == torch.bool else table
+    places = [(side, as_tensor(place)) for side, place in places]
+    index, inside, of_keys = [b.clamp(max=len(table) - 1)[:, None, None]], None, []
+    for (side, place), size in zip(places, table.shape[1:]):
+        if side == "k":
+            of_keys.append((place, size))
+            index.append(slice(None))
+            continue
+        is_inside = (place >= 0) & (place < size)
+        inside = is_inside if inside is None else inside & is_inside
+        index.append(place.clamp(0, size - 1))
+    # Index tensors that a slice keeps apart come out in front: elements, tiles, block.
+    low = high = source[tuple(index)]
+    if inside is not None:
+        inside = inside.expand(1, 1, 1) if inside.dim() == 0 else inside
+        low = high = low.masked_fill(~inside[(..., *[None] * len(of_keys))], 0)
+    low, high = low.amin(2), high.amax(2)
+    is_captured = table.is_cuda and torch.cuda.is_current_stream_capturing()
+    has_one = [len(place) for place, _ in of_keys] == [1]
+    # While a CUDA graph is captured there may be no cuBLAS yet, in autograd's thread.
+    if table.dtype == torch.bool and has_one and not is_captured:
+        return truths_of_tiles(low, high, *of_keys[0])
+    index = [torch.arange(n).view(-1, *ones) for n, ones in zip(low.shape, ONES)]
+    inside = None
+    for place, size in of_keys:
+        is_inside = ((place >= 0) & (place < size))[:, None]
+        inside = is_inside if inside is None else inside & is_inside
+        index.append(place.clamp(0, size - 1)[:, None])
+    if inside is None:
+        low, high = low[..., None], high[..., None]
+    else:
+        read = [x[tuple(index)].masked_fill(~inside, 0) for x in (low, high)]
+        low, high = read[0].amin(3), read[1].amax(3)
+    low, high = low.to(torch.int64), high.to(torch.int64)
+    return low, high, torch.ones_like(low)
+
+
+ONES = (1, 1, 1), (1, 1)
+
+
+def truths_of_tiles(low, high, place, size):
+    """`cells` of truth values, from those of whole query tiles [elements, tiles, size].
+
+    `place` [1, key tiles, block] is where a key reads. How many keys of a tile read each
+    column is a matrix, so that one product counts the keys that read a true element.
+    The counts are at most a block, which 16 bits hold exactly.
+    """
+    _, n_k_tiles, block = place.shape
+    keys = torch.zeros(size, n_k_tiles, dtype=torch.int32)
+    inside = (place[0] >= 0) & (place[0] < size)
+    at = place[0].clamp(0, size - 1), torch.arange(n_k_tiles)[:, None].expand(-1, block)
+    keys.index_put_(at, inside.to(torch.int32), accumulate=True)
+    wide = torch.float16 if low.is_cuda else torch.float32
+    keys = keys.to(wide)
+    found = (high.to(wide) @ keys > 0).to(torch.int64)
+    return (low.to(wide) @ keys == block).to(torch.int64), found, torch.ones_like(found)
+
+
+def reversed_state_lists(lists, first_q_tile, n_k):
+    """For each key tile the listed query tiles: as `tile_lists`, turned round.
+
+    From the states of all tiles, on the device; nothing is waited for.
+    """
+    states, list_of = lists[7:]
+    with torch.device(states.device):
+        turned = states.transpose(1, 2).contiguous()
+        return *listed(turned, list_of, first_q_tile), *lists[4:7]
+
+
 def sums_shape(kind, tiles, n_k_tiles):
     """The sums of some query tiles: (tiles, shifts or key tiles, numbers of a tile)."""
     if kind != "diagonals":
@@ -2158,6 +2348,13 @@ def spread_groups(how, sums, ranges, size=1):
     if how == "mean":
         values = values / counts.clamp(min=1)
     return values, counts > 0
+
+
+def summed_heads(numbers, live, size):
+    """Live entries of groups of `size` heads added up: each of the heads gets the sums."""
+    live = live.expand(numbers.shape).unflatten(1, (-1, size))
+    sums = torch.where(live, numbers.unflatten(1, (-1, size)), 0).sum(2)
+    return sums.repeat_interleave(size, 1), live.any(2).repeat_interleave(size, 1)
 
 
 def softmax_of(numbers, live):

@@ -95,9 +95,14 @@ def _follow_data(module: Any, facts: Facts, code: Code) -> None:
     if facts.reads is not None:
         module.input_gradients = partial(input_gradients, module, facts.reads)
     module.JUDGES = {
-        at: partial(judge_of, module, cover.judge)
+        at: partial(judge_of, module, cover.judge, facts.lists_chosen)
         for at, cover in enumerate(facts.listed)
     }
+    if facts.lists_chosen:
+        module.MOST_LISTS, module.WAITS = module.MOST_STATE_LISTS, False
+        module.is_little = module.is_little_state
+        module.build_lists = module.build_state_lists
+        module.reversed_lists = module.reversed_state_lists
     plan = facts.plan
     if plan is not None:
         module.select_keys = partial(select_keys, module, plan)

@@ -44,6 +44,7 @@ _OF_ONE = {"abs": "absolute_of", "not": "opposite"}
 def judge_of(
     host: Any,
     own: Judge,
+    by_tile: bool,
     q: Tensor,
     k: Tensor,
     b: Tensor,
@@ -54,7 +55,7 @@ def judge_of(
 ) -> Callable[[int, Tensor, Tensor, Tensor], Bounds]:
     """What says whether the mask may be true, and may be false, for pairs of nodes.
 
-    `q` and `k` are the tokens of tiles, [1, tiles, block], `b` and `heads` the elements.
+    `by_tile`: all pairs of tiles are judged, no nodes. `q` and `k` are the tokens of tiles, [1, tiles, block], `b` and `heads` the elements.
     """
     params: dict[str, Value] = {f"p_{name}": value for name, value in values.items()}
     names: dict[str, Value] = {"n_k": length, **params}
@@ -68,16 +69,25 @@ def judge_of(
         pyramids.append(host.pyramid(tables[table.table], b, places))
     element = _reader(host, tables, b[:, None, None])
     names["h"] = heads[:, None, None]
+    cells = []
+    for cell in own.cells:
+        sides = {**names, "q": q, "k": k}
+        at = [tensor_value(place, sides, element) for place in cell.places]
+        given = zip(cell.sides, at, strict=True)
+        cells.append(host.cells(tables[cell.table], b, *given))
     profiles = []
     for part in own.parts:
         side = {"q": q} if part.of_queries else {"k": k}
         value: Any = tensor_value(part.value, {**names, **side}, element)
-        profiles.append(host.profile(value.to(heads.dtype), own.by_step))
+        value = value.to(heads.dtype)
+        levels = [host.of_tiles(value, own.by_step)] if by_tile else None
+        profiles.append(levels or host.profile(value, own.by_step))
 
     def judge(level: int, e: Tensor, q: Tensor, k: Tensor) -> Bounds:
         known = {name: host.exactly(value) for name, value in params.items()}
         known |= {"h": host.exactly(heads[e]), "n_k": host.exactly(length)}
         known |= {"true": host.always(True), "false": host.always(False)}
+        known |= {f"cell_{at}": bounds for at, bounds in enumerate(cells)}
         for at, (part, profile) in enumerate(zip(own.parts, profiles, strict=True)):
             bounds = host.known(profile, level, e, q if part.of_queries else k)
             known[f"part_{at}"] = host.truth_of(bounds) if part.is_truth else bounds

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .format import PackageError
-from .manifest import ELEMENTS, Array
 from .package import Package
+from .tiles import ELEMENTS, Array
 
 _INTEGERS = {"i32": torch.int32, "i64": torch.int64}
 

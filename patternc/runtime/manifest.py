@@ -6,7 +6,6 @@ job: bytes (`format`), JSON (`codec`), what the numbers do (`host`, `launch`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,22 +20,8 @@ from .data import (
     StripeFacts,
 )
 from .format import Section
-from .formula import Formula, check
-
-ELEMENTS = {
-    "bf16": 2,
-    "fp16": 2,
-    "fp32": 4,
-    "fp64": 8,
-    "i8": 1,
-    "i16": 2,
-    "i32": 4,
-    "i64": 8,
-}
-"""Bytes of an element by its type's word."""
-
-LARGEST = 2**30
-"""The greatest length, block and run-time parameter."""
+from .formula import check
+from .tiles import ELEMENTS, LARGEST, HeadGroup, Lists
 
 MOST_SHARED = 1 << 20
 
@@ -136,60 +121,6 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
-    """One range of key tiles: `range(lo, min(hi, tiles), step)` where `guard` holds."""
-
-    lo: Formula
-    hi: Formula
-    step: int
-    guard: Formula
-
-    def __post_init__(self) -> None:
-        check(1 <= self.step <= LARGEST, "a step that is none")
-
-
-@dataclass(frozen=True, slots=True)
-class HeadGroup:
-    """Heads that visit the same tiles; `ranges` is None where these are listed."""
-
-    first_head: int
-    ranges: tuple[Steps, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Array:
-    """A tensor in a blob, little-endian."""
-
-    element: str
-    shape: tuple[int, ...]
-    blob: int
-
-    def __post_init__(self) -> None:
-        check(self.element in ("i32", "i64"), "an array of no integers")
-        check(len(self.shape) <= 5, "an array of too many axes")
-        check(all(0 <= size <= LARGEST for size in self.shape), "an absurd array")
-        check(self.blob >= 0, "no number of a blob")
-
-    @property
-    def size(self) -> int:
-        """Its bytes."""
-        return math.prod(self.shape) * ELEMENTS[self.element]
-
-
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """The listed tiles of calls with `length` queries and keys, and turned round.
-
-    As the generated module's `tile_lists` and `reversed_lists` give them; `turned` is
-    empty in a package without gradients.
-    """
-
-    length: int
-    forward: tuple[Array, ...]
-    turned: tuple[Array, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Stages:
     """Tiles in flight in the kernel for sm_90, for one head size."""
 
@@ -213,7 +144,8 @@ class Facts:
     hidden pairs, for the forward loops and the reverse ones. `list_tensors`, those
     turned round, and `list_numbers` count what a kernel takes of its lists. `tables`
     are the inputs that kernels read; `stripes` are chosen diagonals, columns and blocks,
-    `listed` the heads whose tiles follow `list_inputs`. `sinks` and `outputs` are what
+    `listed` the heads whose tiles follow `list_inputs`, `lists_chosen` whether what a
+    selection chose is among these. `sinks` and `outputs` are what
     becomes of rows that are whole.
     """
 
@@ -249,6 +181,7 @@ class Facts:
     pairs: tuple[PairRead, ...]
     list_inputs: tuple[str, ...]
     listed: tuple[ListedCover, ...]
+    lists_chosen: bool
     plan: PlanFacts | None
     sinks: tuple[RowCase, ...]
     outputs: tuple[RowCase, ...]
@@ -293,8 +226,10 @@ class Facts:
         check(set(self.list_inputs) <= names, "a list that follows no input")
         for cover in self.listed:
             check(max(cover.heads) < self.heads, "no head")
-            for table in cover.judge.tables:
-                check(table.table in self.list_inputs, "a list that follows no input")
+            tables = {x.table for x in cover.judge.tables}
+            tables |= {x.table for x in cover.judge.cells}
+            is_followed = tables <= set(self.list_inputs)
+            check(is_followed, "a list that follows no input")
         for read in () if self.reads is None else self.reads.reads:
             check(read.table in names, "an element of no input")
             check(max(read.heads) < self.heads, "no head")

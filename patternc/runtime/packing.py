@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .layout import MAP_ALIGNMENT, SCRATCH, format_of, slots_of
-from .manifest import ELEMENTS, Argument, Tile, Variant
+from .manifest import Argument, Tile, Variant
+from .tiles import ELEMENTS
 
 Encode = Callable[[Tile, int, int, Sequence[int], Sequence[int]], bytes]
 """A tensor map from a tile, an element's bytes, an address, sizes and strides."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .data import PlanFacts, PlanSelection, PlanStep, Side
+from .floats import FUNCTIONS
 from .formula import Formula
 from .steps import evaluate
 from .tensors import tensor_value
@@ -123,6 +124,9 @@ def _whole(call: Selecting, step: PlanStep, ranges: list[tuple[int, int]]) -> An
         rows = host.pool(q, step.how, step.sizes[0], call.names["q_offset"])
         columns = host.pool(k, step.by, step.sizes[1], 0)
         return rows, columns.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    if step.kind == "rows":
+        columns = host.pool(k, step.by, step.sizes[0], 0)
+        return columns.repeat_interleave(q.shape[1] // k.shape[1], 1)
     return None
 
 
@@ -196,13 +200,21 @@ def _step(
     """The numbers and live entries of one step."""
     if step.kind == "sums":
         return _some(whole[0], rows), _some(whole[1], rows)
-    if step.kind == "blocks":
-        numbers = _some(whole[0], rows) @ whole[1].mT
+    if step.kind in ("blocks", "rows"):
+        if step.kind == "blocks":
+            own, columns = _some(whole[0], rows), whole[1]
+        else:
+            own, columns = _some(call.q, rows).to(torch.float32), whole
+            for word in step.sides:
+                own = FUNCTIONS[str(word)](own)
         there = torch.ones_like(keys["e_0"] + keys["e_1"], dtype=torch.bool)
-        return numbers, there
+        return own @ columns.mT, there
     if step.kind == "where":
         numbers, live = pairs[step.operand]
         return numbers, live & _held(call, step.condition, keys)
+    if step.kind == "joined":
+        joined: Pair = call.host.summed_heads(*pairs[step.operand], step.heads)
+        return joined
     if step.kind == "softmax":
         numbers, live = pairs[step.operand]
         shares: Tensor = call.host.softmax_of(numbers, live)

@@ -14,7 +14,8 @@ from .choosing import ChoosingFacts
 from .data import Judge, PlanFacts, PlanSelection
 from .formula import READ, Formula
 from .kinds import FLOAT, INT, check_float
-from .manifest import Facts, HeadGroup
+from .manifest import Facts
+from .tiles import HeadGroup
 
 UNARY: Mapping[str, Callable[[int], int]] = {
     "abs": abs,
@@ -141,7 +142,11 @@ def _check_judge(judge: Judge, names: Mapping[str, int]) -> None:
         for place in table.places:
             if place is not None:
                 evaluate(place, names, True)
+    for cell in judge.cells:
+        for side, place in zip(cell.sides, cell.places, strict=True):
+            evaluate(place, {**names, **({side: 0} if side else {})}, True)
     parts = {f"part_{at}": 1 for at in range(len(judge.parts))}
+    parts |= {f"cell_{at}": 1 for at in range(len(judge.cells))}
     tables = {f"table_{at}" for at in range(len(judge.tables))}
     for token in judge.seen.tokens:
         found = READ.fullmatch(token) if isinstance(token, str) else None

@@ -66,6 +66,8 @@ STDLIB = ROOT / "stdlib_patterns"
 PROGRAMS = {
     "vertical_slash": (STDLIB / "vertical_slash.pat").read_text(),
     "block_topk": (STDLIB / "block_topk.pat").read_text(),
+    "moba": (STDLIB / "moba.pat").read_text(),
+    "nsa_selected": (STDLIB / "nsa_selected.pat").read_text(),
     "slash_or_dense": or_dense((STDLIB / "vertical_slash.pat").read_text()),
     "slopes": SLOPES,
     "gated": GATED,

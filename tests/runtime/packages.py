@@ -144,6 +144,34 @@ DATA = {
         sink 0.5
         output o * log(N + 0.5)            for h in {0, 3}
     }""",
+    "per_token": """attention per_token {
+        heads 4 kv 2
+        let bound = relu(Q) @ max(K by k // 8) - relu(-Q) @ min(K by k // 8)
+        let chosen = top(
+            min(2, (N + 7) // 8),
+            bound where k // 8 <= q // 8 per q,
+            always k // 8 == q // 8
+        )
+        mask causal & (q, k // 8) in chosen
+    }""",
+    "groups": """attention groups {
+        heads 4 kv 2
+        let shares = softmax(Q @ mean(K by k // 8) * scale where k // 8 * 8 + 7 <= q)
+        let others = shares where k // 8 >= 1 & q // 8 - k // 8 >= 2
+        let chosen = top(min(2, (N + 7) // 8), others per q over g)
+        mask causal & ((q, k // 8) in chosen | k // 8 < 1 | q // 8 - k // 8 < 2)
+    }""",
+    "small_blocks": """attention small_blocks(n: runtime = 2) {
+        heads 4 kv 2
+        let coarse = softmax(mean(Q by q // 16) @ mean(K by k // 16) * scale
+                             where k // 16 <= q // 16)
+        let best = top(n, coarse per q // 16, always k // 16 == 0)
+        let slashes = top(40, sum(scores where causal by q - k))
+        mask causal & ((q // 16, k // 16) in best | q % 5 == k % 5)     for h in {0, 1}
+        mask causal & (
+            ~((q // 16, k // 16) in best) & ~(q - k in slashes) | q - k < 4
+        )                                                               otherwise
+    }""",
     "pairs": """def y(t) = t // 8
     def x(t) = t % 8
     attention pairs(w: runtime = 7) {

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from patternc.backends.planner import plan_tables
 from patternc.backends.triton.build import Wanted
 from patternc.backends.triton.load import TritonBackend
 from patternc.ops.program import Program, Site
 from patternc.runtime.attention import PackagedAttention
 from patternc.store import Store
+from tests.backends.triton.test_waits import no_waiting
 from tests.runtime.packages import DATA, StubDriver, kernel_of, quick_package
 
 WANTED = Wanted(("sm_90",), ("fp32",), (16,), backward=True)
@@ -24,7 +26,8 @@ SMALL = {"ROW_TILE": 16, "KEY_TILE": 32, "DIAGONAL_STEPS": 2, "PLANNED_AT_ONCE":
 OF_LAYOUTS: dict[str, tuple[int, int, int | None]] = {"ordered_pairs": (65, 65, None)}
 CASES = [(name, OF_LAYOUTS.get(name, (5, 66, None))) for name in DATA]
 CASES.append(("vertical_slash", (7, 64, 3)))
-PLANNED = ["vertical_slash", "pooled", "shares", "largest", "chosen_sinks"]
+PLANNED = ["vertical_slash", "pooled", "shares", "largest"]
+PLANNED += ["chosen_sinks", "small_blocks", "per_token", "groups"]
 
 
 @lru_cache
@@ -122,6 +125,30 @@ def test_forward_and_backward(
     found = torch.autograd.grad((mine, its_lse), parts, (d, lse))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other.reshape(one.shape))
+
+
+@pytest.mark.parametrize("name", ["per_token", "groups"])
+def test_each_row_ranks_blocks_as_defined(name: str, folder: Path) -> None:
+    attn = packaged(name, folder)
+    q, k, _, _ = tensors(name, 7, 60)
+    found = attn.plan(q, k, scale=0.25).tables["chosen"]
+    attention = kernel_of(name).attention
+    wanted = plan_tables(attention, q, k, scale=0.25, q_offset=53, params={}, inputs={})
+    assert torch.equal(found, wanted["chosen"]) and found.any() and not found.all()
+
+
+def test_lists_of_what_was_chosen_are_not_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attn = packaged("small_blocks", folder)
+    q, k, v, d = tensors("small_blocks", 5, 66)
+    plan = attn.plan(q, k)
+    for x in (q, k, v):
+        x.requires_grad_()
+    with no_waiting(monkeypatch):
+        out = attn(q, k, v, plan=plan)
+        found = torch.autograd.grad(out, (q, k, v), d)
+    assert all(x.any() for x in found)
 
 
 def by_the_jit(
