@@ -85,6 +85,7 @@ def tables(package: Package, images: Sequence[Image]) -> dict[str, str]:
         "delta_rows": str(facts.delta_rows),
         **_hopper(facts),
         "most_splits": str(host.MOST_SPLITS),
+        "exact_tiles": str(host.EXACT_TILES),
         "least_steps": str(host.LEAST_STEPS),
         "waves": str(host.WAVES),
         "packs": _flag(facts.packs),
@@ -129,6 +130,7 @@ def _hopper(facts: Facts) -> dict[str, str]:
     return {
         "has_hopper": _flag(facts.hopper_blocks is not None),
         "hopper_q": str((facts.hopper_blocks or (1, 1))[0]),
+        "hopper_walks": _flag(len(facts.groups) == 1),
         "hopper_together": str(host.HOPPER_TOGETHER),
         "hopper_keys": ", ".join(pairs) or "{0, 0}",
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patternc.backends.hopper import block_steps
-from patternc.backends.hopper.route import Route
+from patternc.backends.hopper.route import Route, walks
 from patternc.backends.triton.features import (
     Features,
     features_of,
@@ -59,7 +59,7 @@ _INDENT = 4
 
 _BUFFERS = ["q_buffer", "k_buffer", "v_buffer"]
 _BARRIERS = ["filled", "freed"]
-_SIZES = ["q_offset", "first_q_tile", "n_q_tiles", "together"]
+_SIZES = ["q_offset", "first_q_tile", "n_q_tiles", "bits"]
 
 
 def kernel_text(route: Route) -> str:
@@ -77,6 +77,7 @@ def kernel_text(route: Route) -> str:
         "kernel",
         {
             "marks": [f"MARKS: gl.constexpr = {_marks(kernel)}"],
+            "walks": [f"WALKS: gl.constexpr = {_walks(kernel)}"],
             "params": arguments,
             "arguments": arguments,
             "param_names": [f'"{name}",' for name, _ in typed],
@@ -128,6 +129,11 @@ def _step_holes(kernel: Kernel, features: Features) -> dict[str, list[str]]:
     }
 
 
+def _walks(kernel: Kernel) -> str:
+    """When a program computes tile after tile; else the text has no trace of it."""
+    return 'SEQUENCES == "none"' if walks(kernel) else "False"
+
+
 def _marks(kernel: Kernel) -> str:
     """When it marks what is spoiled: where a second launch comes, as `mark_lines` says."""
     return "True" if hides_pairs(kernel) else 'SEQUENCES != "none"'
@@ -138,6 +144,8 @@ def launch_text(route: Route) -> str:
     schedule = route.kernel.schedule
     constants = [
         f"HOPPER_Q, HOPPER_K = {schedule.block_q}, {schedule.block_k}",
+        "# whether a program computes tile after tile: where all heads see the same",
+        f"HOPPER_WALKS = {walks(route.kernel)}",
         "# head size: stages of the loads",
         f"HOPPER_STAGES = {dict(sorted(route.stages.items()))}",
     ]
@@ -253,7 +261,7 @@ def _consumer(names: list[str], part: int) -> list[str]:
         *_BUFFERS,
         "o_buffer",
         *_BARRIERS,
-        *("sequences", "n_q", "n_k"),
+        *("sequences", "laps", "filled_tiles", "sections", "n_q", "n_k"),
         *_SIZES,
         "scale_log2",
         *names,
@@ -268,7 +276,7 @@ def _producer(names: list[str]) -> list[str]:
         *("q_source", "k_source", "v_source"),
         *_BUFFERS,
         *_BARRIERS,
-        *("sequences", "n_k"),
+        *("sequences", "laps", "filled_tiles", "sections", "n_k"),
         *_SIZES,
         *names,
         *("HEADS", "GROUP_SIZE", "HEAD_DIM", "VALUE_DIM"),

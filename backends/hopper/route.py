@@ -155,6 +155,16 @@ def _faster(route: Route, times: Mapping[int, Forecast]) -> dict[int, int]:
     }
 
 
+def walks(kernel: Kernel) -> bool:
+    """Whether a program computes tile after tile.
+
+    Shares are even where tiles of one query tile take as long for every head; what
+    inputs choose is not known before.
+    """
+    is_alike = len(kernel.covers) == 1 and striped(kernel) is None
+    return is_alike and not has_lists(kernel)
+
+
 def forecasts(kernel: Kernel, route: Route) -> dict[int, Forecast]:
     """Head size -> times at the reference length, with 16 bits.
 

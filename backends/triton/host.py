@@ -29,6 +29,7 @@ from patternc.backends.triton.host_lines import (
     sequences_lines,
     start_lines,
 )
+from patternc.backends.triton.kernels import EXACT_TILES
 from patternc.backends.triton.launches import limit_lines, wrapped
 from patternc.backends.triton.shares import combine_launch_lines, fits_packed_text
 from patternc.backends.triton.template import fill
@@ -71,6 +72,7 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
+HOPPER_WALKS = False
 INPUTS, TABLES, LIST_INPUTS = {}, [], []
 LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -189,6 +191,7 @@ def _launch() -> str:
             ],
             "run_head": [f"def {run.format('epilogue')}:"],
             "limits": limit_lines(),
+            "exact_tiles": [f"EXACT_TILES = {EXACT_TILES}"],
             "options": [
                 '**({"PACKED": is_packed} if PACKS else {}),',
                 _EPILOGUE,
@@ -222,7 +225,7 @@ def _launch() -> str:
                 "kernel = ordered_kernel if ordered else forward_kernel",
                 "kind = (q.device, q.dtype, dim, value_dim, access)",
                 "first = (kernel, programs, arguments, options, stages, kind)",
-                "again = exact_of(first)",
+                "again = exact_of(first, n_q_tiles if shares[0] is None else 1)",
                 "is_alone = HAS_HOPPER and not LISTED and shares[0] is None",
                 "how = (access, scale, q_offset, values, sequences)",
                 "if is_alone and runs_on_hopper(q, v, *how):",

@@ -58,6 +58,9 @@ from patternc.ir.nodes import (
 )
 from patternc.plan.kernel import Kernel
 
+EXACT_TILES = 32
+"""The query tiles that a program of the second launch looks after."""
+
 _LISTS = ["list_tiles", "list_first", "list_partial", "list_full"]
 
 
@@ -104,9 +107,10 @@ def kernel_text(
     weigher = Weigher(kernel, features, ordered)
     params = [f"p_{param.name}" for param in kernel.attention.params]
     scalars = number_names(features)
-    skip = skip_lines(weigher)
     queries = fill("gather_queries" if ordered else "queries").splitlines()
     is_packing = packs(kernel, features)
+    constants = ["PACKED"] if is_packing else []
+    constants += ["EPILOGUE"] if features.has_epilogue else []
     if is_packing:
         queries = fill("packed_queries", {"queries": queries}).splitlines()
     prepare = [*batch_lines(features.tables), *prepare_lines(weigher)]
@@ -127,7 +131,11 @@ def kernel_text(
             ],
             "marks": mark_lines(hides),
             "tokens": token_lines() if ordered else [],
-            "skip": skip,
+            "skip": _skip(weigher),
+            "exact_tiles": [f"EXACT_TILES: tl.constexpr = {EXACT_TILES}"],
+            **_group_holes(ordered),
+            "given": [f"{name}," for name in (*params, *(n for n, _ in scalars))],
+            "passed": [f"{name}," for name in constants],
             "ranges": ranges,
             "shares": share_lines(slots, stripes.kinds if stripes else ()),
             "queries": queries,
@@ -136,14 +144,32 @@ def kernel_text(
             "prepare": prepare,
             "loops": loops,
             "epilogue": epilogue_lines(weigher),
-            "constants": [
-                *(["PACKED: tl.constexpr,"] if is_packing else []),
-                *(["EPILOGUE: tl.constexpr,"] if features.has_epilogue else []),
-            ],
+            "constants": [f"{name}: tl.constexpr," for name in constants],
         },
     )
-    return (
-        text.replace("def forward_kernel(", "def ordered_kernel(") if ordered else text
+    if not ordered:
+        return text
+    text = text.replace("def forward_kernel(", "def ordered_kernel(")
+    return text.replace("forward_tile(", "ordered_tile(")
+
+
+def _skip(weigher: Weigher) -> list[str]:
+    """Heads that are skipped end here; their tiles are never computed again."""
+    lines = skip_lines(weigher)
+    return lines and ["if not EXACT:", *(f"    {line}" for line in lines)]
+
+
+def _group_holes(ordered: bool) -> dict[str, list[str]]:
+    """Where an order says which rows the tiles hold that a program looks at."""
+    names = ("group_tokens", "looked_tokens", "row_tokens")
+    if not ordered:
+        return {name: [] for name in names}
+    *tokens, rows = (
+        line.replace("n_tokens = n_k", "n_tokens = own_k").replace("n_q,", "own_q,")
+        for line in token_lines()
+    )
+    return dict(
+        zip(names, (tokens, [rows.replace("rows", "looked")], [rows]), strict=True)
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from patternc.backends.triton.expr import COLUMNS
 from patternc.backends.triton.features import Features
-from patternc.backends.triton.kernels import number_names, takes_lists
+from patternc.backends.triton.kernels import EXACT_TILES, number_names, takes_lists
 from patternc.backends.triton.ranges import hides_pairs
 from patternc.backends.triton.shares import (
     combine_launch_lines,
@@ -53,6 +53,7 @@ def launch_text(kernel: Kernel, features: Features, has_hopper: bool = False) ->
             "attend": _attend(run.format(", False" if last else "", "given")),
             "run_head": [f"def {run.format(last, 'given')}:"],
             "limits": limit_lines(),
+            "exact_tiles": [f"EXACT_TILES = {EXACT_TILES}"],
             "options": [
                 *(['"PACKED": is_packed,'] if is_packing else []),
                 *(['"EPILOGUE": epilogue,'] if last else []),
@@ -305,7 +306,7 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
         *kernel,
         "kind = (q.device, q.dtype, dim, value_dim, access)",
         "first = (kernel, programs, arguments, options, stages, kind)",
-        "again = exact_of(first)",
+        "again = exact_of(first, n_q_tiles if shares[0] is None else 1)",
         *other,
         *start_lines(hides),
         *combine_launch_lines(features),

@@ -47,6 +47,7 @@ hopper_kernel = None
 HAS_HOPPER = False
 HOPPER_Q = HOPPER_K = 1
 HOPPER_STAGES = {}
+HOPPER_WALKS = False
 INPUTS, TABLES, LIST_INPUTS = {}, [], []
 LISTED, ORDERED, JUDGES = [], [], {}
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -268,7 +269,7 @@ def launch(
         kernel = ordered_kernel if ordered else forward_kernel
         kind = (q.device, q.dtype, dim, value_dim, access)
         first = (kernel, programs, arguments, options, stages, kind)
-        again = exact_of(first)
+        again = exact_of(first, n_q_tiles if shares[0] is None else 1)
         is_alone = HAS_HOPPER and not LISTED and shares[0] is None
         how = (access, scale, q_offset, values, sequences)
         if is_alone and runs_on_hopper(q, v, *how):
@@ -319,13 +320,15 @@ def start(kernel, programs, arguments, options, stages, kind):
             return
 
 
-def exact_of(launch):
+def exact_of(launch, tiles=1):
     """The same launch for the tiles that values which are not finite have spoiled.
 
+    A program looks after EXACT_TILES of `tiles` in a row, which are those of a head.
     On eight warps: their code spills less and compiles in two thirds of the time. Not
     in float32, where tiles of 64 rows would then take more shared memory than there is.
     """
     kernel, programs, arguments, options, _, kind = launch
+    programs = programs // tiles * -(-tiles // EXACT_TILES)
     options = options | {"EXACT": True}
     if options["PRECISION"] != "tf32x3":
         options["num_warps"] = 8
@@ -410,6 +413,9 @@ def compiler_of(device):
         return "amd"
     return "hopper" if has_tma(device) else "ampere"
 
+
+EXACT_TILES = 32
+"""The query tiles that a program of the forward pass's second launch looks after."""
 
 FITTING = {}
 """The stages that fit, by kernel, device, dtype, head sizes and access."""
@@ -509,7 +515,7 @@ def source_of(tensor, rows, access):
 
 
 # head size: the fewest keys before the last query for which it is worth while
-HOPPER_KEYS = {64: 8192, 128: 0}
+HOPPER_KEYS = {64: 4096, 128: 0}
 HOPPER_SWIZZLE = 128  # bytes
 HOPPER_TOGETHER = 4  # heads whose tiles start side by side, at most
 
@@ -557,8 +563,10 @@ def is_hopper(device):
 
 
 def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
-    """The launch of `hopper_kernel`, one program for each query tile, head and batch.
+    """The launch of `hopper_kernel`: a tile is a query tile of a head and batch.
 
+    Each multiprocessor has one program, which computes tile after tile, or else each tile
+    has one: where tiles differ in what they take, the device shares them out.
     `more` is what it and the portable kernel take behind the scale.
     """
     batch, _, n_q, dim = q.shape
@@ -568,6 +576,12 @@ def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
         form, numbers, longest = sequences
         batch = len(numbers) - 1 if form == "packed" else batch
     first, tiles = tiles_of(longest, q_offset, HOPPER_Q)
+    bits = math.gcd(HEADS * batch, HOPPER_TOGETHER).bit_length() - 1
+    sections, filled_tiles = HEADS * batch >> bits, tiles << bits
+    n_tiles = programs = sections * filled_tiles
+    if HOPPER_WALKS and form == "none" and multiprocessors(q.device) < n_tiles:
+        programs = multiprocessors(q.device)
+        filled_tiles -= filled_tiles % (2 * programs)  # an even number of laps
     arguments = (
         hopper_source(q, HOPPER_Q // 2),
         hopper_source(k, HOPPER_K),
@@ -576,12 +590,15 @@ def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
         output,
         lse,
         numbers,
+        n_tiles // programs,
+        filled_tiles,
+        sections,
         n_q,
         n_k,
         q_offset,
         first,
         tiles,
-        math.gcd(HEADS * batch, HOPPER_TOGETHER),
+        bits,
         scale * LOG2_E,
         *more,
     )
@@ -597,7 +614,7 @@ def hopper_launch(q, k, v, output, lse, scale, q_offset, more, sequences=None):
         "num_warps": 4,
     }
     kind = (q.device, q.dtype, dim, value_dim, form)
-    return hopper_kernel, tiles * HEADS * batch, arguments, options, 1, kind
+    return hopper_kernel, programs, arguments, options, 1, kind
 
 
 def tiles_of(n_q, q_offset, rows):

@@ -131,6 +131,7 @@ def _constants(facts: Facts) -> dict[str, object]:
         "HOPPER_Q": (facts.hopper_blocks or (1, 1))[0],
         "HOPPER_K": (facts.hopper_blocks or (1, 1))[1],
         "HOPPER_STAGES": {x.columns: x.stages for x in facts.hopper_stages},
+        "HOPPER_WALKS": len(facts.groups) == 1,
         "LARGEST_DIM": facts.largest_dim,
         "DELTA_ROWS": facts.delta_rows,
         "LAUNCHES": {

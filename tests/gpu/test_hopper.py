@@ -39,7 +39,7 @@ SIZES = ((128, 128), (200, 333), (333, 200), (1, 1000), (1024, 1024), (1000, 150
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Small calls take the kernel for Hopper too; its launches are counted."""
+    """Small calls take the kernel for Hopper too, on few programs; launches are counted."""
     launches: list[str] = []
 
     def load(self: HopperBackend, kernel: Kernel) -> TritonAttention:
@@ -55,6 +55,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
         monkeypatch.setattr(module, "fills_device", lambda *given: True)
         monkeypatch.setattr(module, "has_long_rows", lambda *given: True)
+        # Few programs, so that each computes several tiles of a small call.
+        monkeypatch.setattr(module, "multiprocessors", lambda device: 5)
         monkeypatch.setattr(module, "splits_of", lambda *given: 1)
         monkeypatch.setattr(module, "hopper_launch", counted)
         return loaded
@@ -204,7 +206,8 @@ def test_which_calls_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     assert launches(8192, 128, torch.bfloat16) == 1
     assert launches(8192, 64, torch.float16) == 1
-    assert launches(4096, 64, torch.float16) == 0
+    assert launches(4608, 64, torch.float16) == 1
+    assert launches(3000, 64, torch.float16, n_q=4608) == 0
     assert launches(8192, 96, torch.float16) == 0
     assert launches(8192, 128, torch.float32) == 0
     assert launches(8192, 128, torch.bfloat16, n_q=1) == 0

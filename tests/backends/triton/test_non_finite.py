@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from patternc import driver
 from patternc.backends.protocol import Backend
 from patternc.backends.reference import ReferenceBackend, mask_tensor
 from patternc.backends.tiled import TiledBackend
-from patternc.backends.triton.load import TritonBackend
-from patternc.plan.kernel import Kernel
+from patternc.backends.triton.emit import emit
+from patternc.backends.triton.load import TritonBackend, import_file
+from patternc.plan.kernel import Kernel, Schedule
+from patternc.source import Source
 from patternc.store import Store
 from tests.backends.triton import data_programs
 from tests.backends.triton.programs import kernel_of, module_of
@@ -116,6 +119,45 @@ def test_without_the_second_launch_a_hidden_value_comes_in(
     monkeypatch.setattr(module, "start", once)
     spoiled[False] = int(module.forward(**own, q_offset=OFFSET).isnan().sum())
     assert 0 < spoiled[True] < spoiled[False]
+
+
+@pytest.mark.parametrize("form", ["none", "packed"])
+def test_programs_that_look_after_many_tiles(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first, the last and a middle group of tiles; their number is no multiple."""
+    text = "attention one { heads 1 mask causal & window(8) }"
+    kernel = driver.compile_source(
+        Source("one.pat", text), None, {}, Schedule(16, 16, 4, 1)
+    )
+    path = Store(tmp_path).put(emit(kernel, text, "one"), "one", ".py")
+    module = import_file(path)
+    n = 16 * (2 * module.EXACT_TILES + 5)
+    generator = torch.Generator().manual_seed(8)
+    q = torch.randn(1, module.HEADS, n, 16, generator=generator)
+    k, v = torch.randn(2, 1, module.KV_HEADS, n, 16, generator=generator)
+    for place in (3, n // 2, n - 2):
+        v[0, 0, place, 3] = NAN
+    named: dict[str, Any] = {}
+    parts = [n]
+    if form == "packed":
+        parts = [n - 40, 40]
+        ends = torch.tensor([0, n - 40, n], dtype=torch.int32)
+        named = {"cu_seqlens": ends, "max_seqlen": n - 40}
+    starts = []
+    start = module.start
+
+    def noted(kernel: Any, programs: int, *more: Any) -> None:
+        starts.append(programs)
+        start(kernel, programs, *more)
+
+    monkeypatch.setattr(module, "start", noted)
+    output = module.forward(q, k, v, **named)
+    each = zip(*(x.split(parts, 2) for x in (q, k, v)), strict=True)
+    wanted = torch.cat([module.reference(*own) for own in each], 2)
+    torch.testing.assert_close(output, wanted, atol=2e-5, rtol=2e-5, equal_nan=True)
+    assert bool(output.isnan().any())
+    assert starts[1] == 3 * len(parts) < starts[0]
 
 
 class Allocations(TorchDispatchMode):
