@@ -33,6 +33,9 @@ TRITON ?= triton==3.6.0
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
+# The tests start many processes: what is compiled of Python's files is kept for them all.
+test check: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test check fuzz fuzz-parser gpu-test tables bench clean
 .DEFAULT_GOAL := test
 

@@ -31,6 +31,19 @@ def get(name: str) -> Backend:
     return cast("Backend", getattr(importlib.import_module(module), attribute)())
 
 
+def get_ready(name: str | None = None) -> None:
+    """Begin, in other threads, what a backend does once in a process.
+
+    For the time in which a program is compiled. Only `triton` and `hopper` have such
+    things to do, and nothing is done before PyTorch has started CUDA; None is the
+    backend by default.
+    """
+    if name is not None and name not in INTERPRETED:
+        return
+    if importlib.import_module("torch").cuda.is_initialized():
+        importlib.import_module("patternc.backends.triton.ready").get_ready()
+
+
 INTERPRETED = ("triton", "hopper")
 """The backends whose kernels run in Triton's interpreter where there is no GPU."""
 

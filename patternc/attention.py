@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
 import torch
@@ -26,11 +26,8 @@ from patternc.ir.selected import dense_alternative
 from patternc.masks import dense_masks
 from patternc.ops.function import autocast, call
 from patternc.ops.program import Program, Site, add_program, constant
-from patternc.plan.asked import checked
 from patternc.plan.cheaper import costs
-from patternc.plan.choose import ASKED
 from patternc.plan.kernel import Kernel
-from patternc.plan.tiling import plan as plan_tiles
 from patternc.planned import Plan, check_plan, load_plan, needed_plan
 from patternc.planning import made_plan
 
@@ -146,15 +143,11 @@ class Attention:
         q, k, v = autocast(q, k, v)
         factor, offset = contract.resolve(q, k, v, scale, q_offset)
         n_k = k.shape[2]
+        told: dict[str, Any]
         if plan is None and self.is_dense(q.shape[2], n_k, offset, q.shape[3], **given):
-            told: dict[str, Any] = {
-                "scale": factor,
-                "q_offset": offset,
-                "lengths": lengths,
-                "cu_seqlens": cu_seqlens,
-                "max_seqlen": max_seqlen,
-                **given,
-            }
+            told = {"scale": factor, "q_offset": offset, **given}
+            told |= {"lengths": lengths, "cu_seqlens": cu_seqlens}
+            told["max_seqlen"] = max_seqlen
             if return_lse:
                 return self.dense()(q, k, v, return_lse=True, check=check, **told)
             dense: Tensor = self.dense()(q, k, v, check=check, **told)
@@ -170,28 +163,17 @@ class Attention:
             values = {item.name: every[item.name] for item in attention.params}
             inputs = {**inputs, **made.tables}
         elif plan is not None:
-            came = (
-                f"{self.name}: `plan`: expected none, as this program selects nothing"
-            )
-            raise TypeError(came)
+            came = "`plan`: expected none, as this program selects nothing"
+            raise TypeError(f"{self.name}: {came}")
         if check:
-            check_data(
-                self.trace, inputs, q, CallSizes(q.shape[2], n_k, offset), values
-            )
+            sizes = CallSizes(q.shape[2], n_k, offset)
+            check_data(self.trace, inputs, q, sizes, values)
         sequences = contract.sequences(q, n_k, offset, lengths, cu_seqlens, max_seqlen)
         if sequences is not None:  # outside the operators, whose schema has no lengths
             name = self.backend_name or backends.default_for(q.device.type)
-            return self._load(name).loaded(
-                q,
-                k,
-                v,
-                scale=factor,
-                q_offset=offset,
-                params=values,
-                return_lse=bool(return_lse),
-                inputs=inputs,
-                sequences=sequences,
-            )
+            told = {"scale": factor, "q_offset": offset, "sequences": sequences}
+            told |= {"params": values, "inputs": inputs}
+            return self._load(name).loaded(q, k, v, return_lse=bool(return_lse), **told)
         site = Site(tuple(values.values()), offset, factor)
         program, own = self.program(q.device.type), tuple(inputs.values())
         output, lse = call(q, k, v, own, program, site, bool(return_lse))
@@ -253,8 +235,8 @@ class Attention:
         if not self._dense:
             trace = driver.dense_trace(self.trace)
             if trace is None:
-                message = "this program has no `else dense when cheaper`"
-                raise ValueError(f"{self.name}: {message}")
+                came = "this program has no `else dense when cheaper`"
+                raise ValueError(f"{self.name}: {came}")
             self._dense.append(Attention(trace, self.backend_name))
         return self._dense[0]
 
@@ -366,9 +348,7 @@ class Attention:
         tile = {"block_q": block_q, "block_k": block_k}
         numbers = {**tile, "warps": warps, "stages": stages}
         given = {name: value for name, value in numbers.items() if value is not None}
-        wanted = checked(replace(self.kernel.schedule, **given))
-        kernel = plan_tiles(self.kernel.attention, wanted)
-        other = Attention(replace(self.trace, kernel=kernel, schedule_origin=ASKED))
+        other = Attention(driver.rescheduled(self.trace, **given))
         name = self.backend_name
         return other if name is None else other.backend(name)
 

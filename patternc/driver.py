@@ -8,13 +8,14 @@ backends, which start from a `Kernel`; no torch is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from patternc import check, passes
 from patternc.analysis.prove import Decision, decide_all, diagnose
 from patternc.diagnostics import Diagnostic, PatternError, raise_errors
 from patternc.ir.nodes import Attention
 from patternc.ir.selected import dense_alternative
+from patternc.plan.asked import checked
 from patternc.plan.choose import ASKED, Choice, choose, written
 from patternc.plan.kernel import Kernel, Schedule
 from patternc.plan.tiling import plan
@@ -71,6 +72,16 @@ def dense_trace(trace: Trace) -> Trace | None:
     """
     other = dense_alternative(trace.attention)
     return None if other is None else trace_attention(trace.source, other)
+
+
+def rescheduled(trace: Trace, **given: int) -> Trace:
+    """The same attention in other tiles; numbers of its schedule that are not given stay.
+
+    Raises as `patternc.plan.asked.checked` does.
+    """
+    wanted = checked(replace(trace.kernel.schedule, **given))
+    kernel = plan(trace.kernel.attention, wanted)
+    return replace(trace, kernel=kernel, schedule_origin=ASKED)
 
 
 def compile_source(

@@ -212,7 +212,7 @@ def _schedule_lines(found: Explanation) -> list[str]:
 def _launches(kernel: Kernel) -> tuple[str, ...]:
     """Warps and stages of the forward kernel by head size, and how they are known."""
     schedule, lines = kernel.schedule, []
-    beside = bytes_beside(kernel.attention, schedule.block_k)
+    beside = bytes_beside(kernel)
     taken = launches(schedule, [Work.FORWARD], beside=beside)
     for columns in (64, 128):
         one = launch(Work.FORWARD, schedule, columns, itemsize=2)

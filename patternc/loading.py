@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from patternc import driver
+from patternc import backends, driver
 from patternc.attention import Attention
 from patternc.plan.asked import checked
 from patternc.plan.kernel import Schedule
@@ -32,6 +32,7 @@ def load(
     for everything wrong with the program, asserts that fail included, `ValueError` or
     `TypeError` for a wrong backend or schedule.
     """
+    backends.get_ready(backend)
     wanted = None if schedule is None else checked(schedule)
     trace = driver.trace_source(read_source(path), entry, params, wanted)
     attention = Attention(trace)

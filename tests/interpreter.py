@@ -48,7 +48,10 @@ def interpret() -> None:
 
 
 def _check_overflow(semantic: Any) -> None:
-    """Sums, differences and products of integers that do not fit are errors."""
+    """Sums, differences and products of integers that do not fit are errors.
+
+    But for negations: those of words of bits are meant to wrap.
+    """
     exact = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
 
     def check(self: Any, lhs: Any, rhs: Any, binary_op: Callable[..., Any]) -> None:
@@ -56,6 +59,8 @@ def _check_overflow(semantic: Any) -> None:
         if held.int_bitwidth >= 64:
             return
         own, other = (x.handle.data.astype(np.int64) for x in (lhs, rhs))
+        if binary_op.__name__ == "sub" and not own.any():
+            return  # `word & -word` is the lowest bit of a word, also of the last one
         found = exact[binary_op.__name__](own, other)
         least, most = held.get_int_min_value(), held.get_int_max_value()
         if found.size and not (least <= found.min() and found.max() <= most):

@@ -157,6 +157,11 @@ def launch_text(route: Route) -> str:
     return f"{text}\n\n{fill('listed', {'options': options}, __package__)}"
 
 
+def later_text() -> str:
+    """How a first call has its result before its second launch is compiled."""
+    return fill("later", {}, __package__)
+
+
 def _slot_names(slots: Slots) -> list[str]:
     """What the functions of a step know of the ranges of a query tile."""
     names = ["n_partial", "last_tile"]

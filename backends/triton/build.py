@@ -11,11 +11,8 @@ own host code says so for each kind of call that a package serves (`recording`).
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +54,8 @@ from patternc.backends.triton.recording import (
 )
 from patternc.backends.triton.shares import packs
 from patternc.backends.triton.stripes import Striped, striped, without_stripes
-from patternc.diagnostics import PatternError
+from patternc.backends.triton.workers import compile_all
+from patternc.diagnostics import Diagnostic, PatternError
 from patternc.plan.choose import bytes_beside, launches
 from patternc.plan.kernel import Kernel
 from patternc.plan.reverse import reverse
@@ -100,16 +98,35 @@ class _Blobs:
 
     sections: list[Section] = field(default_factory=list)
     stored: list[bytes] = field(default_factory=list)
-    _numbers: dict[str, int] = field(default_factory=dict)
+    _numbers: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, blob: bytes) -> int:
         """The number of a blob."""
+        known = self._numbers.get(blob)
+        if known is not None:
+            return known
         section, stored = compressed(blob)
-        number = self._numbers.setdefault(section.sha256, len(self.sections))
-        if number == len(self.sections):
-            self.sections.append(section)
-            self.stored.append(stored)
-        return number
+        self.sections.append(section)
+        self.stored.append(stored)
+        return self._numbers.setdefault(blob, len(self._numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A planned kernel.
+
+    `dense` is that of what it allows instead where it is cheaper (`driver.dense_trace`).
+    `values` of parameters that the compiler was given are only noted.
+    """
+
+    kernel: Kernel
+    dense: Kernel | None = None
+    values: Mapping[str, int | float] = field(default_factory=dict)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """One, or with what it allows instead two."""
+        return (self.kernel,) if self.dense is None else (self.kernel, self.dense)
 
 
 def build_package(
@@ -118,34 +135,92 @@ def build_package(
     *,
     processes: int,
     dense: Kernel | None = None,
-    values: dict[str, int | float] | None = None,
     told: Callable[[int, int], None] = lambda done, count: None,
 ) -> bytes:
-    """The package of a planned kernel.
+    """The package of a planned kernel: `build_packages` of one program."""
+    program = Program(kernel, dense)
+    (content,) = build_packages([program], wanted, processes=processes, told=told)
+    return content
 
-    `dense` is that of what the program allows instead where it is cheaper
-    (`driver.dense_trace`). `values` are those of parameters that were given to the
-    compiler; they are only noted. `processes` is how many compile at once, 0: this one does. `told` hears how many kernels are done, and of how many. Raises `PatternError`
-    for a program that can't be packaged, `ValueError` for tiles that a target has no
-    room for.
+
+def build_packages(
+    programs: Sequence[Program],
+    wanted: Wanted,
+    *,
+    processes: int,
+    told: Callable[[int, int], None] = lambda done, count: None,
+) -> list[bytes]:
+    """The packages of some programs, whose kernels are compiled side by side.
+
+    `processes` is how many compile at once, 0: this one does. `told` hears how many
+    kernels are done, and of how many. Raises `PatternError` for programs that can't be
+    packaged, `ValueError` for tiles that a target has no room for.
     """
-    attention, blobs = kernel.attention, _Blobs()
-    for refusal in (
-        build_refusal(kernel, wanted.backward, dense is not None),
-        None if dense is None else build_refusal(dense, wanted.backward),
-    ):
-        if refusal is not None:
-            raise PatternError([refusal])
-    own = _program(kernel, wanted, blobs, processes, told)
+    refusals = [found for own in programs for found in _refusals(own, wanted)]
+    if refusals:
+        raise PatternError(refusals)
+    with tempfile.TemporaryDirectory() as folder:
+        modules = [
+            [
+                _module(Path(folder, f"program_{at}_{number}.py"), kernel, wanted)
+                for number, kernel in enumerate(own.kernels)
+            ]
+            for at, own in enumerate(programs)
+        ]
+        work = {module.path: module.jobs for own in modules for module in own}
+        done = compile_all(work, compile_job, processes, told)
+        return [
+            _package(program, own, done, wanted)
+            for program, own in zip(programs, modules, strict=True)
+        ]
+
+
+def _refusals(program: Program, wanted: Wanted) -> list[Diagnostic]:
+    """The first reason why a program can't be packaged, if there is one."""
+    dense, backward = program.dense, wanted.backward
+    found = build_refusal(program.kernel, backward, dense is not None)
+    if found is None and dense is not None:
+        found = build_refusal(dense, backward)
+    return [] if found is None else [found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """A generated module's file, and what to compile of it."""
+
+    path: Path
+    kernel: Kernel
+    hopper: Route | None
+    jobs: list[Job]
+
+
+def _module(path: Path, kernel: Kernel, wanted: Wanted) -> _Module:
+    """Write a kernel's module."""
+    attention = kernel.attention
+    is_listed = follows_inputs(_visited(kernel)[0])
+    has_hopper = "sm_90" in wanted.targets and not is_listed
+    hopper = packaged_route(kernel) if has_hopper else None
+    path.write_text(emit(kernel, attention.span.source.text, attention.name, hopper))
+    return _Module(path, kernel, hopper, _jobs(path, kernel, wanted))
+
+
+def _package(
+    program: Program,
+    modules: Sequence[_Module],
+    done: Mapping[Path, Sequence[Compiled]],
+    wanted: Wanted,
+) -> bytes:
+    """The package of a program whose kernels are compiled."""
+    blobs = _Blobs()
+    own, *others = [_part(x, done[x.path], wanted, blobs) for x in modules]
     other = None
-    if dense is not None:
-        its = _program(dense, wanted, blobs, processes, told)
-        facts = choosing_facts(attention)
-        other = Alternative(facts, its.expected, its.facts, its.variants)
+    for its in others:
+        chosen = choosing_facts(program.kernel.attention)
+        other = Alternative(chosen, its.expected, its.facts, its.variants)
     manifest = Manifest(
         VERSION,
         {"triton": triton.__version__, **_assembler(wanted.targets)},
-        _source(kernel, values or {}),
+        _source(program.kernel, dict(program.values)),
         wanted.targets,
         wanted.dtypes,
         wanted.head_dims,
@@ -160,37 +235,23 @@ def build_package(
 
 
 @dataclass(frozen=True, slots=True)
-class _Program:
-    """One program of a package; its code is among the blobs."""
+class _Part:
+    """What a manifest says of one module; its code is among the blobs."""
 
     expected: tuple[Expected, ...]
     facts: Facts
     variants: tuple[Variant, ...]
 
 
-def _program(
-    kernel: Kernel,
-    wanted: Wanted,
-    blobs: _Blobs,
-    processes: int,
-    told: Callable[[int, int], None],
-) -> _Program:
-    """Compile one program."""
-    attention = kernel.attention
-    is_listed = follows_inputs(_visited(kernel)[0])
-    has_hopper = "sm_90" in wanted.targets and not is_listed
-    hopper = packaged_route(kernel) if has_hopper else None
-    text = emit(kernel, attention.span.source.text, attention.name, hopper)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "attention.py")
-        path.write_text(text)
-        jobs = _jobs(path, kernel, wanted)
-        done = _compile_all(path, jobs, processes, told)
-        lists = _stored_lists(path, kernel, wanted.backward, blobs)
-    return _Program(
+def _part(
+    module: _Module, done: Sequence[Compiled], wanted: Wanted, blobs: _Blobs
+) -> _Part:
+    kernel, hopper = module.kernel, module.hopper
+    lists = _stored_lists(module.path, kernel, wanted.backward, blobs)
+    return _Part(
         expected_times(kernel, hopper, wanted.head_dims, wanted.backward),
         _facts(kernel, hopper, lists, wanted),
-        _variants(jobs, done, wanted.targets, blobs),
+        _variants(module.jobs, done, wanted.targets, blobs),
     )
 
 
@@ -209,48 +270,6 @@ def _jobs(path: Path, kernel: Kernel, wanted: Wanted) -> list[Job]:
                         own = getattr(module, launch.kernel)
                         found[job_of(own, launch, target, dtype)] = None
     return list(found)
-
-
-def _compile_all(
-    path: Path, jobs: Sequence[Job], processes: int, told: Callable[[int, int], None]
-) -> list[Compiled]:
-    """All jobs in order; the longest ones are begun first."""
-    with tempfile.TemporaryDirectory() as cache:
-        begun = sorted(jobs, key=_weight, reverse=True)
-        found: dict[Job, Compiled] = {}
-        told(0, len(jobs))
-        if processes == 0:
-            found = {job: compile_job(path, job, Path(cache)) for job in begun}
-            return [found[job] for job in jobs]
-        with _pool(processes) as pool:
-            waiting = {pool.submit(compile_job, path, x, Path(cache)): x for x in begun}
-            for future in as_completed(waiting):
-                found[waiting[future]] = future.result()
-                told(len(found), len(jobs))
-    return [found[job] for job in jobs]
-
-
-def _weight(job: Job) -> tuple[float, str]:
-    """About how long a job takes beside others: most by columns and products in a loop."""
-    constants = dict(job.constants)
-    columns = constants.get("HEAD_DIM") or constants.get("VALUE_DIM") or 0
-    assert isinstance(columns, int)
-    times = 3.0 if "hopper" in job.kernel else 1.0
-    times *= 1.5 if "key_gradient" in job.kernel else 1.0
-    times *= 1.3 if constants.get("EXACT") else 1.0
-    return (columns * times, job.target)
-
-
-@contextmanager
-def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that have imported what is imported here already."""
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _variants(
@@ -325,7 +344,7 @@ def _facts(
     attention, schedule = kernel.attention, kernel.schedule
     other, features, stripes = _visited(kernel)
     reversed_, is_striped = reverse(other, schedule), stripes is not None
-    beside = bytes_beside(attention, schedule.block_k)
+    beside = bytes_beside(kernel)
     ordered = features.is_ordered
     taken = 4 if takes_lists(other, features) else 0
     turned = 4 if has_lists(reversed_) else 0

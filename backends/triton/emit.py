@@ -135,6 +135,7 @@ def emit(
         launch_text(other, ahead, hopper is not None),
         fill("compile"),
         *([gluon.launch_text(hopper)] if hopper else []),
+        gluon.later_text() if hopper else "",
         fill("captured") if _keeps(kernel, behind, stripes is not None) else "",
         *(stripe_lists(kernel, stripes, own is not None) if stripes else []),
         shares_text(kernel),
@@ -200,6 +201,8 @@ def _imports(shared: list[str], features: Features, has_hopper: bool) -> str:
     needed = {*_STANDARD, *shared_text.imports(shared)}
     if features.lists_data:
         needed.add("import itertools")
+    if has_hopper:
+        needed.add("import ctypes")
     lines = sorted(needed)
     plain = [line for line in lines if line.startswith("import ")]
     from_lines = [line for line in lines if line.startswith("from ")]
@@ -267,7 +270,7 @@ def _launches(kernel: Kernel) -> list[str]:
     lines = ["# (kernel, columns of a tile, bytes of an element): (warps, stages)"]
     lines.append("LAUNCHES = {")
     schedule = kernel.schedule
-    beside = bytes_beside(kernel.attention, schedule.block_k)
+    beside = bytes_beside(kernel)
     found = launches(schedule, beside=beside)
     for (work, columns, itemsize), launch in found.items():
         lines.append(f'    ("{work}", {columns}, {itemsize}): {launch},')

@@ -301,6 +301,7 @@ def _start(features: Features, hides: bool, has_hopper: bool) -> list[str]:
             f"    more = {_more(features)}",
             "    given = (scale, q_offset, more, sequences)",
             "    first = hopper_launch(q, k, v, output, lse, *given)",
+            *(["    return start_looking(first, again, lse)"] if hides else []),
         ]
     return [
         *kernel,

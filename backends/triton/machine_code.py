@@ -23,9 +23,10 @@ import torch
 import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
 
+from patternc.backends.triton.assembler import steady
+from patternc.backends.triton.front import SharedSource
 from patternc.backends.triton.load import import_file
 from patternc.backends.triton.offline import serialised_codes
 from patternc.backends.triton.recording import Launch
@@ -160,7 +161,8 @@ def job_of(kernel: Any, launch: Launch, target: str, dtype: str) -> Job:
 def compile_job(path: Path, job: Job, cache: Path) -> Compiled:
     """Compile with as many stages, up to the job's, as shared memory holds.
 
-    As the launcher does on a device. `cache` is a folder for Triton's own files. Raises
+    As the launcher does on a device. `cache` is a folder for Triton's own files, and for
+    what jobs for other targets may take of this one: the module's alone. Raises
     `ValueError` if one stage is too much, or Triton was told to interpret.
     """
     if triton.knobs.runtime.interpret:
@@ -192,13 +194,14 @@ def gpu_target(target: str) -> GPUTarget:
 def _compile(kernel: Any, job: Job, stages: int | None, cache: Path) -> tuple[Any, str]:
     """Triton's result and the assembler's log."""
     at = {parameter.name: number for number, parameter in enumerate(kernel.params)}
-    kind = GluonASTSource if kernel.is_gluon() else ASTSource
-    source = kind(
+    asked = (
         kernel,
         dict(job.types),
         {(at[name],): value for name, value in job.constants},
         {(at[name],): [["tt.divisibility", 16]] for name in job.aligned},
     )
+    is_gluon = kernel.is_gluon()
+    source = GluonASTSource(*asked) if is_gluon else SharedSource(*asked, cache)
     options: dict[str, object] = {"enable_fp_fusion": True}
     options |= {} if job.warps is None else {"num_warps": job.warps}
     options |= {} if stages is None else {"num_stages": stages}
@@ -209,6 +212,7 @@ def _compile(kernel: Any, job: Job, stages: int | None, cache: Path) -> tuple[An
         knobs.cache.scope(),
         knobs.nvidia.scope(),
         contextlib.redirect_stdout(log),
+        steady(cache),
     ):
         knobs.compilation.disable_line_info = True
         knobs.cache.dir = str(cache)

@@ -147,7 +147,7 @@ def _compiled(source: ASTSource, target: str, warps: int, stages: int | None) ->
         int(_first(r"Used (\d+) registers", log)),
         int(_first(r"(\d+) bytes spill stores", log)),
         shared,
-        _counts(compiled.asm["sass"]),
+        _counts(_disassembled(compiled.asm["cubin"])),
         serialised_codes(log),
     )
 
@@ -286,6 +286,16 @@ def assembler_log(ptx: str, target: str) -> str:
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout + done.stderr
+
+
+def _disassembled(cubin: bytes) -> str:
+    """The instructions, without the encodings that Triton's own listing has."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        command = [knobs.nvidia.nvdisasm.path, "-c", "-ndf", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def serialised_codes(log: str) -> tuple[str, ...]:

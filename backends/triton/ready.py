@@ -1,13 +1,15 @@
-"""What Triton does once in a process, while a module is written and imported.
+"""What Triton does once in a process, beside what patternc does before a kernel.
 
-In: nothing. Out: threads that do it, or none. Not its job: kernels (`compile.py.tmpl`).
+In: nothing. Out: threads that do it. Not its job: kernels (`compile.py.tmpl`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import torch
 import triton
@@ -15,21 +17,28 @@ from triton.runtime.cache import triton_key
 from triton.runtime.driver import driver
 
 
+@functools.cache
+def get_ready() -> tuple[Future[Any], ...]:
+    """Begin what Triton's first kernel asks for, in other threads, once.
+
+    That is a hash of Triton itself (a quarter to half of a second) and its driver, which
+    a C compiler builds where it is not in Triton's cache. What fails here fails again,
+    and is raised, at the first launch.
+    """
+    pool = ThreadPoolExecutor(2)
+    begun = (pool.submit(triton_key), pool.submit(start_driver))
+    pool.shutdown(wait=False)
+    return begun
+
+
 @contextlib.contextmanager
 def getting_ready() -> Iterator[None]:
-    """Ask of Triton what its first kernel asks for, until the end of the block.
-
-    That is a hash of Triton itself (a quarter of a second) and its driver, which a C
-    compiler builds where it is not in Triton's cache. Nothing is done before PyTorch
-    has started CUDA. What fails here fails again, and is raised, at the first launch.
-    """
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        yield
-        return
-    with ThreadPoolExecutor(2) as pool:
-        pool.submit(triton_key)
-        pool.submit(start_driver)
-        yield
+    """`get_ready` that is over at the end of the block, if PyTorch has started CUDA."""
+    begun: tuple[Future[Any], ...] = ()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        begun = get_ready()
+    yield
+    wait(begun)
 
 
 def start_driver() -> None:

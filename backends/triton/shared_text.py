@@ -99,5 +99,7 @@ def _defined_by(node: ast.stmt) -> list[str]:
     return []
 
 
-def _names_in(node: ast.AST) -> list[str]:
-    return [item.id for item in ast.walk(node) if isinstance(item, ast.Name)]
+@cache
+def _names_in(node: ast.stmt) -> tuple[str, ...]:
+    """The names that a statement of `_parsed()` reads or sets."""
+    return tuple(item.id for item in ast.walk(node) if isinstance(item, ast.Name))

@@ -34,7 +34,7 @@ from patternc.backends.triton.stripe_loops import (
     tiles_of,
     whole_loop_lines,
 )
-from patternc.backends.triton.stripes import Striped
+from patternc.backends.triton.stripes import Striped, has_small_tiles
 from patternc.backends.triton.tables import batch_lines, call_lines
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import Weigher, prepare_lines, score_lines
@@ -117,11 +117,17 @@ def _query_lines(loads: Loads) -> list[str]:
 
 def _key_mask_lines(kind: str, weigher: Weigher, own: Striped) -> list[str]:
     if kind == "striped":
+        before: list[str] = []
         arguments = ["words_at + t * N_WORDS", "k0 + BLOCK_K - 1 - k"]
         arguments += ["None", "None", "None"]
         arguments += ["BLOCK_K", "BLOCK_Q", "False"]
+        if has_small_tiles(weigher.kernel):
+            words = ["words_at + t * N_WORDS", "t < last_striped"]
+            words += ["None", "None", "None", "False"]
+            before = call_lines("bits", "load_bits", words, weigher.indent + 4)
+            arguments = ["bits", "k0 + BLOCK_K - 1 - k", "BLOCK_Q", "False"]
         lines = call_lines("keep", "chosen_pairs", arguments, weigher.indent + 4)
-        return [*lines, f"s = tl.where(keep, s, -{_INF})"]
+        return [*before, *lines, f"s = tl.where(keep, s, -{_INF})"]
     if kind == "edge" and own.blocks is not None:
         lines = _within_lines(weigher.kernel, own.blocks.within, weigher.indent + 4)
         return [*lines, f"s = tl.where(keep, s, -{_INF})"]

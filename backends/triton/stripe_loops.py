@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from patternc.backends.triton.ranges import MASK_NAMES, printer_of
-from patternc.backends.triton.stripes import KINDS, Striped
+from patternc.backends.triton.stripes import KINDS, Striped, has_small_tiles
 from patternc.backends.triton.tables import call_lines
 from patternc.backends.triton.template import fill
 from patternc.backends.triton.weigh import (
@@ -162,14 +162,45 @@ def _list_lines(own: str, other: str, words: str = "N_WORDS") -> list[str]:
     ]
 
 
-def diagonal_test_lines(own: Striped) -> list[str]:
+def first_bits_lines(own: Striped) -> list[str]:
+    """Before the loop over PARTIAL tiles of diagonals: the bits of the first one."""
+    return [
+        "is_tile = first_striped < last_striped",
+        "next_k0 = q0 + tl.load(striped_at + first_striped, mask=is_tile, other=0)",
+        *_bits_lines(own, "first_striped", _IN_LOOP - 4),
+    ]
+
+
+def _next_bits_lines(own: Striped) -> list[str]:
+    """In that loop: the bits of the next tile."""
+    return [
+        "is_tile = t + 1 < last_striped",
+        "next_k0 = q0 + tl.load(striped_at + t + 1, mask=is_tile, other=0)",
+        *_bits_lines(own, "(t + 1)", _IN_LOOP),
+    ]
+
+
+def _bits_lines(own: Striped, nth: str, indent: int) -> list[str]:
+    columns = ["None", "None", "None"]
+    if own.has_both:
+        columns = ["column_bits", "next_k0", "n_column_words"]
+    arguments = [f"words_at + {nth} * {_words(own)}", "is_tile"]
+    arguments += [*columns, str(own.has_both)]
+    return call_lines("bits", "load_bits", arguments, indent)
+
+
+def diagonal_test_lines(kernel: Kernel, own: Striped) -> list[str]:
     """Hides the pairs of a tile of diagonals that are neither on one nor in a column."""
     columns = ["column_bits", "k0", "n_column_words"] if own.has_both else ["None"] * 3
     first = "q0 + BLOCK_Q - 1 - q"  # rows may be queries of several heads
+    is_small = has_small_tiles(kernel)
     arguments = [f"words_at + t * {_words(own)}", first, *columns]
     arguments += ["BLOCK_Q", "BLOCK_K", str(own.has_both)]
+    if is_small:
+        arguments = ["bits", first, "BLOCK_K", str(own.has_both)]
     return [
         *call_lines("keep", "chosen_pairs", arguments, _IN_LOOP),
+        *(_next_bits_lines(own) if is_small else []),
         's = tl.where(keep, s, float("-inf"))',
         "if (k0 < 0) | (k0 + BLOCK_K > n_k):",
         '    s = tl.where((k >= 0) & (k < n_k), s, float("-inf"))',
@@ -245,6 +276,8 @@ def stripe_loop_lines(own: Striped, weigher: Weigher, body: StripeBody) -> list[
         }
         loop = fill("stripe_loop", holes)
         loop = loop.replace("(FIRST, LAST)", f"(first_{kind}, last_{kind})", 1)
+        if kind == "striped" and has_small_tiles(weigher.kernel):
+            lines += first_bits_lines(own)
         lines += [f"# {ABOUT[kind]}", *loop.rstrip("\n").split("\n")]
     return lines
 
@@ -290,7 +323,7 @@ def _mask_lines(kind: str, kernel: Kernel, own: Striped) -> list[str]:
     if kind == "column":
         return column_test_lines(kernel, own.within, _IN_LOOP)
     if kind == "striped":
-        return diagonal_test_lines(own)
+        return diagonal_test_lines(kernel, own)
     if kind == "edge" and own.blocks is not None:
         return column_test_lines(kernel, own.blocks.within, _IN_LOOP)
     if kind == "block":

@@ -122,6 +122,11 @@ def striped(kernel: Kernel) -> Striped | None:
     return found if found.covers else None
 
 
+def has_small_tiles(kernel: Kernel) -> bool:
+    """Whether the bits of a tile's diagonals are few enough to be loaded a step ahead."""
+    return max(kernel.schedule.block_q, kernel.schedule.block_k) <= 64
+
+
 def without_stripes(
     kernel: Kernel, features: Features, own: Striped
 ) -> tuple[Kernel, Features]:
@@ -159,7 +164,8 @@ def stripe_functions(kernel: Kernel, features: Features, own: Striped) -> list[s
         mark = _mark_lines(kernel, own, "diagonals", "places")
         texts.append(fill("mark_diagonals", {**holes, "mark": mark}))
         texts.append(fill("stripe_tiles", {"places": _place_lines()}))
-        texts += [fill("tile_words"), fill("stripe_words"), fill("stripe_chosen")]
+        test = "stripe_bits" if has_small_tiles(kernel) else "stripe_chosen"
+        texts += [fill("tile_words"), fill("stripe_words"), fill(test)]
     if own.has_columns:
         mark = _mark_lines(kernel, own, "columns", "k")
         texts.append(fill("mark_columns", {**holes, "mark": mark}))

@@ -85,6 +85,7 @@ class Site:
         )
 
     def _ours(self) -> Function:
+        backends.get_ready(self.backend)  # as `patternc.load` does
         attention = Attention(self.trace(), self.backend)
         # Values of any type: `Attention` also takes keywords that are no tensors.
         inputs: dict[str, Any] = dict(self.pattern.inputs)

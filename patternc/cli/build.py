@@ -1,6 +1,6 @@
-"""`patternc build FILE -o X.patk`: kernels compiled ahead of time, into one file.
+"""`patternc build FILE... -o X.patk`: kernels compiled ahead of time, into one file.
 
-In: a program, targets, dtypes, head sizes. Out: a package, written whole, that
+In: programs, targets, dtypes, head sizes. Out: a package of each, written whole, that
 `patternc.runtime` runs without a compiler; with `--format c` a folder of C files that
 need no Python either. Needs no GPU. Not its job: compiling
 (`patternc.backends.triton.build`), C (`patternc.backends.c`).
@@ -12,11 +12,12 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from patternc import driver
-from patternc.backends.triton.build import Wanted, build_package
+from patternc.backends.triton.assembler import has_fixed_addresses
+from patternc.backends.triton.build import Program, Wanted, build_packages
 from patternc.backends.triton.emit import LARGEST_DIM
 from patternc.backends.triton.recording import DTYPES
 from patternc.backends.triton.targets import SHARED_BYTES
@@ -31,8 +32,8 @@ FORMS = ("padded", "packed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE, -o, --entry, --set, --format, and what the package is for."""
-    parser.add_argument("file", metavar="FILE", help="a .pat file")
+    """FILE..., -o, --entry, --set, --format, and what the packages are for."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a .pat file")
     add_entry(parser)
     parser.add_argument(
         "--format",
@@ -48,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="X.patk",
-        help="the package, or the folder of C files",
+        help="the package, or the folder of C files; of several programs the folder of"
+        " their packages, named as they are",
     )
     add_build_options(parser)
 
@@ -102,27 +104,45 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build, write, and say how large it became."""
-    source, values = read_source(args.file), values_of(args.set)
-    began = time.monotonic()
-    trace = driver.trace_source(source, args.entry, values)
-    kernel = trace.kernel
+    values, began = values_of(args.set), time.monotonic()
+    sources = [read_source(file) for file in args.files]
+    paths = _outputs(args)
+    traces = [driver.trace_source(x, args.entry, values) for x in sources]
     if args.output_format == "c":
+        kernel = traces[0].kernel
         refuse_c(kernel, args.target, args.backward)
-        package = package_of(build(trace, values, args))
-        for path in write_c(package, kernel.attention, args.output):
+        (content,) = build(traces, values, args)
+        for path in write_c(package_of(content), kernel.attention, args.output):
             print(path)
         return 0
-    content = build(trace, values, args)
-    write_whole(args.output, content)
+    built = build(traces, values, args)
     took = time.monotonic() - began
-    print(f"{args.output}: {len(content):,} bytes, {took:.1f} s")
+    for path, content in zip(paths, built, strict=True):
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, content)
+        print(f"{path}: {len(content):,} bytes, {took:.1f} s")
     return 0
 
 
+def _outputs(args: argparse.Namespace) -> list[Path]:
+    """Where the package of each program goes. Raises `UsageError`."""
+    if len(args.files) == 1:
+        return [args.output]
+    if args.output_format == "c":
+        raise UsageError("--format c takes one program at a time")
+    paths = [args.output / f"{Path(file).stem}.patk" for file in args.files]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UsageError(f"two of the programs would be {path}")
+    if args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"{args.output} is no folder for several packages")
+    return paths
+
+
 def build(
-    trace: driver.Trace, values: dict[str, Value], args: argparse.Namespace
-) -> bytes:
-    """A package for what `add_build_options` says. Raises as `build_package` does."""
+    traces: Sequence[driver.Trace], values: dict[str, Value], args: argparse.Namespace
+) -> list[bytes]:
+    """Packages for what `add_build_options` says. Raises as `build_packages` does."""
     wanted = Wanted(
         args.target,
         args.dtype,
@@ -131,16 +151,16 @@ def build(
         args.sequences,
         not args.no_decode,
     )
-    dense = driver.dense_trace(trace)
+    if not has_fixed_addresses():
+        told = "note: this machine draws every process's addresses by lot, so that code"
+        print(f"{told} which spills may be other bytes next time", file=sys.stderr)
+    programs = []
+    for trace in traces:
+        dense = driver.dense_trace(trace)
+        other = None if dense is None else dense.kernel
+        programs.append(Program(trace.kernel, other, values))
     try:
-        return build_package(
-            trace.kernel,
-            wanted,
-            processes=args.jobs,
-            dense=None if dense is None else dense.kernel,
-            values=values,
-            told=_teller(),
-        )
+        return build_packages(programs, wanted, processes=args.jobs, told=_teller())
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -63,7 +63,8 @@ def _package(args: argparse.Namespace) -> Package:
         return opened(args.file)
     source, values = read_source(args.file), values_of(args.set)
     trace = driver.trace_source(source, args.entry, values)
-    return package_of(build(trace, values, args))
+    (content,) = build([trace], values, args)
+    return package_of(content)
 
 
 def findings(package: Package) -> Iterator[Finding]:

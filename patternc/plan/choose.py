@@ -207,14 +207,17 @@ def launches(
     return found
 
 
-def bytes_beside(attention: Attention, block_k: int) -> int:
+def bytes_beside(kernel: Kernel) -> int:
     """What a stage of the forward kernel holds of inputs that are read for each key.
 
-    0 for a program that reads none: measured stages are those of such programs.
+    0 for a program that reads none: measured stages are those of such programs. Chosen
+    diagonals, columns and blocks are read before that kernel starts.
     """
+    attention, block_k = kernel.attention, kernel.schedule.block_k
     found: list[Read | FloatRead] = []
-    for case in attention.cases:
-        found += [x for x in subexpressions(case.mask) if isinstance(x, Read)]
+    for cover in kernel.covers:
+        if cover.stripes is None:
+            found += [x for x in subexpressions(cover.mask) if isinstance(x, Read)]
     for score in attention.scores:
         found += float_reads(score.score)
     of_keys = any(Axis.KEY in axes_of(at) for read in found for at in read.indices)

@@ -60,6 +60,11 @@ def test_results_up_to_the_limit_are_none() -> None:
     assert computed([9, 2, 0, 5], [1, 4, 7, 6], "mul", torch.int8) == [9, 8, 0, 30, 30]
 
 
+def test_a_negated_word_wraps() -> None:
+    word = -LARGEST - 1
+    assert computed([0] * 4, [word, 1, 2, 3], "sub", torch.int32)[:2] == [word, -1]
+
+
 def test_the_language_is_left_as_it_was() -> None:
     before = tl.load, tl.max, tl.tensor.__add__, tl.range
     computed([1, 2, 3, 4], [1, 2, 3, 4], "add", torch.int32)

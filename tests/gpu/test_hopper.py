@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import patternc
+from patternc import driver
 from patternc.backends.hopper.load import HopperBackend
 from patternc.backends.hopper.route import possible_route
 from patternc.backends.triton.load import (
@@ -20,6 +21,7 @@ from patternc.backends.triton.load import (
     load_module,
 )
 from patternc.plan.kernel import Kernel, Schedule
+from patternc.source import Source
 from patternc.verify import verify
 from tests.backends.hopper.programs import (
     LISTED,
@@ -212,3 +214,52 @@ def test_which_calls_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert launches(8192, 128, torch.float32) == 0
     assert launches(8192, 128, torch.bfloat16, n_q=1) == 0
     assert launches(512, 128, torch.bfloat16) == 0  # too few tiles
+
+
+def _fresh(name: str) -> ModuleType:
+    """A module that was not called before, causal, of 4 heads."""
+    text = f"attention {name} {{\n    heads 4\n    mask causal\n}}\n"
+    kernel = driver.compile_source(Source(f"{name}.pat", text))
+    return HopperBackend().load(kernel).module
+
+
+def _drawn(n: int) -> list[Tensor]:
+    draw = torch.Generator("cuda").manual_seed(4)
+    shape = (1, 4, n, 128)
+    return [
+        torch.randn(shape, generator=draw, device="cuda").bfloat16() for _ in range(3)
+    ]
+
+
+def test_a_graph_after_one_call(taken: list[str]) -> None:
+    """The second launch is compiled, loaded and captured by then."""
+    module, (q, k, v) = _fresh("graph_after_one"), _drawn(1000)
+    first = module.forward(q, k, v)
+    assert len(module.LATER) == 1
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        held = module.forward(q, k, v)
+    assert len(module.LATER) == 0
+    graph.replay()
+    assert torch.equal(held, first)
+    v[:, :, 700] = math.nan
+    graph.replay()
+    assert torch.equal(held[:, :, :640], first[:, :, :640])
+    assert held[:, :, :700].isfinite().all()
+    assert held[:, :, 700:].isnan().all()
+    assert len(taken) == 2
+
+
+def test_a_first_call_with_nan(taken: list[str]) -> None:
+    """It waits for the second launch: NaN where it is due, and nowhere else."""
+    module, (q, k, v) = _fresh("first_with_nan"), _drawn(1000)
+    wanted = _fresh("first_without_nan").forward(q, k, v)
+    v[:, :, 700] = math.nan
+    found = module.forward(q, k, v)
+    assert len(module.LATER) == 0
+    assert torch.equal(found[:, :, :640], wanted[:, :, :640])
+    assert found[:, :, :700].isfinite().all()
+    assert found[:, :, 700:].isnan().all()
+    again = module.forward(q, k, v)
+    assert torch.equal(again.nan_to_num(7.0), found.nan_to_num(7.0))
+    assert len(taken) == 3

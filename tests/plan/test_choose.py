@@ -20,6 +20,7 @@ from patternc.plan.choose import (
 )
 from patternc.plan.kernel import Schedule
 from patternc.plan.measured import MEASURED, Measured, Work
+from patternc.plan.tiling import plan
 from patternc.source import Source
 
 SMALL = Measured("sm_90", Work.FORWARD, 128, 2, 64, 64, 4, 3, 4.0, 4.0, 16.0, "one")
@@ -127,9 +128,12 @@ def test_the_program_chooses_and_the_caller_has_the_last_word() -> None:
 def test_stages_leave_room_for_two_blocks() -> None:
     """Only where the tiles alone would have left it, and not what a caller asks for."""
     documents = attention_of("doc[q] == doc[k]", "input doc[k] : int")
-    plain = attention_of("causal")
-    assert bytes_beside(plain, 64) == 0
-    beside = bytes_beside(documents, 64)
+    assert bytes_beside(plan(attention_of("causal"), Schedule())) == 0
+    chosen = attention_of(
+        "causal & (c[k] | d[q - k])", "input c[k] : bool input d[64] : bool"
+    )
+    assert bytes_beside(plan(chosen, Schedule())) == 0  # gathered by a list
+    beside = bytes_beside(plan(documents, Schedule()))
     assert beside == 64 * 8
     before, after = launches(Schedule()), launches(Schedule(), beside=beside)
     assert before["forward", 128, 2] == (4, 3)

@@ -31,9 +31,10 @@ from patternc.ir.nodes import (
 )
 from patternc.plan.expand import live_tiles, plan_mask
 from patternc.plan.kernel import Schedule
-from patternc.plan.order import token_expr, token_order
+from patternc.plan.order import token_order
 from patternc.plan.tiling import plan
 from tests.kernels import CAUSAL, SMALL, attention_of
+from tests.plan.order_formulas import token_expr
 from tests.strategies import Data, data_attentions, layouts, orders_of, schedules
 
 VIDEO = Segment("video", 7, 4 * 6 * 8, (("f", 4), ("y", 6), ("x", 8)))

@@ -175,14 +175,6 @@ def bent(name: str, inner: Map) -> Map:
     return Map(text, inner.keys, at, inner.channels)
 
 
-def normed(inner: Map) -> Map:
-    def at(call: Call, b: int, h: int) -> Entries:
-        found = inner.at(call, b, h).items()
-        return {key: math.sqrt(float(np.dot(x, x))) for key, x in found}
-
-    return Map(f"norm({inner.text})", inner.keys, at)
-
-
 def table(name: str, sizes: tuple[int, int]) -> Map:
     """`name[h, q // a, k // b]`, an input of floats."""
     a, b = sizes

@@ -83,19 +83,19 @@ def test_the_second_launch_takes_no_more_warps_than_shared_memory_allows(
 def test_the_compiler_takes_what_was_predicted(tmp_path: Path) -> None:
     """No less, or calls that work would be refused; and not much more."""
     cases = (
-        ("sm_80", "ampere", 32, 64, "forward"),
-        ("sm_80", "ampere", 32, 64, "key"),
+        ("sm_80", "ampere", 16, 32, "forward"),
+        ("sm_80", "ampere", 16, 32, "key"),
         ("sm_90", "hopper", 64, 64, "forward"),
     )
     programs = []
     for target, _, rows, keys, work in cases:
         name = "forward_kernel" if work == "forward" else f"{work}_gradient_kernel"
-        programs.append(f"window,{target},32,fp32,any,{rows},{keys},4,1,{name}")
+        programs.append(f"window,{target},16,fp32,any,{rows},{keys},4,1,{name}")
     found = run("compile_all", str(tmp_path), *programs).splitlines()
     least = _module(tmp_path, "ampere", 16).least_shared
     for (_, compiler, rows, keys, work), line in zip(cases, found, strict=True):
         taken = json.loads(line)["shared"]
-        predicted = least(compiler, work, rows, keys, 32 * 4)
+        predicted = least(compiler, work, rows, keys, 16 * 4)
         assert predicted <= taken <= 2 * predicted
 
 

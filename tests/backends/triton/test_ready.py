@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from patternc import backends
 from patternc.backends.triton import ready
 from tests.backends.triton.data_programs import module_of
 
@@ -16,7 +17,7 @@ from tests.backends.triton.data_programs import module_of
 def test_triton_gets_ready_beside_what_the_block_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Both parts run in other threads, are over at its end, and raise nothing here."""
+    """Both parts run in other threads, once, are over at its end, and raise nothing."""
     begun, may_end = threading.Barrier(3, timeout=60), threading.Event()
     ended: list[int] = []
 
@@ -29,24 +30,32 @@ def test_triton_gets_ready_beside_what_the_block_does(
     monkeypatch.setattr(ready, "triton_key", part)
     monkeypatch.setattr(ready, "start_driver", part)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    ready.get_ready.cache_clear()
+    backends.get_ready("triton")
     with ready.getting_ready():
         begun.wait()
         assert ended == []
         may_end.set()
     assert len(ended) == 2
     assert threading.get_ident() not in ended
+    ready.get_ready.cache_clear()
 
 
 def test_nothing_is_started_before_cuda_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor for a backend without Triton."""
+
     def part() -> None:
         raise AssertionError("started")
 
-    monkeypatch.setattr(ready, "triton_key", part)
-    monkeypatch.setattr(ready, "start_driver", part)
-    monkeypatch.setattr(ready, "ThreadPoolExecutor", part)
+    monkeypatch.setattr(ready, "get_ready", part)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     with ready.getting_ready():
         pass
+    backends.get_ready()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    backends.get_ready("tiled")
+    with pytest.raises(AssertionError, match="started"):
+        backends.get_ready()
 
 
 def test_little_lists_are_made_on_the_host(
@@ -58,10 +67,10 @@ def test_little_lists_are_made_on_the_host(
     meta = torch.device("meta")
 
     def lists(device: torch.device) -> list[Tensor]:
-        given = (1, 90, 90, 0, {}, {"doc": doc}, False, device)
-        *tensors, ahead = module.tile_lists(*given)
-        assert ahead == 0
-        return tensors
+        inputs = {"doc": doc}
+        found = module.tile_lists(1, 90, 90, 0, {}, inputs, False, device)
+        assert found[-1] == 0
+        return list(found[:-1])
 
     here, there = lists(torch.device("cpu")), lists(meta)
     assert [x.device for x in there] == [meta] * len(there)

@@ -29,6 +29,8 @@ def test_machine_code(tmp_path: Path) -> None:
         for instruction in ("HGMMA", "UTMALDG", "LDGSTS"):
             assert reports[name]["counts"][instruction] > 0, (name, instruction)
         assert reports[name]["counts"]["HMMA"] == 0, name
+    # Two thread blocks share a multiprocessor, a kilobyte for each being the system's.
+    assert 2 * (reports[STRIPES[0]]["shared"] + 1024) <= 228 * 1024
     # The key gradient of 128 columns spills without stripes, too.
     assert all(reports[name]["spills"] <= 512 for name in OTHERS)
     for name in OTHERS:

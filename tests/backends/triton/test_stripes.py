@@ -105,6 +105,14 @@ def test_gradients_are_those_of_the_definition(
     assert max(found.values()) <= 1, found
 
 
+def test_tiles_of_more_bits_than_are_loaded_ahead(folder: Path) -> None:
+    kernel, call = kernel_of("vertical_slash", 128, 32), Call(150, 170, 20, 0.1)
+    own, step = loaded(kernel, folder), step_for(kernel, call)
+    assert is_right(own, call, step)
+    found = excess(step, by_kernels(step, own, (*step.learned,)))
+    assert max(found.values()) <= 1, found
+
+
 def test_gradients_have_the_same_bits_in_every_run(folder: Path) -> None:
     step = step_for(kernel_of("vertical_slash", 32, 32), Call(40, 50, 10, 0.3))
     own = loaded(step.kernel, folder)
@@ -216,14 +224,16 @@ MUTATIONS = [
         "is_live = count + tl.cumsum(marks_at(marks, place, n) - left, axis=0) > 0",
         "is_live = place < 9",
     ),
-    ("vertical_slash", "found |= (within", "found &= (within"),
+    ("vertical_slash", "found |= row_bits", "found &= row_bits"),
     (
         "only_columns",
         "ends = [q0 + far, q0 + BLOCK_Q + near]",
         "ends = [q0 + far, q0 + near]",
     ),
     ("vertical_slash", "first_of(tiles, n_k - q0)", "first_of(tiles, -q0)"),
-    ("vertical_slash", "shift = (first & 63)", "shift = ((first + 1) & 63)"),
+    ("vertical_slash", "shift = first.to", "shift = (first + 1 & 63).to"),
+    ("vertical_slash", "words_at + (t + 1)", "words_at + t"),
+    ("vertical_slash", "bits[3], first) & bits[4]", "bits[3], first)"),
 ]
 BACKWARD_MUTATIONS = [
     ("s = tl.where(keep & ~is_chosen, s", "s = tl.where(keep, s"),
