@@ -66,6 +66,7 @@ class Call:
     """One kind of call: numbers of queries and keys, whether the device is idle, and
     the form of sequences ("none", "padded" or "packed"). `plans`: keys are chosen for
     it, and nothing more. `wanted` are inputs whose gradients are asked for, too.
+    `trains`: autograd may look at it, which then finishes its rows.
     """
 
     n_q: int
@@ -75,6 +76,7 @@ class Call:
     backward: bool = False
     plans: bool = False
     wanted: tuple[str, ...] = ()
+    trains: bool = False
 
 
 def calls_of(
@@ -97,7 +99,7 @@ def calls_of(
         is_idle = decode and programs < _FEW_PROGRAMS
         idle = [Call(size, size, is_idle=True)] if is_idle else []
         whole = [Call(size, size, backward=backward), *idle]
-        return tuple(_with_data(kernel, whole))
+        return _with_data(kernel, whole, backward)
     # Of few steps, which are not shared, and too few tiles for the kernel for Hopper.
     few = Call(2 * block, 2 * block, is_idle=True)
     found = [Call(8 * block, 8 * block, backward=backward), few]
@@ -111,11 +113,13 @@ def calls_of(
         found.append(Call(8 * block, 8 * block, form=form, backward=gradients))
         found.append(Call(8 * block, 8 * block, is_idle=True, form=form))
         found.append(Call(_LONG_SEQUENCE, _LONG_SEQUENCE, form=form))
-    return tuple(_with_data(kernel, found))
+    return _with_data(kernel, found, backward)
 
 
-def _with_data(kernel: Kernel, found: list[Call]) -> list[Call]:
+def _with_data(kernel: Kernel, found: list[Call], trains: bool) -> tuple[Call, ...]:
     """The calls, with gradients of inputs too, and with plans."""
+    # Sequences whose rows are finished have no gradients.
+    found = [replace(call, trains=trains and call.form == "none") for call in found]
     reads = score_reads(features_of(kernel))
     lines = () if reads is None else tuple(x.table for x in reads.reads)
     pairs = tuple(read.read.table for read in all_pair_reads(kernel))
@@ -128,7 +132,7 @@ def _with_data(kernel: Kernel, found: list[Call]) -> list[Call]:
     if kernel.attention.selections:
         sizes = ((1, _PLANNED), (_PLANNED, _PLANNED), (64, 64))
         found = [*found, *(Call(*pair, plans=True) for pair in sizes)]
-    return found
+    return tuple(found)
 
 
 class Recorder:
@@ -183,9 +187,9 @@ class Recording:
         # Every parameter of a program has some value; none changes what is compiled.
         given |= dict.fromkeys(module.PARAMS, 1)
         out, lse = module.forward(q, k, v, return_lse=True, **given)
+        if call.trains and hasattr(module, "finish"):  # behind the kernels
+            out, lse = module.attend(q, k, v, **given)
         if call.backward:
-            if hasattr(module, "finish"):  # rows are finished behind the kernels
-                out, lse = module.attend(q, k, v, **given)
             d_out = torch.empty_like(out)
             wanted = call.wanted
             module.gradients(q, k, v, out, lse, d_out, None, wanted, **given)

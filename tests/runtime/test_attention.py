@@ -386,6 +386,25 @@ def test_rows_are_finished_in_the_kernel_unless_autograd_looks() -> None:
         attn(q, k, v, gate=gate, slope=slope, q_offset=3)
 
 
+def test_shares_of_rows_that_autograd_finishes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One query for each head, whose keys several programs share."""
+    program = "attention shared { heads 4 kv 2 mask causal sink 0.5 }"
+    monkeypatch.setitem(PROGRAMS, "shared", program)
+    attn, driver = attention("shared")
+    combine = [x for x in attn.manifest.variants if x.kernel == "combine_kernel"]
+    q = torch.zeros(1, 4, 1, 64, dtype=torch.float16)
+    k, v = torch.zeros(2, 1, 2, 9000, 64, dtype=torch.float16)
+    for looks in (False, True):
+        driver.launches.clear()
+        out = attn(q.requires_grad_(looks), k, v)
+        assert (out.grad_fn is not None) == looks
+        code = driver.launches[-1].code
+        (own,) = (x for x in combine if attn.package.blob(x.code) == code)
+        assert own.constants["EPILOGUE"] != looks
+
+
 def test_sequences_of_finished_rows_have_no_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
