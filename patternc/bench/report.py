@@ -180,7 +180,8 @@ def _selected(rows: Sequence[Selected]) -> str:
         "Density is the share of all n x n pairs, recall the share of the causal softmax "
         "of the last queries on visible keys. The plan is estimate and selection; "
         "peers compute dense causal attention; ratios are their time over both of ours. "
-        "(dense): the call chose nothing, as the program allows it."
+        "(dense): the call chose nothing, as the program allows it. Up to 16384 tokens "
+        "all calls are replayed as CUDA graphs: the host's time is left out."
     )
     notes = [f"- {row.choice}: {row.note}" for row in rows if row.note]
     for row in rows:
