@@ -138,7 +138,8 @@ def test_bad_input_ends_with_a_diagnostic(name: str) -> None:
     start = time.process_time()
     found = findings(BAD[name])
     text = render_text(found) + render_json(found)
-    assert time.process_time() - start < 2.0
+    # 1.6 s at most alone, 2.9 were seen on a busy machine; what explodes takes minutes.
+    assert time.process_time() - start < 15
     assert any(item.is_error for item in found)
     assert len(found) <= 101 and len(text) < 200_000
 
