@@ -16,7 +16,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from patternc.backends.triton.features import Features
-from patternc.backends.triton.kernels import mark_lines, number_names, token_lines
+from patternc.backends.triton.kernels import (
+    mark_lines,
+    number_names,
+    order_lines,
+    token_lines,
+)
 from patternc.backends.triton.loops import Body, loop_lines
 from patternc.backends.triton.pairs import (
     NUMBERS,
@@ -150,7 +155,7 @@ def key_gradient_text(
         ranges, loops = [*ranges, *before], [*loops, *more]
     own = ["k_rows = k0 + tl.arange(0, BLOCK_K)"]
     if ordered:
-        own = [*fill("token_rows").splitlines(), *_key_rows("k_rows")]
+        own = [*order_lines(), *_key_rows("k_rows")]
     text = fill(
         "key_gradient",
         {

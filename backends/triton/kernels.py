@@ -161,25 +161,25 @@ def _skip(weigher: Weigher) -> list[str]:
 
 def _group_holes(ordered: bool) -> dict[str, list[str]]:
     """Where an order says which rows the tiles hold that a program looks at."""
-    names = ("group_tokens", "looked_tokens", "row_tokens")
     if not ordered:
-        return {name: [] for name in names}
-    *tokens, rows = (
-        line.replace("n_tokens = n_k", "n_tokens = own_k").replace("n_q,", "own_q,")
-        for line in token_lines()
-    )
-    return dict(
-        zip(names, (tokens, [rows.replace("rows", "looked")], [rows]), strict=True)
-    )
+        return {"group_tokens": [], "looked_tokens": [], "row_tokens": []}
+    *tokens, rows = token_lines("own_q", "own_k")
+    looked = [rows.replace("rows", "looked")]
+    return {"group_tokens": tokens, "looked_tokens": looked, "row_tokens": [rows]}
 
 
-def token_lines() -> list[str]:
+def token_lines(n_q: str = "n_q", n_k: str = "n_k") -> list[str]:
     """Before anything is loaded: the rows of a query tile that holds positions.
 
     A position beyond the tokens is a row of its own, which is none of them.
     """
-    rows = "rows = tl.load(token_at + rows, mask=rows < n_q, other=rows)"
-    return [*fill("token_rows").splitlines(), rows]
+    rows = f"rows = tl.load(token_at + rows, mask=rows < {n_q}, other=rows)"
+    return [*order_lines(n_k), rows]
+
+
+def order_lines(n_k: str = "n_k") -> list[str]:
+    """Where the tokens of a head's order lie."""
+    return fill("token_rows", {"count": [f"n_tokens = {n_k}"]}).splitlines()
 
 
 def mark_lines(hides: bool) -> list[str]:
