@@ -25,11 +25,8 @@ attention vertical_slash(
     heads count kv kv_count
     let probe = softmax(scores where causal for q >= max(N - last, 0))
     let verticals = top(min(columns, N), sum(probe by k), always k < 30)
-    let diagonals = top(min(slashes, N), sum(probe by q - k), always q - k < near)
-    let tiles = widened(diagonals, tile)
-    mask causal & (
-        k in verticals
-        | (q - k in diagonals if tile == 1 else q // tile * tile - k in tiles)
-    )
+    let heaviest = top(min(slashes, N), sum(probe by q - k), always q - k < near)
+    let diagonals = widened(heaviest, tile)
+    mask causal & (k in verticals | q // tile * tile - k in diagonals)
     assert mask within causal
 }
