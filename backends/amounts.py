@@ -13,7 +13,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from patternc.backends.key_ranges import CallSizes, range_of, selection_ranges
+from patternc.backends.key_ranges import CallSizes, candidate_ranges, range_of
 from patternc.backends.map_numbers import function_of, operation_of
 from patternc.backends.probe import live_rows, probe_bounds
 from patternc.backends.values import Integers, Place, numbers_at
@@ -52,7 +52,7 @@ def check_amounts(
     for selection in attention.selections:
         _check_probes(attention, selection, sizes, params)
         where = f"{attention.name}: `{selection.table}`"
-        ranges = selection_ranges(selection, sizes, params)
+        ranges = candidate_ranges(selection, sizes, params)
         scope = prod(
             own.size for place, own in enumerate(ranges) if place not in selection.per
         )

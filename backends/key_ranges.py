@@ -67,6 +67,18 @@ def selection_ranges(
     selection: Selection, sizes: CallSizes, params: Mapping[str, int]
 ) -> tuple[KeyRange, ...]:
     """The range of each key of a selection's table; one that starts at 0 does so."""
+    found = candidate_ranges(selection, sizes, params)
+    if selection.reach == 1 or not found[0].size:
+        return found
+    (own,) = found
+    more = selection.reach - 1
+    return (KeyRange(own.first - more, own.size + more),)
+
+
+def candidate_ranges(
+    selection: Selection, sizes: CallSizes, params: Mapping[str, int]
+) -> tuple[KeyRange, ...]:
+    """The range of each key that may be chosen."""
     found = []
     for starts_at_0, key in zip(selection.starts_at_0, selection.keys, strict=True):
         own = range_of(key, sizes, params)

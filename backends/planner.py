@@ -13,6 +13,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from patternc.backends.choosing import Candidates, chosen
 from patternc.backends.key_ranges import (
@@ -154,7 +155,15 @@ def _table(
         taken = _choose(selection, call, own, rows, choose)
         target = inner if rows is None else inner[:, :, rows[0] : rows[1]]
         target.copy_(taken)
-    return table
+    return table if selection.reach == 1 else _widened(table, selection.reach)
+
+
+def _widened(table: Tensor, reach: int) -> Tensor:
+    """Where one of `reach` places, from each one on, is held, along the last axis."""
+    before = pad(table.cumsum(-1, dtype=torch.int32), (1, 0))
+    ends = torch.arange(reach, table.shape[-1] + reach, device=table.device)
+    ends = ends.clamp(max=table.shape[-1])
+    return before.index_select(-1, ends) > before[..., :-1]
 
 
 def _choose(

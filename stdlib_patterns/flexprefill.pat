@@ -15,14 +15,14 @@
 # whatever the block is (`unit = block` is the paper's); the code leaves out the block
 # that crosses gamma (`crossing = 1` takes it, as the paper does); in the code a share
 # that is 0 makes the distance NaN and the head a head of lines, here 0 log 0 is 0. Up
-# to `least` keys all of them are seen; the code sees all of 2 blocks, too, where
-# `least` is less.
+# to `least` keys, in whole blocks, all of them are seen by either rule; the code sees
+# all of 2 blocks, too, where `least` is less (short = 2; short = 0 is the paper's).
 
 def counted(tokens, block) = (tokens + block - 1) // block
 
 attention flexprefill(
     gamma : float = 0.9, tau : float = 0.1, least = 1024, block = 128, unit = 128,
-    crossing = 0, count = 32, kv_count = 8
+    crossing = 0, short = 2, count = 32, kv_count = 8
 ) {
     heads count kv kv_count
     let probe = softmax(scores where causal for q >= max(N - block, 0))
@@ -61,12 +61,12 @@ attention flexprefill(
         sum(slash by (q - k) // block),
         always (q - k) // block == 0
     )
-    mask causal & (
+    mask causal & (N <= short * block | (
         k // block in few_columns | q // block - k // block in few_diagonals
         | ((q // block, k // block) in crossed if crossing == 1
            else (q // block, k // block) in kept)
         if aware
         else k // block in columns | q // block - k // block in diagonals
-    )
+    ))
     assert mask within causal
 }

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from patternc.backends.triton.expr import folded
 from patternc.backends.triton.formulas import Token, formula
 from patternc.backends.triton.plan_facts import ENDS
-from patternc.backends.triton.plan_steps import ends_of
+from patternc.backends.triton.plan_steps import Unplanned, ends_of
 from patternc.ir.nodes import (
     All,
     Any,
@@ -69,6 +69,8 @@ def choosing_facts(attention: Attention) -> ChoosingFacts:
 
 
 def _table(one: Selection) -> ChosenTable:
+    if one.reach > 1:
+        raise Unplanned(one.span)
     is_top = one.choice is Choice.TOP
     return ChosenTable(
         tuple(_size(key, one.span) for key in one.keys),

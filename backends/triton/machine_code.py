@@ -32,7 +32,7 @@ from patternc.backends.triton.offline import serialised_codes
 from patternc.backends.triton.recording import Launch
 from patternc.backends.triton.targets import SHARED_BYTES
 from patternc.runtime.layout import slots_of
-from patternc.runtime.manifest import Argument, Tile, Usage
+from patternc.runtime.manifest import READ_NO_TOKENS, Argument, Tile, Usage
 
 Constant = bool | int | float | str | None
 
@@ -98,25 +98,6 @@ class Compiled:
     stages: int
     shared: int
     usage: Usage
-
-
-READ_NO_TOKENS = frozenset(
-    {
-        "mark_diagonals_kernel",
-        "live_places_kernel",
-        "stripe_tiles_kernel",
-        "tile_words_kernel",
-        "mark_columns_kernel",
-        "list_blocks_kernel",
-        "part_sums_kernel",
-        "join_kernel",
-        "choose_kernel",
-        "segment_kernel",
-        "mark_kernel",
-        "count_kernel",
-    }
-)
-"""Kernels without an argument whose elements are of the call's dtype: one for all."""
 
 
 def job_of(kernel: Any, launch: Launch, target: str, dtype: str) -> Job:

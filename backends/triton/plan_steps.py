@@ -212,6 +212,8 @@ def _selection(
 ) -> SelectionSteps:
     keys = selection.keys
     is_alone = selection.shared is Sharing.ALONE
+    if selection.reach > 1:
+        raise Unplanned(selection.span)
     if not is_alone and not isinstance(selection.values, Reduce):
         raise Unplanned(selection.span)
     by_rows = selection.per == (0,) and len(keys) == 2

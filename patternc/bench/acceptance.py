@@ -38,6 +38,7 @@ MOST_UNEVEN = 1.1
 
 FILLS = 16384
 MOST_LISTS = 0.02
+NOISE = 0.01
 MOST_COLD_S, MOST_WARM_S = 5.0, 1.0
 
 
@@ -170,7 +171,9 @@ def _ready(records: Records) -> Iterator[Check]:
         if item.row.startswith("documents"):
             share = item.call_ms / item.kernel_ms - 1
             promise = f"{item.row}: getting ready under {MOST_LISTS:.0%} of the kernel"
-            yield Check(promise, share < MOST_LISTS, f"{share:.1%}")
+            # The two are timed apart: what is less than a hundredth is noise around 0.
+            shown = f"{share:.1%}" if share >= NOISE else f"< {NOISE:.0%}"
+            yield Check(promise, share < MOST_LISTS, shown)
         elif item.row in ("causal", "window_1024"):
             figure = f"{item.launches} launches, {item.bytes} bytes"
             clean = item.launches == 0 and item.bytes == 0

@@ -14,7 +14,6 @@ the share of the softmax that is kept.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from triton.testing import do_bench, do_bench_cudagraph
 
 from patternc import stdlib_patterns
 from patternc.attention import Attention
+from patternc.bench.clocks import VERY_LONG_MS, Clock, median_ms, replayed_ms
 from patternc.bench.peers import Absent, Site
 from patternc.bench.record import CUDNN, FA3, FLASH, Records, Selected, Shape, Timing
 from patternc.bench.run import machine
@@ -44,18 +43,9 @@ CUDA = torch.device("cuda")
 ROWS = 1024
 """The last queries, over which recall is measured."""
 
-LONG_MS = 200.0
-"""Calls that take longer are timed three times, others by `do_bench`."""
-
-VERY_LONG_MS = 1000.0
-"""Calls that take longer are timed once, and of the peers FA3 alone."""
-
 SEARCH_STEPS = 7
 NAMED = 10
 """How many kernels of a call are listed."""
-
-Clock = Callable[[Callable[[], object]], float]
-"""The median milliseconds of a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,34 +351,6 @@ def _peer(
     except Exception as error:  # noqa: BLE001
         note = " ".join(f"{type(error).__name__}: {error}".split())
         return Timing(system, None, note=note[:240])
-
-
-def median_ms(run: Callable[[], object]) -> float:
-    """Median milliseconds on the current CUDA device; the call has run before."""
-    first = _once(run)
-    if first > VERY_LONG_MS:
-        return first
-    if first > LONG_MS:
-        return statistics.median([first, _once(run), _once(run)])
-    return float(do_bench(run, warmup=25, rep=150, return_mode="median"))
-
-
-def replayed_ms(run: Callable[[], object]) -> float:
-    """As `median_ms`, by replaying a CUDA graph: the host, which may be slower, waits."""
-    for _ in range(2):  # what a first call leaves to the second is not captured
-        run()
-    return float(do_bench_cudagraph(run, rep=20, return_mode="median"))
-
-
-def _once(run: Callable[[], object]) -> float:
-    start: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize()
-    start.record()
-    run()
-    end.record()
-    torch.cuda.synchronize()
-    return float(start.elapsed_time(end))
 
 
 def kernels_of(run: Callable[[], object]) -> tuple[tuple[str, float], ...]:

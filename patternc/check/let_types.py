@@ -23,7 +23,7 @@ SELECTORS = ("top", "top_p", "above")
 FUNCTIONS = tuple(
     function.value for function in MapFunction if function is not MapFunction.NEGATE
 )
-LET_CALLS = (*REDUCTIONS, *SELECTORS, "softmax", "norm", "count")
+LET_CALLS = (*REDUCTIONS, *SELECTORS, "softmax", "norm", "count", "widened")
 """Functions that a `let` has and no other clause."""
 
 BASES = ("scores", "Q", "K")
@@ -200,6 +200,8 @@ class LetTyping:
             return self.type_of_numbers(*call.arguments)
         if name in REDUCTIONS:
             return self.type_of_reduction(call)
+        if name == "widened":
+            return self.type_of_widened(call)
         if len(call.arguments) != 1:
             message = f"`{name}` takes 1 argument, {len(call.arguments)} given"
             self.typing.report("arity", message, call.span)
@@ -310,11 +312,25 @@ class LetTyping:
             self.report(f"expected a map, found {found.value}", expr, help_text)
 
     def type_of_count(self, expr: ast.Expr) -> Type | None:
+        found = self.type_of_selection(expr, "`count` counts")
+        return None if found is None else Type.MAP
+
+    def type_of_widened(self, call: ast.Call) -> Type | None:
+        """`widened(selection, n)`."""
+        if len(call.arguments) != 2:
+            message = f"`widened` takes 2 arguments, {len(call.arguments)} given"
+            help_text = "write `widened(selection, n)`"
+            self.typing.report("arity", message, call.span, "", help_text)
+            return None
+        self.of_patterns.expect(call.arguments[1], Type.INTEGER)
+        return self.type_of_selection(call.arguments[0], "`widened` widens")
+
+    def type_of_selection(self, expr: ast.Expr, verb: str) -> Type | None:
         found = self.type_of(expr)
         if found not in (Type.SELECTION, None) or not isinstance(expr, ast.Name):
-            self.report("`count` counts a selection that a `let` has named", expr)
+            self.report(f"{verb} a selection that a `let` has named", expr)
             return None
-        return None if found is None else Type.MAP
+        return found
 
     def report(self, message: str, expr: ast.Expr, help_text: str = "") -> None:
         self.typing.report("type", message, expr.span, "", help_text)

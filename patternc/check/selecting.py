@@ -16,6 +16,7 @@ from patternc.check.keys import Keys
 from patternc.check.maps import Maps, items_of, joined_keys, shown_keys
 from patternc.check.reads import INT_INPUT
 from patternc.check.terms import Truths
+from patternc.check.values import constant_of
 from patternc.diagnostics import Diagnostic, PatternError
 from patternc.ir.fold import fold_int
 from patternc.ir.nodes import STEPS, Axis, CompareOp, IntExpr
@@ -81,6 +82,8 @@ class Lets(Maps):
                 return self.test(name, value)
             case ast.Name(text=text) if isinstance(self.env.lets.get(text), Selection):
                 return self.env.lets[text]
+            case ast.Call(name=ast.Name(text="widened")):
+                return self.widened(name, value)
         made = self.map(value)
         return BoundMap(made, self.size)
 
@@ -125,6 +128,28 @@ class Lets(Maps):
             shared=shared,
             starts_at_0=self.starts(keys_of(values)),
             span=call.span,
+        )
+
+    def widened(self, name: str, call: ast.Call) -> Selection:
+        """`widened(selection, n)`: one of `n` values, from the key on, is chosen."""
+        written, width = call.arguments
+        chosen = self.env.lets[written.text] if isinstance(written, ast.Name) else None
+        if not isinstance(chosen, Selection):
+            raise TypeError(f"not a selection: {written}")
+        if len(chosen.keys) != 1 or chosen.per:
+            message = f"`{chosen.table}` has no order of its own to be widened along"
+            help_text = "`widened` takes a selection of one key, chosen without `per`"
+            raise self.error("bad-key", message, written.span, "", help_text)
+        size = constant_of(width, self.env, self.found)
+        if size is None:
+            raise PatternError(self.found)
+        if not 1 <= size <= POSITION:
+            message = f"a width counts keys, from 1 on: it is not {size}"
+            raise self.error("bad-amount", message, width.span)
+        reach = chosen.reach + size - 1
+        starts = chosen.starts_at_0 if reach == 1 else (False,)
+        return replace(
+            chosen, table=name, reach=reach, starts_at_0=starts, span=call.span
         )
 
     def test(self, name: str, chain: ast.Chain) -> Selection:

@@ -21,6 +21,7 @@ from patternc.ir.nodes import (
     Element,
     Expr,
     FloatExpr,
+    HeadCase,
     Input,
     InputAxis,
     IntExpr,
@@ -52,6 +53,7 @@ def with_selections(
         for bound in env.lets.values()
         if isinstance(bound, Selection)
     }
+    attention = replace(attention, cases=tuple(map(_with_taken, attention.cases)))
     read = {table for case in attention.cases for table in tables_of(case.mask)}
     chosen: list[Selection] = []
     for selection in reversed(known.values()):
@@ -75,6 +77,16 @@ def with_selections(
         selections=tuple(chosen),
         dense_cases=dense if or_dense else (),
     )
+
+
+def _with_taken(case: HeadCase) -> HeadCase:
+    """The case without the branches that constants rule out, if these read something.
+
+    What only they read is not chosen: `k in a if exact == 1 else k in b`.
+    """
+    folded = fold_bool(case.mask)
+    has_less = tables_of(folded) != tables_of(case.mask)
+    return replace(case, mask=folded) if has_less else case
 
 
 def _table(selection: Selection) -> Input:

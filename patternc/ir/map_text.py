@@ -6,6 +6,7 @@ In: a map or a selection. Out: what one could write in a `let`. Not its job: att
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from patternc.ir.nodes import All, BoolExpr, Expr, Index, IntExpr
@@ -42,6 +43,9 @@ _NAMES = {f"{axis.value}": place for place, axis in enumerate(KEY_AXES)}
 
 def print_selection(selection: Selection) -> str:
     """`top(8, map per q // 64, always k // 64 == q // 64)`."""
+    if selection.reach > 1:
+        inner = print_selection(replace(selection, reach=1))
+        return f"widened({inner}, {selection.reach})"
     keys = selection.keys
     values, shared = selection.values, ""
     if selection.shared is not Sharing.ALONE and isinstance(values, Reduce):

@@ -286,6 +286,9 @@ class Selection:
     is the name of its table; `starts_at_0` says for each key whether its least value is
     0 in every call. The least value of another one, and how many values a key has, are
     run-time parameters named by `first` and `size`.
+
+    A selection of one key may be widened: its table then holds a value where one of
+    `reach` values, from that one on, is chosen, and begins `reach - 1` values earlier.
     """
 
     table: str
@@ -300,6 +303,7 @@ class Selection:
     compare: CompareOp = CompareOp.GT
     shared: Sharing = Sharing.ALONE
     starts_at_0: tuple[bool, ...] = ()
+    reach: int = 1
     span: Span = field(default=NOWHERE, compare=False, repr=False)
 
     @property

@@ -221,7 +221,8 @@ def _share(selection: Selection, call: CallSizes) -> float:
     ]
     amount = selection.amount if selection.choice is Choice.TOP else None
     least, most = call.number(selection.least), call.number(selection.most)
-    return chosen_share(scope_of(sizes, call.n_k), call.number(amount), least, most)
+    share = chosen_share(scope_of(sizes, call.n_k), call.number(amount), least, most)
+    return share if selection.reach == 1 else 1.0 - (1.0 - share) ** selection.reach
 
 
 def number_of(amount: MapExpr) -> float | IntExpr | None:

@@ -18,7 +18,7 @@ from .floats import Rows, row_value
 from .judges import judge_of
 from .launch import Code, Kernel
 from .lists import stored_lists
-from .manifest import Facts
+from .manifest import READ_NO_TOKENS, Facts
 from .package import Package
 from .pairs import add_pair_sums
 from .planning import select_keys
@@ -36,19 +36,8 @@ _KERNELS = (
     "ordered_query_gradient_kernel",
     "ordered_key_gradient_kernel",
     "hopper_kernel",
-    "mark_diagonals_kernel",
-    "live_places_kernel",
-    "stripe_tiles_kernel",
-    "tile_words_kernel",
-    "mark_columns_kernel",
-    "list_blocks_kernel",
     "pool_kernel",
-    "part_sums_kernel",
-    "join_kernel",
-    "choose_kernel",
-    "segment_kernel",
-    "mark_kernel",
-    "count_kernel",
+    *READ_NO_TOKENS,
 )
 _MAPS = ("row_sums", "columns", "diagonals", "parts")
 """The kernels of one probe; a package has those that it needs."""

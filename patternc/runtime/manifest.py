@@ -26,6 +26,23 @@ from .tiles import ELEMENTS, LARGEST, HeadGroup, Lists
 MOST_SHARED = 1 << 20
 
 
+READ_NO_TOKENS = (
+    "mark_diagonals_kernel",
+    "live_places_kernel",
+    "stripe_tiles_kernel",
+    "tile_words_kernel",
+    "mark_columns_kernel",
+    "list_blocks_kernel",
+    "part_sums_kernel",
+    "join_kernel",
+    "choose_kernel",
+    "segment_kernel",
+    "mark_kernel",
+    "count_kernel",
+)
+"""Kernels without an argument whose elements are of the call's dtype: one for all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """What a tensor map of a descriptor is encoded from, beside the tensor.

@@ -118,3 +118,13 @@ def test_the_page_says_why_a_row_has_no_time() -> None:
     assert "- FlexAttention: refused: why (dense)" in page
     assert "| forward D128: geometric mean >= 1.15 | ? | 1.25; without dense |" in page
     assert "| causal | 1.00 | 0.50 | 0 | 0 | 1.000 | 1.000 | 3.00 | 1 |" in page
+
+
+def test_noise_around_nothing_is_not_shown_as_a_gain() -> None:
+    times = ((0.993, "< 1%"), (1.004, "< 1%"), (1.013, "1.3%"))
+    for call_ms, shown in times:
+        documents = Ready(
+            "documents_8_causal", SHAPE, call_ms=call_ms, kernel_ms=1.0, launches=3
+        )
+        found = check(Records("one", (), (documents,)))
+        assert [x.figure for x in found if "getting ready" in x.promise] == [shown]

@@ -11,6 +11,7 @@ import torch
 
 from patternc.bench import selecting
 from patternc.bench.acceptance import check
+from patternc.bench.clocks import VERY_LONG_MS
 from patternc.bench.record import (
     FA3,
     FLASH,
@@ -26,7 +27,6 @@ from patternc.bench.report import report
 from patternc.bench.selecting import (
     CHOICES,
     OR_DENSE,
-    VERY_LONG_MS,
     Choice,
     choice_named,
     compare,

@@ -68,3 +68,24 @@ attention amount {
     let chosen = top(sum(scores by k), scores per q)          # E[bad-key]
     mask (q, k) in chosen
 }
+
+attention widened_pairs {
+    heads 1
+    let pairs = top(3, scores per q)
+    let wide = widened(pairs, 2)               # E[bad-key]
+    mask (q, k) in wide
+}
+
+attention widened_by_nothing {
+    heads 1
+    let few = top(3, sum(scores by k))
+    let wide = widened(few, 0)                 # E[bad-amount]
+    mask k in wide
+}
+
+attention widened_by_length {
+    heads 1
+    let few = top(3, sum(scores by k))
+    let wide = widened(few, N)                 # E[not-constant]
+    mask k in wide
+}

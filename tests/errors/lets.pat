@@ -22,6 +22,8 @@ attention types(count = 3) {
     let heads_ = sum(scores by k over k)       # E[type]
     let keys = sum(scores, k)                  # E[type]
     let named = count(scores)                  # E[type]
+    let wide = widened(scores, 3)              # E[type]
+    let wider = widened(again)                 # E[arity]
     let misspelt = softmax(score)              # E[unknown-name]
     let integers = softmax(table[k] == 1)      # E[type]
     let again = sum(scores by k)

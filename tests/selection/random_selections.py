@@ -359,6 +359,16 @@ def choice(
     return Choice(name, f"{how}({text})", values.keys, at)
 
 
+def widened(name: str, inner: Choice, n: int) -> Choice:
+    """`widened(name of inner, n)`, for a choice of one key, and read one key before."""
+
+    def at(call: Call, b: int, h: int) -> set[Keys]:
+        return {(key - back,) for (key,) in inner.at(call, b, h) for back in range(n)}
+
+    key = f"{inner.keys[0]} - 1"
+    return Choice(name, f"widened({inner.name}, {n})", (key,), at)
+
+
 def tested(name: str, values: Map, op: str, limit: float) -> Choice:
     """`map > number`."""
     of: Callable[[float], bool] = {
@@ -400,6 +410,9 @@ def draw(rng: Random, channels: int = 4) -> Program:
     )
     drawer = Drawer(rng, call, sizes)
     choices = tuple(drawer.choice(f"chosen{n}") for n in range(rng.randint(1, 2)))
+    last = choices[-1]
+    if len(last.keys) == 1 and " per " not in last.text:
+        choices = (*choices, widened("wide", last, 1 + (n_q + n_k) % 4))
     aware = None
     if rng.random() < 0.4:
         alone = reduced("mean", drawer.map(), [], "")

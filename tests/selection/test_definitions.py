@@ -74,6 +74,41 @@ def test_a_choice(
     assert members(tmp_path, selection, numbers) == wanted
 
 
+@pytest.mark.parametrize("backend", ["reference", "tiled"])
+def test_a_widened_selection_holds_what_reaches_a_chosen_key(
+    backend: str, tmp_path: Path
+) -> None:
+    """Also before the first key, and `widened` of `widened` adds up."""
+    clauses = """input x[k] : float
+        let chosen = x[k] > 1
+        let three = widened(chosen, 3)
+        let five = widened(three, 3)
+        mask k in three | k - 4 in five & q < 2"""
+    attn = attention(tmp_path, clauses).backend(backend)
+    q, k = torch.zeros(1, 1, 8, 4), torch.zeros(1, 1, 8, 4)
+    numbers = torch.tensor([2.0, 0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0])
+    plan = attn.plan(q, k, x=numbers)
+    assert plan.tables["three"].shape[-1] == 10  # from -2 on
+    assert plan.counts()["three"].tolist() == [[6]]
+    assert plan.counts()["five"].tolist() == [[5 + 5]]
+    three, five = {0, 3, 4, 5}, set(range(-4, 1)) | set(range(1, 6))
+    seen = attn.mask(8, 8, plan=plan, x=numbers).expand(1, 1, 8, 8)[0, 0]
+    for row in range(8):
+        wanted = {k for k in range(8) if k in three or (k - 4 in five and row < 2)}
+        assert set(seen[row].nonzero()[:, 0].tolist()) == wanted
+    v = torch.eye(8)[None, None]
+    shares = seen.float() / seen.sum(-1, keepdim=True)
+    torch.testing.assert_close(attn(q, k, v, plan=plan, x=numbers)[0, 0], shares)
+
+
+def test_a_widened_selection_is_explained_as_it_is_written(tmp_path: Path) -> None:
+    clauses = """let chosen = top(3, sum(scores by k))
+        let wide = widened(chosen, 4)
+        mask k in wide"""
+    attn = attention(tmp_path, clauses)
+    assert "wide = widened(top(3, sum(scores by k)), 4)" in str(attn.explain())
+
+
 def test_a_budget_may_depend_on_data(tmp_path: Path) -> None:
     clauses = """input x[k] : float
         input n[h] : int

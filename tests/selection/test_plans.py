@@ -30,6 +30,15 @@ def attn(tmp_path: Path) -> Attention:
     return attention(tmp_path, CLAUSES, "heads 4 kv 2")
 
 
+def test_what_a_constant_rules_out_is_not_chosen(tmp_path: Path) -> None:
+    clauses = """let few = top(1, sum(scores by k))
+        let more = top(3, sum(scores by k))
+        mask k in few if exact == 1 else k in more"""
+    attn = attention(tmp_path, clauses, parameters="(exact = 1)")
+    q, k = torch.randn(2, 1, 1, 4, 4)
+    assert list(attn.plan(q, k).tables) == ["few"]
+
+
 def test_a_call_plans_and_takes_a_plan(attn: Attention) -> None:
     q, k, v = drawn()
     plan = attn.plan(q, k)

@@ -33,16 +33,19 @@ def flexprefill(
     block: int = 128,
     unit: int = 128,
     drop_like_code: bool = True,
+    whole_like_code: bool = True,
 ) -> Chosen:
     """Blocks by estimated mass (query-aware heads), or columns and diagonals of blocks.
 
     `unit` is the number of tokens that count as a block in a budget: the released code
     has 128 whatever the block. With `drop_like_code` the block that would take a
-    query-aware head over `gamma` is left out. "aware" [B, H], "columns" and "diagonals"
-    [B, H, blocks], "blocks" [B, H, row blocks, key blocks].
+    query-aware head over `gamma` is left out, with `whole_like_code` rows of at most 2
+    blocks, or of `least` tokens in whole blocks, see all. "aware" [B, H], "columns" and
+    "diagonals" [B, H, blocks], "blocks" [B, H, row blocks, key blocks].
     """
     b, h, n, d = q.shape
     count = count_of(n, block)
+    lowest = count_of(least, block)
     rows = torch.arange(n - block, n)
     seen = torch.arange(n) <= rows[:, None]
     shares = logits(q, k)[:, :, -block:].masked_fill(~seen, -torch.inf).softmax(-1)
@@ -59,7 +62,6 @@ def flexprefill(
     for i in range(b):
         for j in range(h):
             vertical, slash = _profiles(shares[i, j], rows)
-            lowest = count_of(least, block)
             wide = max(until(vertical, gamma) // unit + 1, lowest)
             deep = max(until(slash, gamma) // unit + 1, lowest)
             vertical_blocks = torch.stack(
@@ -79,6 +81,8 @@ def flexprefill(
     apart = (torch.arange(count)[:, None] - torch.arange(count)).clamp(min=0)
     lines = columns[:, :, None, :] | diagonals[:, :, apart]
     mask = causal(n) & spread((blocks | lines) & causal(count), at, at)
+    if whole_like_code and n <= max(2 * block, lowest * block):
+        mask = causal(n).expand(mask.shape)
     found = {
         "aware": aware,
         "columns": columns,

@@ -28,11 +28,14 @@ def vertical_slash(
     last: int = 64,
     first: int = 30,
     near: int = 100,
+    tile: int = 1,
 ) -> Chosen:
     """Columns and diagonals with the most attention of the last `last` queries.
 
     The first `first` columns and the `near` nearest diagonals are always taken and
-    count. "verticals" [B, H, N] by key, "diagonals" [B, H, N] by q - k.
+    count. "verticals" [B, H, N] by key, "diagonals" [B, H, N] by q - k. With a `tile`
+    above 1 a diagonal s is, as in the published kernels, the keys from end - s - tile to
+    end - s for all queries of a tile that ends at `end`.
     """
     b, h, n, _ = q.shape
     last = min(last, n)
@@ -55,8 +58,20 @@ def vertical_slash(
             verticals[i, j] = greatest(vertical[i, j], max(columns, first))
             diagonals[i, j] = greatest(slash[i, j], max(slashes, near))
     apart = (torch.arange(n)[:, None] - torch.arange(n)).clamp(min=0)
-    mask = causal(n) & (verticals[:, :, None, :] | diagonals[:, :, apart])
+    lines = diagonals[:, :, apart] if tile == 1 else _runs(diagonals, tile)
+    mask = causal(n) & (verticals[:, :, None, :] | lines)
     return Chosen(mask, {"verticals": verticals, "diagonals": diagonals})
+
+
+def _runs(diagonals: Tensor, tile: int) -> Tensor:
+    """The keys that tiles of queries see of their diagonals, [B, H, N, N]."""
+    n = diagonals.shape[-1]
+    seen = torch.zeros(*diagonals.shape, n, dtype=torch.bool)
+    for b, h, slash in diagonals.nonzero().tolist():
+        for start in range(0, n, tile):
+            end = start + tile - slash
+            seen[b, h, start : start + tile, max(end - tile, 0) : max(end, 0)] = True
+    return seen
 
 
 def block_topk(q: Tensor, k: Tensor, blocks: int, block: int = 64) -> Chosen:

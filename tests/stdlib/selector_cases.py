@@ -102,6 +102,13 @@ CASES = (
         sets={"verticals": "verticals", "diagonals": "diagonals"},
     ),
     Case(
+        "vertical_slash",
+        of(vertical_slash, 30, 12, last=64, near=2, tile=16),
+        {"columns": 30, "slashes": 12, "near": 2, "tile": 16},
+        note="code",
+        sets={"verticals": "verticals"},
+    ),
+    Case(
         "block_topk",
         of(block_topk, 3, block=16),
         {"blocks": 3, "block": 16},
@@ -125,6 +132,12 @@ CASES = (
             "crossing": 1,
         },
         note="paper",
+    ),
+    Case(
+        "flexprefill",
+        of(flexprefill, 0.3, 0.0, 1, 60, 60, whole_like_code=False),
+        {"gamma": 0.3, "tau": 0.0, "least": 1, "block": 60, "unit": 60, "short": 0},
+        note="short",
     ),
     Case(
         "xattention",
